@@ -1,0 +1,30 @@
+"""Plain records of what the lab computed. Nothing here knows a tensor or a model."""
+
+from labkit.records.base import Provenance, Record, RecordError, write_whole
+from labkit.records.losslog import LossLog, LossPoint, ValidationPoint
+from labkit.records.risktable import RiskTable, Sample, Weighting
+from labkit.records.servinglog import ServingLog, ServingRow, Spread
+from labkit.records.trace import ROOT, Candidate, Node, Outlook, Step, Token, Trace
+
+__all__ = [
+    "ROOT",
+    "Candidate",
+    "LossLog",
+    "LossPoint",
+    "Node",
+    "Outlook",
+    "Provenance",
+    "Record",
+    "RecordError",
+    "RiskTable",
+    "Sample",
+    "ServingLog",
+    "ServingRow",
+    "Spread",
+    "Step",
+    "Token",
+    "Trace",
+    "ValidationPoint",
+    "Weighting",
+    "write_whole",
+]

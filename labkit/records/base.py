@@ -1,0 +1,111 @@
+"""What every record shares: frozen, versioned, validated on reading, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class RecordError(ValueError):
+    """A record's text or file is not what it should be; the message is one sentence."""
+
+
+class Part(BaseModel):
+    """A frozen piece of a record: unknown keys, infinities and NaN are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Provenance(Part):
+    """How a recorded figure came to be, so that anyone can make it again."""
+
+    command: str
+    seed: int | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    machine: str = ""
+    date: str = ""
+    note: str = ""
+
+
+class Record(Part):
+    """A plain record of something the lab computed; the only thing widgets and plots read.
+
+    Subclasses name their ``kind`` and ``version``, which are written into the JSON and checked on
+    reading.
+    """
+
+    KIND: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+
+    kind: str = ""
+    version: int = 0
+    provenance: Provenance | None = None
+
+    def model_post_init(self, _context: object) -> None:
+        """Fill in, or check, the kind and version."""
+        for name, expected in (("kind", self.KIND), ("version", self.VERSION)):
+            given = getattr(self, name)
+            if given and given != expected:
+                raise RecordError(f"This is a record of {name} {given!r}, expected {expected!r}.")
+            object.__setattr__(self, name, expected)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The record as JSON text; ``from_json`` gives back an equal record."""
+        return self.model_dump_json(indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read a record, or raise `RecordError` with one sentence on what is wrong with the text."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the text as a whole"
+            raise RecordError(f"Not a {cls.KIND} record: {place}: {first['msg']}.") from None
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the record to ``path`` by a temporary name and a rename; return the path."""
+        return write_whole(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read the record at ``path``; raise `RecordError` if it is missing or damaged."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecordError(f"Cannot read the {cls.KIND} record {path}: {error}.") from None
+        try:
+            return cls.from_json(text)
+        except RecordError as error:
+            raise RecordError(f"{path}: {error}") from None
+
+
+def write_whole(path: str | os.PathLike[str], data: str | bytes) -> Path:
+    """Write ``data`` so that ``path`` holds either all of it or what it held before.
+
+    Raises `RecordError` in one sentence where the disk refuses (full, read-only, no such folder).
+    """
+    path = Path(path)
+    content = data.encode() if isinstance(data, str) else data
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise RecordError(f"Cannot write {path}: {error.strerror or error}.") from None
+    return path

@@ -1,0 +1,95 @@
+"""`LossLog`: the loss of every head as training goes; what LossCurves reads, live or afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, ValidationError, model_validator
+
+from labkit.records.base import Count, Part, Probability, Record, RecordError, Seconds
+
+Phase = Annotated[int, Field(ge=1, le=2)]
+
+
+class LossPoint(Part):
+    """One optimizer step: the mean cross-entropy of each head in nats, over that step's batch."""
+
+    phase: Phase
+    step: Count
+    tokens: Count
+    loss: tuple[float, ...]
+    lr: float
+    seconds: Seconds
+
+
+class ValidationPoint(Part):
+    """One look at held-out text.
+
+    ``accept`` is, for each head, the share of places where its most probable token is the base
+    model's own greedy choice; ``tokens_per_step`` is measured where it was, else null.
+    """
+
+    phase: Phase
+    step: Count
+    tokens: Count
+    loss: tuple[float, ...]
+    accept: tuple[Probability, ...]
+    tokens_per_step: float | None = None
+
+
+class LossLog(Record):
+    """The loss of every head over phases 1 and 2, with validation.
+
+    ``step`` counts on through the phases; ``tokens`` counts training positions seen so far.
+    On disk a running log is JSON lines: the header, then one point a line (`LossLog.follow`).
+    """
+
+    KIND: ClassVar[str] = "losslog"
+
+    name: str
+    base: str
+    heads: Annotated[int, Field(ge=1)]
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    points: tuple[LossPoint, ...] = ()
+    validation: tuple[ValidationPoint, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> LossLog:
+        for point in (*self.points, *self.validation):
+            if len(point.loss) != self.heads:
+                raise RecordError(f"step {point.step} has {len(point.loss)} losses, not one a head")
+        return self
+
+    @classmethod
+    def follow(cls, path: str | os.PathLike[str]) -> LossLog:
+        """Read a running log (JSON lines); a half-written last line is left for the next look.
+
+        A step that stands twice, because training was killed and resumed, counts once: the later.
+        """
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
+        except OSError as error:
+            raise RecordError(f"Cannot read the loss log {path}: {error.strerror}.") from None
+        whole = [line for line in lines if line.endswith("\n")]
+        if not whole:
+            raise RecordError(f"The loss log {path} is empty.")
+        points: dict[tuple[int, int], LossPoint] = {}
+        looks: dict[tuple[int, int], ValidationPoint] = {}
+        try:
+            header = json.loads(whole[0])
+            for line in whole[1:]:
+                if '"accept"' in line:
+                    look = ValidationPoint.model_validate_json(line)
+                    looks[look.phase, look.step] = look
+                else:
+                    point = LossPoint.model_validate_json(line)
+                    points[point.phase, point.step] = point
+            ordered = {"points": sorted(points.values(), key=lambda point: point.step),
+                       "validation": sorted(looks.values(), key=lambda look: look.step)}
+            return cls.model_validate({**header, **ordered})
+        except (ValueError, ValidationError) as error:
+            reason = str(error).splitlines()[0]
+            raise RecordError(f"The loss log {path} is damaged: {reason}.") from None

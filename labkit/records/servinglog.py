@@ -1,0 +1,54 @@
+"""`ServingLog`: latency against the number of concurrent users; what ServingCurves reads."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from labkit.records.base import Count, Part, Record
+
+Milliseconds = Annotated[float, Field(ge=0)]
+
+
+class Spread(Part):
+    """A latency's distribution over requests (TTFT, TPOT) or over gaps (ITL), in milliseconds."""
+
+    mean: Milliseconds
+    p50: Milliseconds
+    p90: Milliseconds
+    p99: Milliseconds
+
+
+class ServingRow(Part):
+    """One method under one load.
+
+    TTFT: request sent to first streamed output. ITL: gaps between consecutive streamed outputs,
+    pooled over requests; one output can hold several tokens under speculation. TPOT: (end to end
+    - TTFT) / (output tokens - 1), per request: the lecture's "inter-token latency". ``gain`` of
+    a simulated row comes with its prediction; measured rows leave it null.
+    """
+
+    users: Annotated[int, Field(ge=1)]
+    method: str
+    origin: Literal["measured", "simulated"]
+    ttft_ms: Spread
+    itl_ms: Spread
+    tpot_ms: Spread
+    e2e_ms: Spread
+    tokens_per_s: float
+    tokens_per_step: float | None = None
+    requests: Count
+    errors: Count
+
+
+class ServingLog(Record):
+    """TTFT, ITL and TPOT against the number of users, vanilla and speculative."""
+
+    KIND: ClassVar[str] = "servinglog"
+
+    name: str
+    base: str
+    target: str
+    max_new_tokens: Count
+    rows: tuple[ServingRow, ...]

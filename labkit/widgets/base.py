@@ -1,0 +1,193 @@
+"""What every widget shares: a record in, its JSON to the page, a picture to stand in for it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import anywidget
+import traitlets
+
+from labkit.records import Record, RecordError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HERE = Path(__file__).parent
+
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\.\./shared/prelude\.js";\n', re.MULTILINE)
+
+
+def script(folder: str) -> str:
+    """The one ES module of the widget in ``folder``: the shared prelude, then its own view.
+
+    A widget's module cannot import its neighbours once a notebook has loaded it, so the line that
+    imports the prelude (which node's tests use) is replaced by the prelude itself.
+    """
+    prelude = (HERE / "shared" / "prelude.js").read_text(encoding="utf-8")
+    own = (HERE / folder / "widget.js").read_text(encoding="utf-8")
+    return prelude + "\n" + _IMPORT.sub("", own, count=1)
+
+
+def style(folder: str) -> str:
+    """The one stylesheet of the widget in ``folder``: the shared one, then its own."""
+    return "\n".join(
+        (HERE / place / "style.css").read_text(encoding="utf-8") for place in ("shared", folder)
+    )
+
+
+class RecordWidget(anywidget.AnyWidget):
+    """A widget that shows records of one kind, and nothing else.
+
+    It takes a record, the JSON text of one, or a path to one. What cannot be shown (a record of
+    another kind or version, a damaged file) leaves one sentence in the widget's place and in
+    ``problem``. A subclass sets ``READS`` and ``MOST``, ``_esm = script("folder")`` and
+    ``_css = style("folder")``, and says how it looks without a widget manager: `figure`, `table`
+    and `summary`.
+    """
+
+    READS: ClassVar[type[Record]]
+    MOST: ClassVar[int | None] = 1
+    """How many records it shows side by side at most; null is as many as are given."""
+
+    records_json = traitlets.Unicode("[]").tag(sync=True)
+    problem = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self, *given: Any, **state: Any) -> None:
+        self._records: tuple[Any, ...] = ()
+        super().__init__(**self._take(given), **state)
+
+    @property
+    def records(self) -> tuple[Any, ...]:
+        """The records on show; setting them shows others."""
+        return self._records
+
+    @records.setter
+    def records(self, given: Iterable[Any]) -> None:
+        with self.hold_sync():
+            for name, value in self._take(tuple(given)).items():
+                setattr(self, name, value)
+            self.fit_state()
+
+    @property
+    def record(self) -> Any:
+        """The (first) record on show, or None where there is none; setting it shows another."""
+        return self._records[0] if self._records else None
+
+    @record.setter
+    def record(self, given: Any) -> None:
+        self.records = (given,)
+
+    def fit_state(self) -> None:
+        """Bring the widget's own traits within what new records allow."""
+
+    def figure(self) -> Figure:
+        """The picture that stands in for the widget, from `labkit.plots`."""
+        raise NotImplementedError
+
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+        """The table that stands in for the widget: headings, then rows of cells (as text)."""
+        raise NotImplementedError
+
+    def summary(self) -> str:
+        """The widget in one sentence, where nothing but text can be shown."""
+        raise NotImplementedError
+
+    def _take(self, given: tuple[Any, ...]) -> dict[str, str]:
+        """Take in the records; return the traits that tell the page of them."""
+        name, kind = type(self).__name__, self.READS.KIND
+        try:
+            if not given:
+                raise RecordError(f"{name} needs a record of kind {kind!r}.")
+            if self.MOST and len(given) > self.MOST:
+                raise RecordError(f"{name} shows at most {self.MOST} records, not {len(given)}.")
+            self._records = tuple(read(self.READS, each) for each in given)
+        except RecordError as error:
+            self._records = ()
+            return {"problem": str(error), "records_json": "[]"}
+        text = "[" + ",".join(record.to_json() for record in self._records) + "]"
+        return {"problem": "", "records_json": text}
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The live view, with the picture and the table for readers without a widget manager."""
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        if self.problem:
+            data["text/plain"] = f"{type(self).__name__}: {self.problem}"
+            data["text/html"] = f"<p>{html.escape(data['text/plain'])}</p>"
+            return data, metadata
+        picture = png(self.figure())
+        data["text/plain"] = self.summary()
+        data["image/png"] = picture
+        data["text/html"] = (
+            f"<figure><img alt='{html.escape(self.summary(), quote=True)}' "
+            f"style='max-width:100%' src='data:image/png;base64,{picture}'>"
+            f"<figcaption>{html.escape(self.summary())}</figcaption></figure>"
+            + table_html(*self.table())
+        )
+        return data, metadata
+
+
+def read(kind: type[Record], given: Any) -> Record:
+    """A record of that kind from itself, its JSON text, or a path; raises `RecordError`."""
+    if isinstance(given, kind):
+        return given
+    if isinstance(given, Record):
+        raise RecordError(f"A record of kind {kind.KIND!r} is needed, this is a {given.kind!r}.")
+    if isinstance(given, bytes) or (isinstance(given, str) and given.lstrip()[:1] in ("{", "[")):
+        _check_header(kind, given)
+        return kind.from_json(given)
+    if isinstance(given, str | os.PathLike):
+        path = Path(given)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RecordError(f"Cannot read the {kind.KIND} record {given}: {reason}.") from None
+        _check_header(kind, text)
+        return kind.from_json(text)
+    raise RecordError(
+        f"A record of kind {kind.KIND!r} is needed, this is a Python {type(given).__name__}."
+    )
+
+
+def _check_header(kind: type[Record], text: str | bytes) -> None:
+    """Name a wrong kind or version before the fields that differ because of it."""
+    try:
+        header = json.loads(text)
+    except ValueError:
+        raise RecordError(f"This is no {kind.KIND} record: its text is no JSON.") from None
+    if not isinstance(header, dict):
+        raise RecordError(f"This is no {kind.KIND} record: its text is no JSON object.")
+    found = header.get("kind") or kind.KIND
+    if found != kind.KIND:
+        raise RecordError(f"A record of kind {kind.KIND!r} is needed, this is a {found!r}.")
+    version = header.get("version") or kind.VERSION
+    if version != kind.VERSION:
+        raise RecordError(
+            f"This labkit reads version {kind.VERSION} of {kind.KIND!r} records, "
+            f"this is version {version}: make it again."
+        )
+
+
+def png(figure: Figure) -> str:
+    """The figure as a PNG, base64, as notebooks store it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def table_html(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """An HTML table; every cell is text, whatever a model wrote into it."""
+    head = "".join(f"<th scope='col'>{html.escape(str(cell))}</th>" for cell in headings)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

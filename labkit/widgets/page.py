@@ -1,0 +1,66 @@
+"""Widgets in a plain page: no kernel, no server, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable
+
+from labkit.widgets.base import HERE, RecordWidget
+
+
+def _inline(value: object) -> str:
+    """JSON that may stand inside a script element: no text can close it."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def fragment(widget: RecordWidget) -> str:
+    """A piece of HTML in which the widget lives on, from its present state.
+
+    The widget's module stands in the page itself, since a page opened from a folder may not import
+    files. Its model hangs on the element as ``model``, for tests and for the curious.
+    """
+    hidden = {"_esm", "_css", "_anywidget_id", "layout", "comm"}
+    state = {
+        name: value
+        for name, value in widget.get_state().items()
+        if name not in hidden and not name.startswith(("_model", "_view", "_dom"))
+    }
+    place = f"labkit-{uuid.uuid4().hex[:10]}"
+    model = (HERE / "shared" / "model.js").read_text(encoding="utf-8")
+    module = f"{widget._esm}\n{model}".replace("export default ", "const WIDGET = ", 1)
+    module = module.replace("</script", "<\\/script")
+    return f"""<div id="{place}"></div>
+<style>{widget._css}</style>
+<script type="module">
+{module}
+const place = document.getElementById("{place}");
+place.model = new PageModel({_inline(state)});
+WIDGET.render({{ model: place.model, el: place }});
+</script>"""
+
+
+def page(widgets: Iterable[RecordWidget], title: str) -> str:
+    """A whole HTML page with these widgets, one under the other, in the reader's own theme."""
+    inner = "\n".join(f"<div class='place'>{fragment(widget)}</div>" for widget in widgets)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ margin: 0 auto; max-width: 1160px; padding: 20px; font: 16px/1.5 system-ui, sans-serif;
+  background: #fbfbfc; color: #1a1f26; }}
+.place {{ margin: 0 0 24px; }}
+@media (prefers-color-scheme: dark) {{ body {{ background: #0e1116; color: #e8ebef; }} }}
+</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+{inner}
+</main>
+</body>
+</html>"""

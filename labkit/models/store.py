@@ -1,0 +1,160 @@
+"""Model folders on disk: put in place whole or not at all, and never read unless undamaged.
+
+A folder that labkit made carries a ``manifest.json`` with the size and SHA-256 of each file.
+Hashing half a gigabyte at every start would cost a second, so the manifest also keeps the time at
+which a file was written: a file whose size and time still agree is taken as it is, any other is
+hashed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import filelock
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from labkit.errors import LabkitError
+from labkit.records import RecordError, write_whole
+
+MANIFEST = "manifest.json"
+
+
+class FileEntry(BaseModel):
+    """What a file of a model folder was when it was written; ``mtime_ns`` null: always hash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    sha256: str
+    mtime_ns: int | None = None
+
+
+class Manifest(BaseModel):
+    """The files of a model folder, where they are from, and the revision of what made them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    revision: int
+    files: dict[str, FileEntry]
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """The folder's manifest, or None where it has none; `LabkitError` where it is damaged."""
+        path = folder / MANIFEST
+        if not path.exists():
+            return None
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, ValidationError):
+            raise LabkitError(f"The manifest {path} is damaged.") from None
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest into its folder."""
+        write_whole(folder / MANIFEST, self.model_dump_json(indent=2) + "\n")
+
+
+def make_manifest(folder: Path, source: str, revision: int, times: bool) -> Manifest:
+    """Describe every file that lies in ``folder``.
+
+    ``times`` says whether to keep the files' times: right for a cache, wrong for a folder that is
+    kept in git, where a checkout sets new ones.
+    """
+    files = {
+        path.name: FileEntry(
+            size=path.stat().st_size,
+            sha256=sha256(path),
+            mtime_ns=path.stat().st_mtime_ns if times else None,
+        )
+        for path in sorted(folder.iterdir())
+        if path.name != MANIFEST
+    }
+    return Manifest(source=source, revision=revision, files=files)
+
+
+def check_folder(folder: Path, mend: str, deep: bool = False) -> None:
+    """Raise `LabkitError`, ending in what would ``mend`` it, where a file is not as it was made.
+
+    A folder without a manifest is somebody else's and passes. ``deep`` hashes every file.
+    """
+    try:
+        manifest = Manifest.read(folder)
+    except LabkitError as error:
+        raise LabkitError(f"{str(error)[:-1]}: {mend}.") from None
+    if manifest is None:
+        return
+    hashed = {}
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise LabkitError(f"The model file {path} is missing: {mend}.")
+        stat = path.stat()
+        if stat.st_size != entry.size:
+            sizes = f"{stat.st_size:,} bytes instead of {entry.size:,}"
+            raise LabkitError(f"The model file {path} has {sizes}: {mend}.")
+        if deep or stat.st_mtime_ns != entry.mtime_ns:
+            if sha256(path) != entry.sha256:
+                raise LabkitError(f"The model file {path} is damaged: {mend}.")
+            hashed[name] = entry.model_copy(update={"mtime_ns": stat.st_mtime_ns})
+    aged = any(entry.mtime_ns is not None for entry in manifest.files.values())
+    if aged and any(manifest.files[name] != entry for name, entry in hashed.items()):
+        # A folder shared read-only cannot remember the new times: it is hashed at each start.
+        with contextlib.suppress(RecordError):
+            manifest.model_copy(update={"files": manifest.files | hashed}).write(folder)
+
+
+def install(folder: Path, source: str, revision: int, fill: Callable[[Path], None]) -> None:
+    """Make ``folder`` what ``fill`` writes into an empty one, whole or not at all.
+
+    ``fill`` works under a temporary name in the same place; a rename follows. Whatever an earlier,
+    interrupted call left there is removed first. Raises `LabkitError` where the disk refuses.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=folder.parent, prefix=temporary_prefix(folder)
+        ) as name:
+            fresh = Path(name) / "fresh"
+            fresh.mkdir()
+            fill(fresh)
+            for path in fresh.iterdir():  # some libraries write for the user alone
+                path.chmod(fresh.stat().st_mode & 0o666)
+            make_manifest(fresh, source, revision, times=True).write(fresh)
+            if folder.exists():
+                folder.rename(Path(name) / "old")
+            fresh.rename(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise LabkitError(f"Cannot write the model folder {folder}: {reason}.") from None
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path):
+    """Hold the lock on ``folder``'s place, and clear away what killed writers left there."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
+        lock.acquire()
+    except OSError as error:
+        reason = error.strerror or error
+        raise LabkitError(f"Cannot write in {folder.parent}: {reason}.") from None
+    with lock:
+        for left in folder.parent.glob(temporary_prefix(folder) + "*"):
+            shutil.rmtree(left)
+        yield
+
+
+def temporary_prefix(folder: Path) -> str:
+    """How the name of every temporary folder beside ``folder`` begins."""
+    return f".{folder.name}-unfinished-"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,34 @@
+"""Where the lab's own data and its cache lie. Nothing else decides on a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from labkit.errors import LabkitError
+
+
+def data_dir() -> Path:
+    """The repository's ``data`` folder: prompts, shipped weights, recorded records.
+
+    It stands beside the package, which is installed from its own checkout; the environment variable
+    ``LABKIT_DATA`` names another one. Raises `LabkitError` where there is none.
+    """
+    named = os.environ.get("LABKIT_DATA")
+    folder = Path(named) if named else Path(__file__).resolve().parent.parent / "data"
+    if not folder.is_dir():
+        advice = (
+            "which LABKIT_DATA names" if named else "set LABKIT_DATA, or install from a checkout"
+        )
+        raise LabkitError(f"There is no data folder {folder} ({advice}).")
+    return folder
+
+
+def cache_dir() -> Path:
+    """The folder for what is fetched or made once on this machine; it may not exist yet.
+
+    ``LABKIT_CACHE`` if set, else the user's cache folder as the operating system has it.
+    """
+    return Path(os.environ.get("LABKIT_CACHE") or platformdirs.user_cache_dir("labkit", False))

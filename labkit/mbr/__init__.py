@@ -1,0 +1,1 @@
+"""Minimum Bayes risk decoding: draw samples, score every pair, take the least expected loss."""

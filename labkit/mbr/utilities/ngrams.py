@@ -1,0 +1,157 @@
+"""How many n-grams two texts share, for every pair of two lists at once.
+
+The trick: write the c-th occurrence of an n-gram within its text as a feature of its own,
+(n-gram, c). A text is then a set of features, and the clipped match count of two texts, the sum
+over n-grams of min(count in one, count in the other), is the size of their intersection: the inner
+product of two 0/1 vectors. A whole matrix of match counts is one sparse product per n-gram order.
+
+This file is the plain version, numpy and scipy. `labkit.mbr.utilities.ngrams_fast` does the same
+in compiled loops; `pairwise` takes it for large matrices. Both are exact for any text: n-grams are
+numbered, never hashed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import scipy.sparse
+
+LARGE = 1 << 14
+"""From this many pairs on the compiled version pays for being loaded."""
+
+ROWS = 64
+"""Hypotheses scored at a time: the counts of a block stay in a core's cache."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts as numbers: ``symbols`` of all of them end to end, text i at starts[i]:starts[i+1].
+
+    Symbols (characters, or words) are numbered 0..alphabet-1; equal symbols have equal numbers.
+    """
+
+    symbols: np.ndarray
+    starts: np.ndarray
+    alphabet: int
+
+    def totals(self, orders: int) -> np.ndarray:
+        """The number of n-grams of each text, orders 1 to N: (N, texts)."""
+        lengths = np.diff(self.starts)
+        return np.maximum(lengths[None, :] - np.arange(orders)[:, None], 0)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of one n-gram order: those of text i stand at starts[i]:starts[i+1]."""
+
+    ids: np.ndarray
+    starts: np.ndarray
+    many: int
+
+
+Score = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""From match counts (N, H, R) and n-gram totals (N, H), (N, R) to scores (H, R)."""
+
+
+def characters(texts: Sequence[str]) -> Texts:
+    """Every text as its code points.
+
+    >>> characters(["aba", "", "c"]).symbols
+    array([0, 1, 0, 2])
+    """
+    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    present = np.zeros(int(codes.max(initial=0)) + 1, dtype=bool)
+    present[codes] = True
+    number = np.cumsum(present) - 1
+    return Texts(number[codes], _starts(map(len, texts)), int(present.sum()))
+
+
+def words(texts: Sequence[Sequence[str]]) -> Texts:
+    """Every text, a list of words, as the words' numbers.
+
+    >>> words([["to", "be"], ["be"]]).symbols
+    array([0, 1, 1])
+    """
+    number: dict[str, int] = {}
+    symbols = [number.setdefault(word, len(number)) for word in chain.from_iterable(texts)]
+    return Texts(np.array(symbols, dtype=np.int64), _starts(map(len, texts)), len(number))
+
+
+def _starts(lengths: Iterator[int]) -> np.ndarray:
+    return np.cumsum([0, *lengths], dtype=np.int64)
+
+
+def features(texts: Texts, orders: int) -> Iterator[Features]:
+    """The (n-gram, c) features of every text, one order after the other.
+
+    An n-gram's number is that of the pair (its first n-1 symbols, its last symbol), so every order
+    builds on the one before, and two n-grams have one number only if they are equal.
+    """
+    lengths = np.diff(texts.starts)
+    grams = texts.symbols
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    position = np.arange(len(grams))
+    for order in range(1, orders + 1):
+        if order > 1:
+            inside = position + order <= texts.starts[1:][owner]
+            grams, owner, position = grams[inside], owner[inside], position[inside]
+            pairs = grams * texts.alphabet + texts.symbols[position + order - 1]
+            grams = np.unique(pairs, return_inverse=True)[1]
+        occurrence = _occurrences(owner, grams)
+        ids = np.unique(
+            grams * (int(occurrence.max(initial=0)) + 1) + occurrence, return_inverse=True
+        )[1]
+        starts = _starts(iter(np.maximum(lengths - order + 1, 0)))
+        yield Features(ids, starts, int(ids.max(initial=-1)) + 1)
+
+
+def _occurrences(owner: np.ndarray, grams: np.ndarray) -> np.ndarray:
+    """How often the same n-gram stood earlier in the same text, for each n-gram."""
+    by_gram = np.lexsort((grams, owner))  # stable: equal n-grams keep their order in the text
+    changes = (np.diff(owner[by_gram]) != 0) | (np.diff(grams[by_gram]) != 0)
+    firsts = np.flatnonzero(np.concatenate([np.ones(min(len(grams), 1), dtype=bool), changes]))
+    runs = np.diff(np.append(firsts, len(grams)))
+    occurrence = np.empty(len(grams), dtype=np.int64)
+    occurrence[by_gram] = np.arange(len(grams)) - np.repeat(firsts, runs)
+    return occurrence
+
+
+def matches(texts: Texts, hypotheses: int, orders: int) -> np.ndarray:
+    """Clipped match counts of the first ``hypotheses`` texts against the others: (N, H, R)."""
+    counts = []
+    for found in features(texts, orders):
+        shape = (len(found.starts) - 1, found.many)
+        ones = np.ones(len(found.ids), dtype=np.int32)
+        table = scipy.sparse.csr_array((ones, found.ids, found.starts), shape=shape)
+        counts.append((table[:hypotheses] @ table[hypotheses:].T).toarray())
+    return np.stack(counts)  # (N, H, R)
+
+
+def pairwise(parts: Sequence[tuple[Texts, int]], hypotheses: int, score: Score) -> np.ndarray:
+    """Scores of the first ``hypotheses`` texts against the others: (H, R), float64.
+
+    ``parts`` are views of the same texts with the highest n-gram order taken from each, for
+    instance characters up to 6 and words up to 2; ``score`` sees their orders one after the other.
+    """
+    totals = np.concatenate([texts.totals(orders) for texts, orders in parts])  # (N, H + R)
+    evidence = totals.shape[1] - hypotheses
+    if hypotheses * evidence < LARGE:
+        counts = np.concatenate([matches(texts, hypotheses, orders) for texts, orders in parts])
+        return score(counts, totals[:, :hypotheses], totals[:, hypotheses:])
+    from labkit.mbr.utilities.ngrams_fast import Index
+
+    indices = [Index(texts, hypotheses, orders) for texts, orders in parts]
+    result = np.empty((hypotheses, evidence))
+
+    def fill(first: int) -> None:
+        rows = slice(first, min(first + ROWS, hypotheses))
+        counts = np.concatenate([index.matches(rows) for index in indices])
+        result[rows] = score(counts, totals[:, rows], totals[:, hypotheses:])
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(fill, range(0, hypotheses, ROWS)))
+    return result

@@ -1,0 +1,106 @@
+"""How samples stand for p(y|x), the distribution over references that the risk averages over.
+
+Long texts hardly ever repeat, so a sample's count says little about its probability; the model
+knows it exactly. Which of these works best is a question to measure (Jinnai et al. 2024,
+"Model-Based Minimum Bayes Risk Decoding for Text Generation").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+
+from labkit.errors import LabkitError
+from labkit.records import Sample, Weighting
+
+
+def distinct(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Samples with equal texts made one, their counts added, in order of first appearance.
+
+    Equal texts may carry different log-probabilities, because a text can be split into tokens in
+    more than one way: the largest stands, which is a lower bound on the text's own.
+
+    >>> [(s.text, s.count) for s in distinct([Sample(text=t) for t in "aba"])]
+    [('a', 2), ('b', 1)]
+    """
+    merged: dict[str, Sample] = {}
+    for sample in samples:
+        known = merged.get(sample.text)
+        if known is None:
+            merged[sample.text] = sample
+            continue
+        best = max(known, sample, key=_logprob)
+        merged[sample.text] = best.model_copy(update={"count": known.count + sample.count})
+    return tuple(merged.values())
+
+
+def _logprob(sample: Sample) -> float:
+    return -math.inf if sample.logprob is None else sample.logprob
+
+
+def weigh(
+    samples: Sequence[Sample],
+    weighting: Weighting,
+    temperature: float = 1.0,
+    length_power: float = 0.0,
+) -> tuple[tuple[Sample, ...], np.ndarray]:
+    """The evidence that samples make, and each item's weight, summing to 1.
+
+    ``uniform`` lists every sample as often as it was drawn, all weighing the same; the others list
+    distinct texts: ``counts`` by how often each was drawn, ``unique`` all the same, ``model`` by
+    (p(y|x) / tokens^a)^(1/T) in logarithms, that is exp(log p / (T tokens^a)), renormalised, with
+    T the ``temperature`` and a the ``length_power`` (0: no normalisation, 1: per token).
+
+    Raises `LabkitError` for no samples, an unknown weighting, a temperature that is not positive,
+    or ``model`` weights where a log-probability (or a needed token count) is missing.
+
+    >>> evidence, weights = weigh([Sample(text="a", count=3), Sample(text="b")], "counts")
+    >>> weights
+    array([0.75, 0.25])
+    """
+    if weighting not in get_args(Weighting):
+        raise LabkitError(
+            f"No weighting is named {weighting!r}; there are {', '.join(get_args(Weighting))}."
+        )
+    if not samples:
+        raise LabkitError("No samples were given to weigh; draw at least one.")
+    if weighting == "uniform":
+        single = [sample.model_copy(update={"count": 1}) for sample in samples]
+        listed = [one for one, of in zip(single, samples, strict=True) for _ in range(of.count)]
+        return tuple(listed), np.full(len(listed), 1 / len(listed))
+    evidence = distinct(samples)
+    if weighting == "counts":
+        counts = np.array([sample.count for sample in evidence], dtype=np.float64)
+        return evidence, counts / counts.sum()
+    if weighting == "unique":
+        return evidence, np.full(len(evidence), 1 / len(evidence))
+    return evidence, _model(evidence, temperature, length_power)
+
+
+def _model(samples: Sequence[Sample], temperature: float, length_power: float) -> np.ndarray:
+    """Renormalised model probabilities: a softmax, its largest exponent made 0 first."""
+    if not temperature > 0:
+        raise LabkitError(f"The weights' temperature is {temperature}; it must be positive.")
+    exponents = []
+    for sample in samples:
+        if sample.logprob is None:
+            raise LabkitError(
+                f"The sample {_short(sample.text)} has no log-probability; model weights need one "
+                "for every sample, the other weightings do not."
+            )
+        if length_power and sample.tokens is None:
+            raise LabkitError(
+                f"The sample {_short(sample.text)} has no token count; length normalisation needs "
+                "one for every sample."
+            )
+        length = max(sample.tokens or 1, 1) ** length_power
+        exponents.append(sample.logprob / (temperature * length))
+    shifted = np.exp(np.array(exponents) - max(exponents))
+    return shifted / shifted.sum()
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:39] + "…")

@@ -1,0 +1,148 @@
+"""What every utility promises, and the lexical ones' equality with sacrebleu."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from sacrebleu.metrics import BLEU, CHRF
+
+from labkit.errors import LabkitError
+from labkit.mbr import utilities
+from labkit.mbr.utilities import ngrams
+from labkit.mbr.utilities.ngrams_fast import Index
+
+from .strategies import AWKWARD, text_lists
+
+SACREBLEU = {
+    "bleu": BLEU(effective_order=True),
+    "chrf": CHRF(),
+    "chrf++": CHRF(word_order=2),
+}
+
+
+def by_sacrebleu(name: str, hypotheses: list[str], evidence: list[str]) -> np.ndarray:
+    metric = SACREBLEU[name]
+    scores = [metric.sentence_score(h, [r]).score for h in hypotheses for r in evidence]
+    return np.array(scores).reshape(len(hypotheses), len(evidence))
+
+
+@pytest.mark.parametrize("name", SACREBLEU)
+@settings(deadline=None, max_examples=60)
+@given(hypotheses=text_lists, evidence=text_lists)
+def test_scores_equal_sacrebleus_for_any_text(name, hypotheses, evidence):
+    ours = 100 * utilities.get(name)(hypotheses, evidence)
+    np.testing.assert_allclose(ours, by_sacrebleu(name, hypotheses, evidence), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SACREBLEU)
+def test_scores_equal_sacrebleus_on_every_awkward_pair(name):
+    ours = 100 * utilities.get(name)(AWKWARD, AWKWARD)
+    np.testing.assert_allclose(ours, by_sacrebleu(name, AWKWARD, AWKWARD), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SACREBLEU)
+def test_the_compiled_path_equals_sacrebleu_too(name, monkeypatch):
+    monkeypatch.setattr(ngrams, "LARGE", 0)
+    long = ["ab" * 400 + " " + "a b " * 300, "word " * 280]  # more than 255 of one feature
+    texts = [*AWKWARD, *long]
+    ours = 100 * utilities.get(name)(texts, texts)
+    np.testing.assert_allclose(ours, by_sacrebleu(name, texts, texts), atol=1e-6)
+
+
+def test_many_texts_take_the_compiled_path_and_equal_the_plain_one(monkeypatch):
+    rng = random.Random(3)
+    vocabulary = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "."]
+    texts = [" ".join(rng.choices(vocabulary, k=rng.randrange(12))) for _ in range(330)]
+    fast = utilities.get("chrf++")(texts[:130], texts[130:])
+    monkeypatch.setattr(ngrams, "LARGE", 10**9)
+    np.testing.assert_array_equal(fast, utilities.get("chrf++")(texts[:130], texts[130:]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(hypotheses=text_lists, evidence=text_lists)
+def test_compiled_match_counts_equal_plain_ones(hypotheses, evidence):
+    texts = ngrams.characters([*hypotheses, *evidence])
+    plain = ngrams.matches(texts, len(hypotheses), 6)
+    fast = Index(texts, len(hypotheses), 6).matches(slice(0, len(hypotheses)))
+    np.testing.assert_array_equal(plain, fast)
+
+
+def test_matches_are_clipped_by_both_sides():
+    texts = ngrams.words([["a", "a", "a", "b"], ["a", "a", "c"], ["a"], []])
+    np.testing.assert_array_equal(ngrams.matches(texts, 1, 2), [[[2, 1, 0]], [[1, 0, 0]]])
+
+
+@pytest.mark.parametrize("name", utilities.UTILITIES)
+@settings(deadline=None, max_examples=25)
+@given(hypotheses=text_lists, evidence=text_lists)
+def test_every_utility_is_a_finite_matrix_between_0_and_1(name, hypotheses, evidence):
+    values = utilities.get(name)(hypotheses, evidence)
+    assert values.shape == (len(hypotheses), len(evidence))
+    assert np.all((values >= 0) & (values <= 1))
+
+
+@pytest.mark.parametrize("name", utilities.UTILITIES)
+def test_a_text_is_as_good_as_can_be_against_itself(name):
+    texts = ["the cat sat on the mat.", "日本語のテキスト", "a"]
+    np.testing.assert_allclose(np.diag(utilities.get(name)(texts, texts)), 1, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", utilities.UTILITIES)
+def test_a_pairs_value_does_not_depend_on_its_neighbours(name):
+    whole = utilities.get(name)(AWKWARD, AWKWARD)
+    for h, r in itertools.product(range(0, len(AWKWARD), 3), range(0, len(AWKWARD), 2)):
+        alone = utilities.get(name)([AWKWARD[h]], [AWKWARD[r]])
+        np.testing.assert_allclose(alone, whole[h, r], atol=1e-12)
+
+
+def test_overlap_counts_precision_recall_and_their_harmonic_mean():
+    hypotheses, evidence = ["a a b c"], ["a b d"]
+    values = {m: utilities.get(m)(hypotheses, evidence)[0, 0] for m in ("precision", "recall")}
+    assert values == {"precision": pytest.approx(2 / 4), "recall": pytest.approx(2 / 3)}
+    assert utilities.get("f1")(hypotheses, evidence)[0, 0] == pytest.approx(4 / 7)
+
+
+def test_overlap_of_character_pairs():
+    value = utilities.overlap(["ab c"], ["abd"], measure="recall", unit="char", order=2)
+    assert value[0, 0] == pytest.approx(1 / 2)
+
+
+def test_equal_texts_are_scored_once():
+    calls = []
+
+    def counting(hypotheses, evidence):
+        calls.append((list(hypotheses), list(evidence)))
+        return np.eye(len(hypotheses), len(evidence))
+
+    values = utilities.matrix(counting, ["a", "b", "a"], ["x", "x", "y"])
+    assert calls == [(["a", "b"], ["x", "y"])]
+    np.testing.assert_array_equal(values, [[1, 1, 0], [0, 0, 1], [1, 1, 0]])
+
+
+def test_an_unknown_utility_is_answered_with_the_known_ones():
+    with pytest.raises(LabkitError, match=r"'rouge'; there are .*chrf"):
+        utilities.get("rouge")
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        (np.zeros((2, 1)), "shape"),
+        (np.array([[np.nan]]), "between 0 and 1"),
+        (np.array([[55.0]]), "between 0 and 1"),
+    ],
+)
+def test_a_utility_that_breaks_its_promise_is_named(result, says):
+    def broken(hypotheses, evidence):
+        return result
+
+    with pytest.raises(LabkitError, match=f"(?s)broken.*{says}"):
+        utilities.matrix(broken, ["a"], ["b"])
+
+
+@pytest.mark.parametrize(("hypotheses", "evidence"), [([], ["a"]), (["a"], [])])
+def test_nothing_to_score_is_refused(hypotheses, evidence):
+    with pytest.raises(LabkitError, match="at least one of each"):
+        utilities.matrix("chrf", hypotheses, evidence)

@@ -1,0 +1,38 @@
+"""labkit: how language models decode, to be watched step by step.
+
+The names below are imported when they are first used, so that ``import labkit`` is quick and asks
+for no torch.
+"""
+
+import importlib
+
+from labkit.errors import LabkitError
+from labkit.threads import settle_waiting
+
+settle_waiting()  # before anything loads torch, which reads these settings once
+
+_HOMES = {
+    "LanguageModel": "labkit.models",
+    "load": "labkit.models",
+    "LossLog": "labkit.records",
+    "RiskTable": "labkit.records",
+    "ServingLog": "labkit.records",
+    "Trace": "labkit.records",
+}
+"""Where each public name lives."""
+
+__all__ = ["LabkitError", *sorted(_HOMES)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name, or one of labkit's own modules, when it is first asked for."""
+    if name in _HOMES:
+        found = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"labkit has no public name {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

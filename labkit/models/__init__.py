@@ -1,1 +1,10 @@
-"""Models by name: found, fetched, checked and read."""
+"""Models by name: found, fetched, checked and read.
+
+`load` takes ``real`` (fetched once, see `labkit.models.smollm2`), a model shipped in
+``data/models`` such as ``tiny``, a folder, or the name of a model on a hub.
+"""
+
+from labkit.models.catalogue import load, model_folder, shipped_names
+from labkit.models.language_model import LanguageModel
+
+__all__ = ["LanguageModel", "load", "model_folder", "shipped_names"]

@@ -1,0 +1,70 @@
+"""From a model's name to its folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from labkit.errors import LabkitError
+from labkit.models.language_model import LanguageModel
+from labkit.models.smollm2 import check_real
+from labkit.models.store import check_folder
+from labkit.paths import data_dir
+
+HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
+"""What is fetched of a model on a hub: never pickled weights, never code."""
+
+
+def load(name: str = "real", device: str | None = None, dtype: str | None = None) -> LanguageModel:
+    """The model called ``name``: real, one shipped in data (tiny), a folder, or one on a hub.
+
+    ``device`` (cpu, cuda, mps) and ``dtype`` (float32, bfloat16, float16) are chosen by
+    `labkit.devices` where they are None. Raises `LabkitError` where there is no such model, or
+    its files are damaged.
+    """
+    return LanguageModel(name, model_folder(name), device, dtype)
+
+
+def shipped_names() -> tuple[str, ...]:
+    """The models that stand in ``data/models``."""
+    return tuple(sorted(path.parent.name for path in data_dir().glob("models/*/config.json")))
+
+
+def model_folder(name: str) -> Path:
+    """The folder of the model called ``name``, checked; see `load`."""
+    if name == "real":
+        return check_real()
+    if name in shipped_names():
+        folder = data_dir() / "models" / name
+        check_folder(folder, f"`git checkout -- {folder}` brings it back")
+        return folder
+    if Path(name).is_dir():
+        folder = Path(name).resolve()
+        check_folder(folder, "make or fetch that folder again")
+        return folder
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> Path:
+    """The folder of a model on a hub, out of the hub's own cache where it is there already."""
+    known = ", ".join(("real", *shipped_names()))
+    if not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", name):
+        raise LabkitError(f"There is no model {name!r}: give {known}, a folder, or a hub's name.")
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=True)
+        )
+    except (OSError, HFValidationError):
+        pass  # not in the cache of this machine: ask the hub itself
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=HUB_FILES))
+    except Exception as error:
+        raise LabkitError(
+            f"There is no model {name!r} here, and the hub gave none ({type(error).__name__}): "
+            f"give {known}, a folder, or a name that the hub knows."
+        ) from None

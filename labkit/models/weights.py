@@ -1,0 +1,94 @@
+"""Weights as numpy arrays straight out of safetensors files, without torch and without a copy.
+
+A safetensors file is eight bytes of length, that much JSON (name: dtype, shape, place), then the
+numbers. So a float32 weight is a view into the mapped file: opening half a gigabyte costs nothing
+until a weight is used, and two processes share one copy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labkit.errors import LabkitError
+
+STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
+"""numpy's type for each stored kind of number; bfloat16, which numpy lacks, as its 16 bits."""
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder: one, or the pieces that its index names."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [folder / "model.safetensors"]
+    try:
+        pieces = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        raise LabkitError(f"The list of weight files {index} is damaged.") from None
+    return [folder / piece for piece in sorted(pieces)]
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """What each weight of a safetensors file is, and where in the file the numbers begin.
+
+    Raises `LabkitError` where the file is missing, or its length is not what the header says.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = path.stat().st_size
+            if not 2 <= length <= size - 8:
+                raise LabkitError(f"{path} is no safetensors file, or is cut off.")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        whole = all(_consistent(entry) for entry in header.values())
+    except OSError as error:
+        raise LabkitError(f"The weights {path} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if isinstance(error, LabkitError):
+            raise
+        raise LabkitError(f"The header of the weights {path} is damaged.") from None
+    if not whole or 8 + length + end != size:
+        raise LabkitError(f"The weights {path} have {size:,} bytes, not {8 + length + end:,}.")
+    return header, 8 + length
+
+
+def _consistent(entry: dict[str, Any]) -> bool:
+    """Whether a weight's place has the room that its shape needs (of the kinds read here)."""
+    begin, end = entry["data_offsets"]
+    kind = STORED.get(entry["dtype"])
+    return kind is None or end - begin == math.prod(entry["shape"]) * np.dtype(kind).itemsize
+
+
+def read_weights(folder: Path) -> dict[str, np.ndarray]:
+    """Every weight of a model folder in float32, by name; those stored so are read-only views."""
+    return {
+        name: weight for path in weight_files(folder) for name, weight in _read_file(path).items()
+    }
+
+
+def _read_file(path: Path) -> dict[str, np.ndarray]:
+    header, start = read_header(path)
+    numbers = np.asarray(np.memmap(path, np.uint8, mode="r"))
+    weights = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in STORED:
+            raise LabkitError(
+                f"The weight {name} of {path} is stored as {entry['dtype']}, which cannot be read "
+                f"as float32; {', '.join(STORED)} can."
+            )
+        begin, end = (start + offset for offset in entry["data_offsets"])
+        stored = numbers[begin:end].view(STORED[entry["dtype"]]).reshape(entry["shape"])
+        weights[name] = _float32(stored, entry["dtype"])
+    return weights
+
+
+def _float32(stored: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "BF16":  # the upper half of a float32
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored.astype(np.float32, copy=False)

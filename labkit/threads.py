@@ -1,0 +1,81 @@
+"""How this process's threads wait for each other; settled before torch or numba is loaded.
+
+A pass through a small model is thousands of short parallel pieces with a barrier after each. GNU's
+OpenMP, which torch uses on Linux, spins at a barrier: fast while every thread has a core of its
+own, ruinous once another process takes one, since the spinning thread then keeps the late one from
+running (measured: a 30 ms pass became 1,216 ms). A short spin and then sleep costs about 15% when
+quiet and about a factor of two when not. OpenMP reads its settings once, as it is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from pathlib import Path
+
+SPIN_COUNT = "2000"
+"""Turns at a barrier before a thread sleeps; OpenMP left to itself spins for milliseconds."""
+
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+"""The variables that decide how OpenMP waits; whichever the user has set is left alone."""
+
+CONTENDED = 0.15
+"""A `contention` above this spoils timings: a benchmark says so."""
+
+
+def settle_waiting() -> None:
+    """Choose a short spin unless the user chose how OpenMP waits; called as labkit is imported."""
+    if not any(name in os.environ for name in WAITING):
+        os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+
+
+def waiting() -> str:
+    """How OpenMP was told to wait in this process, in words for a person."""
+    chosen = ", ".join(f"{name}={os.environ[name]}" for name in WAITING if name in os.environ)
+    return chosen or "as OpenMP likes"
+
+
+def cores() -> int:
+    """How many processor cores this process may use at once, a container's limit included."""
+    try:
+        allowed = len(os.sched_getaffinity(0))
+    except AttributeError:  # not every system can bind a process to cores
+        allowed = os.cpu_count() or 1
+    return max(1, min(allowed, _container_limit() or allowed))
+
+
+def _container_limit() -> int | None:
+    """Whole cores that Linux's control group grants, or None where it sets no limit."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):  # another system, or the older layout of control groups
+        return None
+    return None if quota == "max" else max(1, int(quota) // int(period))
+
+
+def contention(seconds: float = 0.1) -> float:
+    """The share of the processor time asked for that went to somebody else, on 0..1.
+
+    One thread a core hashes zeros for ``seconds``; what the threads got is compared with what was
+    there to get. A quiet machine gives about 0; two cores with another process on one of them
+    about 1/3.
+    """
+    threads = cores()
+    block = bytes(1 << 19)
+    got = [0.0] * threads
+    start = time.perf_counter()
+
+    def burn(index: int) -> None:
+        began = time.thread_time()
+        while time.perf_counter() - start < seconds:
+            hashlib.sha256(block)  # lets other threads run meanwhile
+        got[index] = time.thread_time() - began
+
+    workers = [threading.Thread(target=burn, args=(index,)) for index in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return max(0.0, 1.0 - sum(got) / ((time.perf_counter() - start) * threads))

@@ -43,122 +43,276 @@ export function characters(text) {
   return Array.from(text.split(SPACES).join(""));
 }
 
+const PUNCTUATION = new Set("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~");
+
+/** @param {string} text @returns {string[]} words, one mark at an end set apart, as chrF++ counts */
+export function wordsAndMarks(text) {
+  return splitWords(text).flatMap((word) => {
+    const letters = Array.from(word);
+    if (letters.length === 1) return [word];
+    if (PUNCTUATION.has(letters.at(-1))) return [letters.slice(0, -1).join(""), letters.at(-1)];
+    if (PUNCTUATION.has(letters[0])) return [letters[0], letters.slice(1).join("")];
+    return [word];
+  });
+}
+
 /**
- * A text as sets of features: for each order n, one number for each n-gram it holds, an n-gram's
- * second occurrence being another number than its first.
- * @typedef {{length: number, orders: Int32Array[]}} Profile
+ * A text as sets of features: for each order of n-grams, one number for each n-gram it holds, an
+ * n-gram's second occurrence being another number than its first.
+ * @typedef {Int32Array[]} Profile
  */
+
+/** @typedef {[(text: string) => string[], number]} Part how to cut a text, and the longest n-gram */
 
 /**
  * Give equal n-grams of all texts equal numbers.
- * @param {number} maxOrder the longest n-gram
- * @returns {{profile: (units: string[]) => Profile, size: () => number}}
+ * @param {Part[]} parts
+ * @returns {{profile: (text: string) => Profile, size: () => number}}
  */
-export function ngramIndex(maxOrder) {
-  const alphabet = new Map();
+export function ngramIndex(parts) {
+  const alphabets = parts.map(() => new Map());
   const grams = new Map(); // (number of the (n-1)-gram, last unit) -> number of the n-gram
-  const features = new Map(); // (n-gram, how many times it stood before) -> feature
+  const features = new Map(); // (how often it stood before, n-gram) -> feature
+  let letters = 0;
   const number = (map, high, low) => {
-    const key = high * 2 ** 26 + low;
+    const key = high * 2 ** 26 + low; // exact while both stay below 2^26
     let found = map.get(key);
     if (found === undefined) map.set(key, (found = map.size + 1));
     return found;
   };
-  const letter = (unit) => {
+  const letter = (alphabet, unit) => {
     let found = alphabet.get(unit);
-    if (found === undefined) alphabet.set(unit, (found = alphabet.size));
+    if (found === undefined) alphabet.set(unit, (found = letters++));
     return found;
   };
 
-  function profile(units) {
-    const letters = units.map(letter);
+  function profile(text) {
     const orders = [];
-    let shorter = letters.map(() => 0); // the (n-1)-gram that starts at each place
-    for (let n = 1; n <= maxOrder; n++) {
-      const set = new Int32Array(gramCount(units.length, n));
-      const seen = new Map();
-      const longer = [];
-      for (let at = 0; at < set.length; at++) {
-        const gram = number(grams, shorter[at], letters[at + n - 1]);
-        const before = seen.get(gram) ?? 0;
-        seen.set(gram, before + 1);
-        set[at] = number(features, before, gram);
-        longer.push(gram);
+    parts.forEach(([cut, most], part) => {
+      const units = cut(text).map((unit) => letter(alphabets[part], unit));
+      let shorter = units.map(() => 0); // the (n-1)-gram that starts at each place
+      for (let n = 1; n <= most; n++) {
+        const set = new Int32Array(Math.max(0, units.length - n + 1));
+        const seen = new Map();
+        const longer = [];
+        for (let at = 0; at < set.length; at++) {
+          const gram = number(grams, shorter[at], units[at + n - 1]);
+          const before = seen.get(gram) ?? 0;
+          seen.set(gram, before + 1);
+          set[at] = number(features, before, gram);
+          longer.push(gram);
+        }
+        orders.push(set);
+        shorter = longer;
       }
-      orders.push(set);
-      shorter = longer;
-    }
-    return { length: units.length, orders };
+    });
+    return orders;
   }
   return { profile, size: () => features.size + 1 };
 }
 
 /**
- * Clipped matches of one text against many, for each order: `matches[n - 1]` of each.
+ * Clipped matches of one text with many, for each order.
  * @param {Profile} one
  * @param {Profile[]} many
  * @param {number} size how many features there are
- * @returns {Int32Array} matches of text r at order n in place r * maxOrder + n - 1
+ * @returns {Int32Array[]} for each of the many, its matches by order
  */
 export function matchRow(one, many, size) {
-  const maxOrder = one.orders.length;
   const held = new Uint8Array(size);
-  for (const set of one.orders) for (const feature of set) held[feature] = 1;
-  const matches = new Int32Array(many.length * maxOrder);
-  many.forEach((other, r) => {
-    other.orders.forEach((set, order) => {
-      let count = 0;
-      for (let at = 0; at < set.length; at++) count += held[set[at]];
-      matches[r * maxOrder + order] = count;
-    });
-  });
-  return matches;
+  for (const set of one) for (const feature of set) held[feature] = 1;
+  return many.map((other) => Int32Array.from(other, (set) => {
+    let matches = 0;
+    for (let at = 0; at < set.length; at++) matches += held[set[at]];
+    return matches;
+  }));
 }
 
-// Each score below takes the matches, the hypothesis's and the evidence's number of n-grams of each
-// order, and the two lengths; it gives a utility on 0..1.
-
-/** @param {number} length @param {number} n @returns {number} n-grams in a text of that length */
-export const gramCount = (length, n) => Math.max(0, length - n + 1);
+// Each score takes, by order, the clipped matches, the hypothesis's n-grams (made) and the
+// evidence's (wanted), and gives a utility on 0..1.
 
 /**
- * chrF (Popović 2015) as sacrebleu's `sentence_chrf`: mean precision and recall over the orders that
- * both texts have, recall weighing beta² = 4 times.
+ * chrF (Popović 2015) as sacrebleu's `sentence_chrf`: mean precision and mean recall over the orders
+ * that both texts have, recall weighing beta² = 4 times as much. chrF++ (2017) has word orders too.
  */
-export function chrfScore(matches, hypothesis, evidence) {
+export function chrfScore(matches, made, wanted) {
   let precision = 0;
   let recall = 0;
   let orders = 0;
-  matches.forEach((match, order) => {
-    const made = gramCount(hypothesis, order + 1);
-    const wanted = gramCount(evidence, order + 1);
-    if (!made || !wanted) return;
-    precision += match / made;
-    recall += match / wanted;
+  for (let n = 0; n < matches.length; n++) {
+    if (!made[n] || !wanted[n]) continue;
+    precision += matches[n] / made[n];
+    recall += matches[n] / wanted[n];
     orders += 1;
-  });
-  if (!(precision + recall)) return 0;
+  }
+  if (precision + recall === 0) return 0;
   precision /= orders;
   recall /= orders;
   return (5 * precision * recall) / (4 * precision + recall);
 }
 
 /**
- * Sentence BLEU (Papineni et al. 2002) as sacrebleu's `sentence_bleu`: effective order, and the
- * k-th order without a match counting as 1/2^k matches ("exp").
+ * Sentence BLEU (Papineni et al. 2002) as sacrebleu's `sentence_bleu`: orders that the hypothesis
+ * has (effective order), the k-th one without a match counting as 1/2^k matches ("exp").
  */
-export function bleuScore(matches, hypothesis, evidence) {
-  if (!matches.some((match) => match > 0)) return 0;
+export function bleuScore(matches, made, wanted) {
+  if (matches[0] === 0) return 0;
   let logs = 0;
   let orders = 0;
-  let smooth = 1;
-  for (let order = 0; order < matches.length; order++) {
-    const made = gramCount(hypothesis, order + 1);
-    if (!made) break;
-    if (!matches[order]) smooth *= 2;
-    logs += Math.log((matches[order] || 1 / smooth) / made);
-    orders += 1;
+  let missing = 1;
+  for (; orders < matches.length && made[orders] > 0; orders++) {
+    if (matches[orders] === 0) missing *= 2;
+    logs += Math.log((matches[orders] || 1 / missing) / made[orders]);
   }
-  const brevity = hypothesis < evidence ? Math.exp(1 - evidence / hypothesis) : 1;
+  const brevity = made[0] < wanted[0] ? Math.exp(1 - wanted[0] / made[0]) : 1;
   return brevity * Math.exp(logs / orders);
+}
+
+/** The share of the hypothesis's words that the evidence has. */
+export const precisionScore = ([matches], [made]) => matches / Math.max(made, 1);
+
+/** The share of the evidence's words that the hypothesis has. */
+export const recallScore = ([matches], _made, [wanted]) => matches / Math.max(wanted, 1);
+
+/** The harmonic mean of the two. */
+export const f1Score = ([matches], [made], [wanted]) => (2 * matches) / Math.max(made + wanted, 1);
+
+/**
+ * What the page can compute by itself. `parts` says which n-grams a utility counts, `score` what it
+ * makes of the counts; `pair` is a utility of two texts that counts none.
+ */
+export const UTILITIES = {
+  chrf: { name: "chrF", parts: [[characters, 6]], score: chrfScore },
+  "chrf++": { name: "chrF++", parts: [[characters, 6], [wordsAndMarks, 2]], score: chrfScore },
+  bleu: { name: "BLEU", parts: [[tokenize13a, 4]], score: bleuScore },
+  precision: { name: "precision of words", parts: [[tokenize13a, 1]], score: precisionScore },
+  recall: { name: "recall of words", parts: [[tokenize13a, 1]], score: recallScore },
+  f1: { name: "F1 of words", parts: [[tokenize13a, 1]], score: f1Score },
+  exact: { name: "exact match", pair: (one, other) => Number(one === other) },
+};
+
+/**
+ * The matches of two texts under a utility that counts n-grams, by order.
+ * @returns {{matches: Int32Array, made: number[], wanted: number[]}}
+ */
+export function pairCounts(utility, hypothesis, evidence) {
+  const index = ngramIndex(UTILITIES[utility].parts);
+  const [made, wanted] = [index.profile(hypothesis), index.profile(evidence)];
+  const [matches] = matchRow(made, [wanted], index.size());
+  return { matches, made: made.map((set) => set.length), wanted: wanted.map((set) => set.length) };
+}
+
+/**
+ * The losses of each hypothesis against each text, one row after the other. A caller with a page to
+ * keep alive stops between two steps: a step is one text cut into n-grams (nothing is yielded but
+ * null) or one row (its losses are).
+ * @param {string} utility a name in UTILITIES
+ * @param {string[]} hypotheses
+ * @param {string[]} texts
+ * @returns {Generator<Float64Array | null>}
+ */
+export function* lossRows(utility, hypotheses, texts) {
+  const { parts, score, pair } = UTILITIES[utility];
+  if (pair) {
+    for (const one of hypotheses) {
+      yield Float64Array.from(texts, (other) => 1 - clampUnit(pair(one, other)));
+    }
+    return;
+  }
+  const index = ngramIndex(parts);
+  const profiles = new Map();
+  for (const text of [...hypotheses, ...texts]) {
+    if (profiles.has(text)) continue;
+    profiles.set(text, index.profile(text));
+    yield null;
+  }
+  const many = texts.map((text) => profiles.get(text));
+  const wanted = many.map((profile) => profile.map((set) => set.length));
+  for (const one of hypotheses) {
+    const profile = profiles.get(one);
+    const made = profile.map((set) => set.length);
+    const matches = matchRow(profile, many, index.size());
+    yield Float64Array.from(matches, (row, r) => 1 - clampUnit(score(row, made, wanted[r])));
+  }
+}
+
+const clampUnit = (value) => Math.min(1, Math.max(0, value));
+
+// ---------------------------------------------------------------------------------------------
+// Which pieces of two texts match: for the eye
+
+/**
+ * For each unit of two lists, the length of the longest n-gram around it that both lists have
+ * (0: none), repeated n-grams matching as often as the list with fewer has them.
+ * @param {string[]} one
+ * @param {string[]} other
+ * @param {number} most the longest n-gram looked at
+ * @returns {[Uint8Array, Uint8Array]}
+ */
+export function longestMatches(one, other, most) {
+  const marks = [new Uint8Array(one.length), new Uint8Array(other.length)];
+  for (let n = 1; n <= most; n++) {
+    const places = [one, other].map((units) => {
+      const found = new Map();
+      for (let at = 0; at + n <= units.length; at++) {
+        const gram = units.slice(at, at + n).join("\u0000");
+        if (!found.has(gram)) found.set(gram, []);
+        found.get(gram).push(at);
+      }
+      return found;
+    });
+    for (const [gram, here] of places[0]) {
+      const there = places[1].get(gram) ?? [];
+      const common = Math.min(here.length, there.length);
+      [here, there].forEach((starts, side) => {
+        for (const at of starts.slice(0, common)) marks[side].fill(n, at, at + n);
+      });
+    }
+  }
+  return marks;
+}
+
+/**
+ * Where a list of units stands in the text it was cut from: [start, end) of each in UTF-16 units, or
+ * null where the cutting changed it (an entity such as &amp;amp; became a letter).
+ * @param {string} text
+ * @param {string[]} units
+ * @returns {Array<[number, number] | null>}
+ */
+export function locate(text, units) {
+  let from = 0;
+  return units.map((unit) => {
+    const at = text.indexOf(unit, from);
+    if (at < 0) return null;
+    from = at + unit.length;
+    return [at, from];
+  });
+}
+
+/**
+ * A text cut where its marks change, never inside what a reader sees as one character.
+ * @param {string} text
+ * @param {Array<[number, number] | null>} places of the units
+ * @param {ArrayLike<number>} marks of the units
+ * @param {string[]} letters the text as the characters a reader sees
+ * @returns {Array<{text: string, mark: number}>}
+ */
+export function marked(text, places, marks, letters) {
+  const level = new Uint8Array(text.length);
+  places.forEach((place, unit) => {
+    if (!place) return;
+    level.fill(marks[unit], place[0], place[1]);
+    const before = places[unit - 1];
+    const shared = Math.min(marks[unit], marks[unit - 1] ?? 0);
+    if (before && shared > 1) level.fill(shared, before[1], place[0]); // blanks within a match
+  });
+  const runs = [];
+  let at = 0;
+  for (const letter of letters) {
+    const mark = Math.max(...level.subarray(at, at + letter.length));
+    at += letter.length;
+    if (runs.at(-1)?.mark === mark) runs.at(-1).text += letter;
+    else runs.push({ text: letter, mark });
+  }
+  return runs;
 }

@@ -1,0 +1,69 @@
+"""What every figure of the lab shares: colours, paper, and a way onto the page."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import matplotlib
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#7f7f7f")
+"""One colour a head or method, after Okabe and Ito (2008), told apart under colour blindness."""
+
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""One mark a head or method, so that nothing hangs on colour alone."""
+
+INK, FAINT, WINNER = "#1c2330", "#7a8292", "#d55e00"
+
+LOSS_RAMP = LinearSegmentedColormap.from_list(
+    "labkit_loss", ("#1d1a4d", "#26508f", "#3d87a8", "#83b9ad", "#d5dcb6", "#fdf8e4")
+)
+"""Loss 0 (alike) is ink, loss 1 (unlike) is paper; lightness rises all the way."""
+
+STYLE: dict[str, Any] = {
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e7ec",
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+}
+
+
+class Picture(Figure):
+    """A matplotlib figure that no global state holds on to and that a notebook shows once."""
+
+    def _repr_png_(self) -> bytes:
+        return self.png()
+
+    def png(self, dpi: float = 144) -> bytes:
+        """The picture as a PNG file's bytes."""
+        buffer = BytesIO()
+        self.savefig(buffer, format="png", dpi=dpi)
+        return buffer.getvalue()
+
+
+def picture(width: float, height: float) -> Picture:
+    """Make an empty figure of ``width`` x ``height`` inches that lays itself out."""
+    return Picture(figsize=(width, height), layout="constrained")
+
+
+def styled() -> Any:
+    """Return the context in which a figure must be drawn to look like the lab's."""
+    return matplotlib.rc_context(STYLE)

@@ -1,0 +1,78 @@
+"""The figure of a `RiskTable`: the losses, the weights on their margin, the risks, the winner."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from labkit.plots.figure import FAINT, INK, LOSS_RAMP, WINNER, Picture, picture, styled
+from labkit.records import RiskTable
+
+LABELLED = 24
+"""Up to this many rows or columns carry their text or number."""
+
+
+def plot_risk(table: RiskTable) -> Picture:
+    """Draw each hypothesis's loss against each evidence sample, and what follows from it.
+
+    Rows are sorted by risk, so the winner is at the top; columns by weight, heaviest first. Equal
+    values keep the record's order.
+    """
+    loss, weights, risk = (np.asarray(part) for part in (table.loss, table.weights, table.risk))
+    rows = np.argsort(risk, kind="stable")
+    rows = np.concatenate(([table.best], rows[rows != table.best]))
+    columns = np.argsort(-weights, kind="stable")
+    many, much = loss.shape
+    with styled():
+        figure = picture(9.5, float(np.clip(1.8 + 0.24 * many, 3.6, 7.5)))
+        grid = figure.add_gridspec(
+            2, 2, width_ratios=(3.2, 1), height_ratios=(1, 6), wspace=0.02, hspace=0.02
+        )
+        heat = figure.add_subplot(grid[1, 0])
+        above = figure.add_subplot(grid[0, 0], sharex=heat)
+        beside = figure.add_subplot(grid[1, 1], sharey=heat)
+
+        image = heat.imshow(
+            loss[np.ix_(rows, columns)],
+            cmap=LOSS_RAMP,
+            vmin=0,
+            vmax=1,
+            aspect="auto",
+            interpolation="nearest",
+        )
+        heat.grid(False)
+        heat.set_xlabel(f"evidence, {much} samples, heaviest first")
+        heat.set_ylabel(f"hypotheses, {many}, lowest risk first")
+        heat.set_xticks(range(much) if much <= LABELLED else [])
+        if much <= LABELLED:
+            heat.set_xticklabels([str(column) for column in columns])
+        heat.set_yticks(range(many) if many <= LABELLED else [])
+        if many <= LABELLED:
+            heat.set_yticklabels([_short(table.hypotheses[row].text) for row in rows])
+        heat.tick_params(length=0)
+
+        above.bar(range(much), weights[columns], width=0.9 if much <= LABELLED else 1, color=INK)
+        above.set_ylabel("weight")
+        above.set_title(f"Risk by {table.utility}, weights: {table.weighting}")
+        above.tick_params(labelbottom=False, bottom=False)
+
+        beside.scatter(risk[rows[1:]], range(1, many), s=14, color=FAINT)
+        beside.scatter(risk[table.best], 0, s=42, marker="D", color=WINNER)
+        beside.set_xlabel("risk")
+        beside.tick_params(labelleft=False, left=False)
+        beside.annotate(
+            f"lowest: {risk[table.best]:.4f}",
+            (risk[table.best], 0),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=WINNER,
+            annotation_clip=False,
+        )
+        figure.colorbar(image, ax=beside, label="loss: 0 alike, 1 unlike", fraction=0.08)
+    return figure
+
+
+def _short(text: str, most: int = 38) -> str:
+    """One line of at most ``most`` characters."""
+    line = text.replace("\n", "⏎")
+    return line if len(line) <= most else line[: most - 1] + "…"

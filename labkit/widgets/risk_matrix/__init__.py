@@ -1,0 +1,128 @@
+"""RiskMatrix: the loss of each hypothesis against each evidence sample, and what it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+
+import traitlets
+
+from labkit.records import RiskTable, Weighting
+from labkit.widgets.base import RecordWidget, script, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+UTILITIES = ("chrf", "chrf++", "bleu", "precision", "recall", "f1", "exact")
+"""The utilities that the page computes by itself, by the names of `labkit.mbr.utilities`."""
+
+
+class RiskMatrix(RecordWidget):
+    """A risk table as a matrix of colours whose four choices are switches.
+
+    The page computes losses, weights and risks anew from the record's texts, counts and
+    log-probabilities, without a kernel; with nothing switched it shows the record's own numbers.
+    Each switch is a trait, to read or to set:
+
+    * ``utility``, ``weighting`` with ``temperature`` and ``length_power`` (for ``model``);
+    * ``samples``: how many draws count (0: all), ``left_out``: evidence that does not;
+    * ``evidence``: ``samples``, ``hypotheses`` (as their own evidence) or ``reference`` (the
+      oracle's choice);
+    * ``sort``: ``risk``, ``probability``, ``similarity`` or ``drawn``;
+    * ``selected``: hypothesis and evidence of the cell whose texts are compared, as they stand in
+      the record;
+    * ``best``: the hypothesis of least risk as the page shows it (the record's own until a page
+      has shown another).
+    """
+
+    READS: ClassVar = RiskTable
+    _esm = script("risk_matrix")
+    _css = style("risk_matrix")
+
+    utility = traitlets.Unicode("chrf").tag(sync=True)
+    weighting = traitlets.Enum(get_args(Weighting), "uniform").tag(sync=True)
+    temperature = traitlets.Float(1.0).tag(sync=True)
+    length_power = traitlets.Float(0.0, min=0, max=1).tag(sync=True)
+    samples = traitlets.Int(0, min=0).tag(sync=True)
+    left_out = traitlets.List(traitlets.Int(min=0)).tag(sync=True)
+    evidence = traitlets.Enum(("samples", "hypotheses", "reference"), "samples").tag(sync=True)
+    sort = traitlets.Enum(("risk", "probability", "similarity", "drawn"), "risk").tag(sync=True)
+    selected = traitlets.Tuple(
+        traitlets.Int(min=0), traitlets.Int(min=0), default_value=(0, 0)
+    ).tag(sync=True)
+    best = traitlets.Int(0, min=0).tag(sync=True)
+
+    def __init__(self, record: Any, **state: Any) -> None:
+        super().__init__(record)
+        self.fit_state()
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def fit_state(self) -> None:
+        """Show what was recorded: nothing switched, the winner against the heaviest evidence."""
+        table: RiskTable | None = self.record
+        if table is None:
+            return
+        with self.hold_sync():
+            self.utility, self.weighting, self.best = table.utility, table.weighting, table.best
+            self.temperature, self.length_power, self.samples = 1.0, 0.0, 0
+            self.evidence, self.left_out = "samples", []
+            heaviest = max(range(len(table.weights)), key=table.weights.__getitem__)
+            self.selected = (table.best, heaviest)
+
+    @traitlets.validate("utility")
+    def _known_utility(self, proposal: Any) -> str:
+        known = [*UTILITIES, *([self.record.utility] if self.record else [])]
+        if proposal["value"] not in known:
+            raise traitlets.TraitError(
+                f"The page computes no utility named {proposal['value']!r}; "
+                f"there are {', '.join(dict.fromkeys(known))}."
+            )
+        return proposal["value"]
+
+    @traitlets.validate("temperature")
+    def _positive(self, proposal: Any) -> float:
+        if not 0.1 <= proposal["value"] <= 32:
+            raise traitlets.TraitError(
+                f"The temperature is {proposal['value']}; it must be from 0.1 to 32."
+            )
+        return proposal["value"]
+
+    @traitlets.validate("selected")
+    def _within(self, proposal: Any) -> tuple[int, int]:
+        row, column = proposal["value"]
+        if self.record and row >= len(self.record.hypotheses):
+            raise traitlets.TraitError(
+                f"There is no hypothesis {row}; the record has {len(self.record.hypotheses)}."
+            )
+        return row, column
+
+    def figure(self) -> Figure:
+        """The matrix on paper."""
+        from labkit.plots import plot_risk
+
+        return plot_risk(self.record)
+
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+        """The ten hypotheses of least risk."""
+        table: RiskTable = self.record
+        order = sorted(range(len(table.risk)), key=table.risk.__getitem__)[:10]
+        rows = [
+            (
+                f"{row} (chosen)" if row == table.best else row,
+                f"{table.risk[row]:.4f}",
+                table.hypotheses[row].count,
+                table.hypotheses[row].text,
+            )
+            for row in order
+        ]
+        return ("hypothesis", "risk", "drawn", "text"), rows
+
+    def summary(self) -> str:
+        """The decision in one sentence."""
+        table: RiskTable = self.record
+        return (
+            f"Of {len(table.hypotheses)} hypotheses for “{table.source}”, number {table.best} has "
+            f"the least risk, {table.risk[table.best]:.4f} by {table.utility} with "
+            f"{table.weighting} weights: “{table.hypotheses[table.best].text}”"
+        )

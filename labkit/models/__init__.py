@@ -6,5 +6,13 @@
 
 from labkit.models.catalogue import load, model_folder, shipped_names
 from labkit.models.language_model import LanguageModel
+from labkit.models.smollm2 import check_real, fetch_real
 
-__all__ = ["LanguageModel", "load", "model_folder", "shipped_names"]
+__all__ = [
+    "LanguageModel",
+    "check_real",
+    "fetch_real",
+    "load",
+    "model_folder",
+    "shipped_names",
+]

@@ -30,17 +30,17 @@ def shipped_names() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in data_dir().glob("models/*/config.json")))
 
 
-def model_folder(name: str) -> Path:
-    """The folder of the model called ``name``, checked; see `load`."""
+def model_folder(name: str, deep: bool = False) -> Path:
+    """The folder of the model called ``name``, checked (``deep``: byte by byte); see `load`."""
     if name == "real":
-        return check_real()
+        return check_real(deep)
     if name in shipped_names():
         folder = data_dir() / "models" / name
-        check_folder(folder, f"`git checkout -- {folder}` brings it back")
+        check_folder(folder, f"`git checkout -- {folder}` brings it back", deep)
         return folder
     if Path(name).is_dir():
         folder = Path(name).resolve()
-        check_folder(folder, "make or fetch that folder again")
+        check_folder(folder, "make or fetch that folder again", deep)
         return folder
     return _from_hub(name)
 

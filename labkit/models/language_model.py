@@ -88,9 +88,9 @@ class LanguageModel:
         return module.eval().requires_grad_(False).to(self.device)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Every stored weight in float32, by its name in transformers; a tied one stands there once.
+        """Every stored weight in float32, by its name in transformers.
 
-        Weights stored in float32 are read-only views of the mapped file.
+        A weight that is tied to another stands there once. Weights stored in float32 are read-only views of the mapped file.
         """
         return read_weights(self.folder)
 

@@ -1,0 +1,103 @@
+"""A group of commands that finds its files by itself and turns every mistake into one sentence."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from labkit.errors import LabkitError
+
+MISTAKE = 2
+"""The exit status where what was given cannot be used."""
+
+
+class CommandGroup(click.Group):
+    """Commands that are the modules of a package, each with its command in ``command``.
+
+    A module whose name begins with an underscore is no command. A folder is a group of its own.
+    """
+
+    def __init__(self, name: str, package: str, **settings: Any) -> None:
+        super().__init__(name, no_args_is_help=False, invoke_without_command=True, **settings)
+        self.package = package
+        self.callback = self._show_help
+
+    @staticmethod
+    @click.pass_context
+    def _show_help(context: click.Context) -> None:
+        if context.invoked_subcommand is None:
+            click.echo(context.get_help())
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the package's modules, in alphabetical order."""
+        path = importlib.import_module(self.package).__path__
+        names = (module.name for module in pkgutil.iter_modules(path))
+        return sorted(name for name in names if not name.startswith("_"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, its module imported now."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        return importlib.import_module(f"{self.package}.{cmd_name}").command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names, or a sentence that lists those there are."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            known = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(f"There is no command {name!r}: give one of {known}.", ctx)
+        return super().resolve_command(ctx, args)
+
+    def main(self, args: Sequence[str] | None = None, **settings: Any) -> Any:
+        """Run a command; a mistake is one sentence on standard error and exit status 2."""
+        settings["standalone_mode"] = False
+        try:
+            status = super().main(args, **settings)
+        except (click.exceptions.Abort, KeyboardInterrupt):
+            _stop("Interrupted.", 130)
+        except Exception as error:
+            sentence = as_sentence(error)
+            if sentence is None:
+                raise
+            _stop(sentence, MISTAKE)
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def as_sentence(error: Exception) -> str | None:
+    """What to tell a person about a mistake of theirs or their disk's; None for one of the code's.
+
+    >>> as_sentence(click.UsageError("No such option: --sead"))
+    'No such option: --sead.'
+    >>> as_sentence(OSError(28, "No space left on device", "out/log.json"))
+    'out/log.json: No space left on device.'
+    >>> as_sentence(ZeroDivisionError()) is None
+    True
+    """
+    if isinstance(error, click.ClickException):
+        text = error.format_message()
+    elif isinstance(error, LabkitError) or _is_record_error(error):
+        text = str(error)
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        return None
+    text = " ".join(text.split())
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _is_record_error(error: Exception) -> bool:
+    """Whether it is a `RecordError`, without importing the records where nothing used them."""
+    records = sys.modules.get("labkit.records")
+    return records is not None and isinstance(error, records.RecordError)
+
+
+def _stop(sentence: str, status: int) -> None:
+    click.echo(f"labkit: {sentence}", err=True)
+    sys.exit(status)

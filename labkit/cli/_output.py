@@ -1,0 +1,37 @@
+"""What commands print: one JSON object or a text on standard output, the rest on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print exactly one JSON object on standard output."
+)
+"""The option that every command with a result has."""
+
+
+def say(message: str) -> None:
+    """Tell a person how things go."""
+    click.echo(message, err=True)
+
+
+@contextlib.contextmanager
+def only_results_on_stdout() -> Iterator[Callable[[dict[str, Any] | str], None]]:
+    """Send whatever a library prints to standard error; the function given prints the result.
+
+    A dictionary is printed as one JSON object, which holds no NaN and no infinity.
+    """
+    stdout = sys.stdout
+
+    def show(result: dict[str, Any] | str) -> None:
+        text = result if isinstance(result, str) else json.dumps(result, allow_nan=False)
+        click.echo(text, file=stdout)
+
+    with contextlib.redirect_stdout(sys.stderr):
+        yield show

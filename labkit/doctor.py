@@ -1,0 +1,240 @@
+"""What is installed, what this machine can do, where the models lie, and how to mend what is wrong.
+
+Each function looks at one thing and returns findings; none of them changes anything.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from labkit import threads
+from labkit.errors import LabkitError
+
+GIB = 1 << 30
+NEEDED_SPACE = 1 * GIB
+"""Room that fetching the real model takes while it is converted."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: whether it is well, what was found, and what would mend it.
+
+    ``note`` is worth reading and harms nothing; ``bad`` keeps the lab from working.
+    """
+
+    subject: str
+    state: Literal["ok", "note", "bad"]
+    found: str
+    mend: str = ""
+
+
+def examine(deep: bool = False) -> list[Finding]:
+    """Every finding about this machine; ``deep`` reads each model file through."""
+    looks: list[Callable[[], Iterator[Finding]]] = [
+        look_at_python,
+        look_at_packages,
+        look_at_device,
+        look_at_fast_paths,
+        look_at_threads,
+        lambda: look_at_real(deep),
+        lambda: look_at_shipped(deep),
+        look_at_disk,
+        look_at_jupyter,
+        look_at_test_tools,
+    ]
+    return [finding for look in looks for finding in look()]
+
+
+def healthy(findings: list[Finding]) -> bool:
+    """Whether nothing keeps the lab from working."""
+    return all(finding.state != "bad" for finding in findings)
+
+
+def as_text(findings: list[Finding]) -> str:
+    """The findings for a person: one line each, and under a troubled one what would mend it."""
+    width = max(len(finding.subject) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.state:4}  {finding.subject:{width}}  {finding.found}")
+        if finding.mend:
+            lines.append(f"{'':{width + 8}}{finding.mend}")
+    bad = sum(finding.state == "bad" for finding in findings)
+    lines.append("Everything needed is there." if not bad else f"To mend: {bad} (marked bad).")
+    return "\n".join(lines)
+
+
+def as_json(findings: list[Finding]) -> dict[str, Any]:
+    """The findings as one JSON object."""
+    return {
+        "healthy": healthy(findings),
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def look_at_python() -> Iterator[Finding]:
+    """Python's version and the machine it runs on."""
+    machine = f"{platform.system()} {platform.machine()}, {threads.cores()} cores"
+    yield Finding("python", "ok", f"{platform.python_version()} at {sys.prefix} ({machine})")
+
+
+def look_at_packages() -> Iterator[Finding]:
+    """The versions of what labkit needs, against the ones it is pinned to."""
+    different, missing, found = [], [], {}
+    for name, pinned in pinned_versions().items():
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+            continue
+        if found[name].partition("+")[0] != pinned:  # +cpu and the like are builds of one version
+            different.append(f"{name} {found[name]} (pinned: {pinned})")
+    mend = "`make setup` installs the pinned versions"
+    if missing:
+        yield Finding("packages", "bad", f"missing: {', '.join(missing)}", mend)
+    elif different:
+        yield Finding("packages", "note", ", ".join(different), mend)
+    else:
+        shown = ("torch", "transformers", "numba", "numpy", "anywidget")
+        versions = ", ".join(f"{name} {found[name]}" for name in shown)
+        yield Finding("packages", "ok", f"all {len(found)} as pinned: {versions}")
+
+
+def pinned_versions() -> dict[str, str]:
+    """The version that labkit is pinned to of each package that it always needs."""
+    lines = importlib.metadata.requires("labkit") or []
+    pins = (re.fullmatch(r"([\w.-]+)==([\w.]+)", line) for line in lines)
+    return {pin[1]: pin[2] for pin in pins if pin}
+
+
+def look_at_device() -> Iterator[Finding]:
+    """The device and the number format that models use where nobody says which."""
+    import torch
+
+    from labkit import devices
+
+    try:
+        device = devices.pick_device()
+        dtype = str(devices.pick_dtype(None, device)).removeprefix("torch.")
+    except LabkitError as error:
+        yield Finding("device", "bad", str(error), "unset LABKIT_DEVICE, or set it to another")
+        return
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    others = ", ".join(kind for kind in devices.available_devices() if kind != device.type)
+    also = f"; also: {others}" if others else ""
+    yield Finding("device", "ok", f"{device} {f'({name}) ' if name else ''}in {dtype}{also}")
+
+
+def look_at_fast_paths() -> Iterator[Finding]:
+    """Whether this machine has the forward pass that reads each weight once."""
+    from labkit.kernels import panel
+
+    if panel.supported():
+        yield Finding("fast path", "ok", "weights-once on the CPU for Llama-shaped models")
+    else:
+        yield Finding(
+            "fast path",
+            "note",
+            "none: this processor has no fused multiply-add, so torch's plain path is used",
+            "speculation works there and gains less",
+        )
+
+
+def look_at_threads() -> Iterator[Finding]:
+    """How threads wait, and whether somebody else is using this machine's cores just now."""
+    import torch
+
+    taken = threads.contention()
+    found = f"{torch.get_num_threads()} for torch, waiting with {threads.waiting()}"
+    if taken > threads.CONTENDED:
+        busy = f"other processes take {taken:.0%} of the processor now"
+        yield Finding("threads", "note", f"{found}; {busy}", "timings mean little until they end")
+    else:
+        yield Finding("threads", "ok", f"{found}; the processor is free")
+
+
+def look_at_real(deep: bool) -> Iterator[Finding]:
+    """Whether the real model is in the cache, undamaged."""
+    from labkit.models import check_real
+
+    try:
+        folder = check_real(deep)
+    except LabkitError as error:
+        yield Finding("model real", "bad", str(error), "`labkit fetch real`")
+        return
+    yield Finding("model real", "ok", f"{folder}{', every byte as fetched' if deep else ''}")
+
+
+def look_at_shipped(deep: bool) -> Iterator[Finding]:
+    """Whether the models that come with the lab are there, undamaged."""
+    from labkit.models import model_folder, shipped_names
+
+    try:
+        names = shipped_names()
+        folders = [model_folder(name, deep) for name in names]
+    except LabkitError as error:
+        yield Finding("models shipped", "bad", str(error))
+        return
+    if "tiny" in names:
+        yield Finding("models shipped", "ok", f"{', '.join(names)} in {folders[0].parent}")
+    else:
+        yield Finding("models shipped", "bad", "there is no 'tiny'", "get the whole repository")
+
+
+def look_at_disk() -> Iterator[Finding]:
+    """Whether there is room in the cache."""
+    from labkit.paths import cache_dir
+
+    folder = cache_dir()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    found = f"{free / GIB:.1f} GiB free for {folder}"
+    if free < NEEDED_SPACE:
+        yield Finding("disk", "note", found, "1 GiB is needed to fetch 'real'; or set LABKIT_CACHE")
+    else:
+        yield Finding("disk", "ok", found)
+
+
+def look_at_jupyter() -> Iterator[Finding]:
+    """Whether JupyterLab can show the notebooks with their widgets."""
+    needed = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        yield Finding("jupyter", "bad", f"missing: {', '.join(missing)}", "`make setup`")
+    else:
+        version = importlib.metadata.version("jupyterlab")
+        yield Finding("jupyter", "ok", f"JupyterLab {version}; `make lab` opens the first notebook")
+
+
+def look_at_test_tools() -> Iterator[Finding]:
+    """Chromium and Node, which only the project's own tests need."""
+    found = {"Chromium": find_chromium(), "Node": shutil.which("node")}
+    there = ", ".join(path for path in found.values() if path)
+    missing = ", ".join(name for name, path in found.items() if not path)
+    if missing:
+        yield Finding(
+            "test tools", "note", f"{missing} not found", "only `make test` needs it: see README.md"
+        )
+    else:
+        yield Finding("test tools", "ok", there)
+
+
+def find_chromium() -> str | None:
+    """A Chromium or Chrome on the path, else the one that playwright keeps, else None."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
+        if found := shutil.which(name):
+            return found
+    if importlib.util.find_spec("playwright") is None:
+        return None
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        path = playwright.chromium.executable_path
+    return path if shutil.which(path) else None

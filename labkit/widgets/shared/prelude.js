@@ -187,12 +187,12 @@ export function shorten(text, most) {
   return letters.length <= most ? text : `${letters.slice(0, Math.max(1, most - 1)).join("")}…`;
 }
 
+const SEGMENTER = typeof Intl !== "undefined" && Intl.Segmenter
+  ? new Intl.Segmenter(undefined, { granularity: "grapheme" }) : null; // slow to make, so made once
+
 /** The characters a reader counts: a letter with its marks, an emoji with its parts. */
 export function graphemes(text) {
-  if (typeof Intl !== "undefined" && Intl.Segmenter) {
-    return Array.from(new Intl.Segmenter(undefined, { granularity: "grapheme" }).segment(text), (part) => part.segment);
-  }
-  return Array.from(text);
+  return SEGMENTER ? Array.from(SEGMENTER.segment(text), (part) => part.segment) : Array.from(text);
 }
 
 /** How a token is read aloud: blanks by name, otherwise as it stands. */

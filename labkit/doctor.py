@@ -36,8 +36,11 @@ class Finding:
     mend: str = ""
 
 
-def examine(deep: bool = False) -> list[Finding]:
-    """Every finding about this machine; ``deep`` reads each model file through."""
+def examine(deep: bool = False, tests: bool = False) -> list[Finding]:
+    """Every finding about this machine.
+
+    ``deep`` reads each model file through; ``tests`` asks for what the project's tests need too.
+    """
     looks: list[Callable[[], Iterator[Finding]]] = [
         look_at_python,
         look_at_packages,
@@ -48,7 +51,7 @@ def examine(deep: bool = False) -> list[Finding]:
         lambda: look_at_shipped(deep),
         look_at_disk,
         look_at_jupyter,
-        look_at_test_tools,
+        lambda: look_at_test_tools(tests),
     ]
     return [finding for look in looks for finding in look()]
 
@@ -213,17 +216,20 @@ def look_at_jupyter() -> Iterator[Finding]:
         yield Finding("jupyter", "ok", f"JupyterLab {version}; `make lab` opens the first notebook")
 
 
-def look_at_test_tools() -> Iterator[Finding]:
+def look_at_test_tools(needed: bool) -> Iterator[Finding]:
     """Chromium and Node, which only the project's own tests need."""
     found = {"Chromium": find_chromium(), "Node": shutil.which("node")}
-    there = ", ".join(path for path in found.values() if path)
-    missing = ", ".join(name for name, path in found.items() if not path)
-    if missing:
-        yield Finding(
-            "test tools", "note", f"{missing} not found", "only `make test` needs it: see README.md"
-        )
-    else:
-        yield Finding("test tools", "ok", there)
+    missing = [name for name, path in found.items() if not path]
+    if not missing:
+        yield Finding("test tools", "ok", ", ".join(path for path in found.values() if path))
+        return
+    ways = {
+        "Chromium": "`python -m playwright install chromium` (on Debian: `apt install chromium`)",
+        "Node": "node from nodejs.org (on Debian: `apt install nodejs`)",
+    }
+    mend = f"`make test` alone needs it: install {' and '.join(ways[name] for name in missing)}"
+    state: Literal["bad", "note"] = "bad" if needed else "note"
+    yield Finding("test tools", state, f"{' and '.join(missing)} not found", mend)
 
 
 def find_chromium() -> str | None:

@@ -90,7 +90,8 @@ class LanguageModel:
     def weights(self) -> dict[str, np.ndarray]:
         """Every stored weight in float32, by its name in transformers.
 
-        A weight that is tied to another stands there once. Weights stored in float32 are read-only views of the mapped file.
+        A weight that is tied to another stands there once; those stored in float32 are read-only
+        views of the mapped file.
         """
         return read_weights(self.folder)
 

@@ -1,0 +1,50 @@
+# What a person types: `make lab` opens the first notebook, `make test` runs every test.
+# Both set up first, which takes a few minutes once and no time when nothing changed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.labkit-ready
+FIT := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$python -c '$(FIT)' 2>/dev/null && echo $$python && break; done)
+FLAGS :=
+
+.PHONY: help setup lab test lint clean
+
+help:
+	@echo "make lab     open the course in JupyterLab"
+	@echo "make test    run every test"
+	@echo "make setup   what both do first: make $(VENV), install, fetch the real model"
+	@echo "make lint    check style and types"
+	@echo "make clean   remove $(VENV)"
+	@echo "FLAGS='...' is passed on to JupyterLab or pytest; PYTHON=... chooses the Python"
+
+setup: $(READY)
+	@$(BIN)/python -m labkit.cli fetch real >$(VENV)/.labkit-real-folder
+
+# The stamp is touched last, so that an interrupted installation is taken up again.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(FIT)' 2>/dev/null || { echo "labkit: No Python of at least 3.11 was found:" \
+	  "install one, or name it as in 'make setup PYTHON=/path/to/python3.12'." >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "labkit: Python could not make" \
+	  "$(VENV): on Debian and Ubuntu, install python3-venv." >&2; exit 2; }
+	@echo "Installing into $(VENV): a few minutes, once ..." >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+lab: setup
+	$(BIN)/python -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(FLAGS) \
+	  notebooks/00_start_here.ipynb
+
+test: setup
+	@$(BIN)/python -m labkit.cli doctor --tests
+	$(BIN)/python -m pytest $(FLAGS)
+
+lint: setup
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy labkit
+
+clean:
+	rm -rf $(VENV)

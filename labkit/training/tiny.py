@@ -1,0 +1,319 @@
+"""The tiny base model: a byte-level BPE tokenizer and a small Llama, trained from nothing.
+
+``python -m labkit.training.tiny RECIPE --out FOLDER`` trains it on one core in about half an hour.
+Killed at any moment and started again with the same command, it goes on from its last checkpoint;
+every batch is a function of the step's number alone, so it ends where it would have ended anyway.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors.torch import save
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from tqdm import tqdm
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from labkit.errors import LabkitError
+from labkit.records.base import write_whole
+from labkit.training.checkpoints import (
+    Checkpoint,
+    load_latest,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from labkit.training.text import Document, read_documents
+
+END_OF_TEXT = "<|endoftext|>"
+INITIAL_SCALE = 0.04  # twice transformers' own: narrow models start too quietly with 0.02
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelShape(_Frozen):
+    """The shape of the tiny Llama; head dimension is width / heads."""
+
+    vocabulary: Annotated[int, Field(ge=257, description="tokens, end-of-text included")]
+    width: Positive
+    layers: Positive
+    inner: Positive
+    heads: Positive
+    key_value_heads: Positive
+    context: Positive
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelShape:
+        if self.width % self.heads or self.heads % self.key_value_heads:
+            raise ValueError("width must divide by heads, and heads by key_value_heads")
+        return self
+
+
+class TrainingPlan(_Frozen):
+    """How long and how fast: steps, batches, the learning rate's course (AdamW)."""
+
+    steps: Positive
+    batch_tokens: Positive
+    windows: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup: Positive
+    final_share: Annotated[float, Field(ge=0, le=1)]
+    betas: tuple[float, float]
+    weight_decay: Annotated[float, Field(ge=0)]
+    clip: Annotated[float, Field(gt=0)]
+    checkpoint_every: Positive
+
+
+class TinyRecipe(_Frozen):
+    """Everything that decides the tiny model's weights."""
+
+    seed: int
+    sources: tuple[Literal["sotu", "chat"], ...]
+    model: ModelShape
+    training: TrainingPlan
+
+    @model_validator(mode="after")
+    def _check(self) -> TinyRecipe:
+        if any(self.training.batch_tokens % window for window in self.training.windows):
+            raise ValueError("batch_tokens must be a multiple of every window")
+        if max(self.training.windows) > self.model.context:
+            raise ValueError("a window is longer than the model's context")
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> TinyRecipe:
+        """Read a recipe from TOML; raises `LabkitError` that names the first field at fault."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise LabkitError(f"Cannot read the recipe {path}: {error.strerror}.") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"])) or "the recipe"
+            raise LabkitError(f"The recipe {path} is wrong at {place}: {first['msg']}.") from None
+        except tomllib.TOMLDecodeError as error:
+            raise LabkitError(f"The recipe {path} is not valid TOML: {error}.") from None
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of ``vocabulary`` tokens; end-of-text is token 0 and pads too."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[END_OF_TEXT],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END_OF_TEXT,
+        bos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def pack(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast) -> Tensor:
+    """All documents as one stream of token ids, each followed by end-of-text: int64 (N,)."""
+    rows = tokenizer([document.text for document in documents])["input_ids"]
+    return torch.tensor([token for row in rows for token in (*row, tokenizer.eos_token_id)])
+
+
+def batch_at(step: int, stream: Tensor, plan: TrainingPlan, seed: int) -> Tensor:
+    """The batch of step ``step``: int64 (B, T + 1), a function of its arguments alone.
+
+    Row r of all training starts at the fractional part of r times the golden ratio, on a scale
+    where the stream is 1: such points spread more evenly than random ones (Weyl 1916).
+    """
+    window = plan.windows[step % len(plan.windows)]
+    most = plan.batch_tokens // min(plan.windows)
+    rows = torch.arange(plan.batch_tokens // window, dtype=torch.float64) + step * most
+    places = ((rows + seed * 7919) * GOLDEN) % 1.0  # (B,)
+    starts = (places * (len(stream) - window)).long()
+    return stream[starts[:, None] + torch.arange(window + 1)]  # (B, T + 1)
+
+
+def learning_rate_at(step: int, plan: TrainingPlan) -> float:
+    """Linear warm-up, then a cosine to ``final_share`` of the peak."""
+    if step < plan.warmup:
+        return plan.learning_rate * (step + 1) / plan.warmup
+    done = (step - plan.warmup) / max(1, plan.steps - plan.warmup)
+    share = plan.final_share + (1 - plan.final_share) * (1 + math.cos(math.pi * done)) / 2
+    return plan.learning_rate * share
+
+
+def build_model(shape: ModelShape, seed: int) -> LlamaForCausalLM:
+    """The untrained model, float32, embeddings tied; the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=shape.vocabulary,
+                hidden_size=shape.width,
+                intermediate_size=shape.inner,
+                num_hidden_layers=shape.layers,
+                num_attention_heads=shape.heads,
+                num_key_value_heads=shape.key_value_heads,
+                max_position_embeddings=shape.context,
+                tie_word_embeddings=True,
+                initializer_range=INITIAL_SCALE,
+                bos_token_id=0,
+                eos_token_id=0,
+                pad_token_id=0,
+            )
+        )
+
+
+def held_out_loss(
+    model: LlamaForCausalLM, stream: Tensor, window: int = 512, windows: int = 32
+) -> float:
+    """Mean cross-entropy in nats per token over evenly spread windows of ``stream`` (N,)."""
+    starts = torch.linspace(0, len(stream) - window - 1, windows).long()
+    rows = stream[starts[:, None] + torch.arange(window + 1)]  # (windows, window + 1)
+    with torch.inference_mode():
+        losses = [_loss(model, part).item() for part in rows.split(8)]
+    return sum(losses) / len(losses)
+
+
+def train(recipe: TinyRecipe, out: Path) -> dict[str, float]:
+    """Train by ``recipe``, keep checkpoints in ``out``, write the finished model to ``out/model``.
+
+    Returns ``loss`` (held out, nats per token, of the weights as saved), ``bits_per_byte`` and
+    ``seconds`` (spent training, over all runs).
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    documents = read_documents(recipe.sources)
+    training = [document for document in documents if not document.held_out]
+    held_out = [document for document in documents if document.held_out]
+    tokenizer = train_tokenizer((document.text for document in training), recipe.model.vocabulary)
+    stream, unseen = pack(training, tokenizer), pack(held_out, tokenizer)
+    model = build_model(recipe.model, recipe.seed)
+    seconds = _optimise(model, recipe, stream, unseen, out)
+    save_model(model, tokenizer, out / "model")
+    for parameter in model.parameters():
+        parameter.data = parameter.data.half().float()
+    loss = held_out_loss(model, unseen)
+    size = sum(len(document.text.encode()) for document in held_out)
+    result = {
+        "loss": loss,
+        "bits_per_byte": loss / math.log(2) * len(unseen) / size,
+        "seconds": seconds,
+    }
+    write_whole(out / "result.json", json.dumps(result))
+    return result
+
+
+def _optimise(
+    model: LlamaForCausalLM, recipe: TinyRecipe, stream: Tensor, unseen: Tensor, out: Path
+) -> float:
+    """Run the steps that are left, with checkpoints; returns the seconds spent over all runs."""
+    plan = recipe.training
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay
+    )
+    done, seconds = _resume(model, optimizer, recipe, out)
+    started = time.perf_counter() - seconds
+    progress = tqdm(
+        range(done, plan.steps), initial=done, total=plan.steps, desc="tiny", mininterval=10
+    )
+    for step in progress:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, plan)
+        loss = _loss(model, batch_at(step, stream, plan, recipe.seed))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        progress.set_postfix(loss=f"{loss.item():.3f}")
+        if (step + 1) % plan.checkpoint_every == 0 or step + 1 == plan.steps:
+            seconds = time.perf_counter() - started
+            tensors = {f"model.{name}": value for name, value in model.named_parameters()}
+            save_checkpoint(
+                out,
+                Checkpoint(
+                    {**tensors, **optimizer_tensors(optimizer)},
+                    {
+                        "step": step + 1,
+                        "seconds": seconds,
+                        "recipe": recipe.model_dump(mode="json"),
+                    },
+                ),
+            )
+            progress.write(
+                f"step {step + 1}: loss {loss.item():.3f},"
+                f" held out {held_out_loss(model, unseen):.3f}, {seconds:.0f} s"
+            )
+    return seconds
+
+
+def _resume(
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, recipe: TinyRecipe, out: Path
+) -> tuple[int, float]:
+    """Put back the last checkpoint in ``out``; returns its step and seconds, or zeros."""
+    checkpoint = load_latest(out)
+    if checkpoint is None:
+        return 0, 0.0
+    if checkpoint.state["recipe"] != recipe.model_dump(mode="json"):
+        raise LabkitError(f"{out} holds a run of another recipe; give another folder.")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(checkpoint.tensors[f"model.{name}"])
+    restore_optimizer(optimizer, checkpoint.tensors)
+    return checkpoint.state["step"], checkpoint.state["seconds"]
+
+
+def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write model and tokenizer as a folder that transformers loads; weights as float16.
+
+    The configuration says float32, so that loading widens them: arithmetic in float16 is slow on
+    most processors, and the file stays half as large.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().half() for name, value in model.named_parameters()}
+    write_whole(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
+    model.config.architectures = ["LlamaForCausalLM"]
+    model.config.dtype = "float32"
+    model.config.save_pretrained(folder)
+    GenerationConfig(bos_token_id=0, eos_token_id=0, pad_token_id=0).save_pretrained(folder)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    tokenizer.save_pretrained(folder)
+
+
+def _loss(model: LlamaForCausalLM, rows: Tensor) -> Tensor:
+    """Mean cross-entropy of predicting rows[:, 1:] from rows[:, :-1]; rows int64 (B, T + 1)."""
+    logits = model(input_ids=rows[:, :-1], use_cache=False).logits  # (B, T, V)
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train from the command line, on one thread."""
+    parser = argparse.ArgumentParser(description="Train the tiny base model.")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    print(json.dumps(train(TinyRecipe.load(given.recipe), given.out)))
+
+
+if __name__ == "__main__":
+    main()

@@ -6,28 +6,28 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from labkit.plots.loss import loss_curves
-    from labkit.plots.risk import risk_matrix
-    from labkit.plots.serving import serving_curves
-    from labkit.plots.trace import race, token_steps
-    from labkit.plots.tree import tree_study
+    from labkit.plots.loss import plot_loss
+    from labkit.plots.risk import plot_risk
+    from labkit.plots.serving import plot_serving
+    from labkit.plots.trace import plot_race, plot_trace
+    from labkit.plots.tree import plot_tree
 
 __all__ = [
-    "loss_curves",
-    "race",
-    "risk_matrix",
-    "serving_curves",
-    "token_steps",
-    "tree_study",
+    "plot_loss",
+    "plot_race",
+    "plot_risk",
+    "plot_serving",
+    "plot_trace",
+    "plot_tree",
 ]
 
 _FILES = {
-    "loss_curves": "loss",
-    "race": "trace",
-    "risk_matrix": "risk",
-    "serving_curves": "serving",
-    "token_steps": "trace",
-    "tree_study": "tree",
+    "plot_loss": "loss",
+    "plot_race": "trace",
+    "plot_risk": "risk",
+    "plot_serving": "serving",
+    "plot_trace": "trace",
+    "plot_tree": "tree",
 }
 
 

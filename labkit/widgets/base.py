@@ -47,11 +47,10 @@ def _with_imports(path: Path, seen: set[Path]) -> list[str]:
     return [*before, _IMPORT.sub("", text)]
 
 
-def style(folder: str) -> str:
-    """The one stylesheet of the widget in ``folder``: the shared one, then its own."""
-    return "\n".join(
-        (HERE / place / "style.css").read_text(encoding="utf-8") for place in ("shared", folder)
-    )
+def style(folder: str, *shared: str) -> str:
+    """The one stylesheet of the widget in ``folder``: the shared one, others it names, its own."""
+    sheets = ["shared/style.css", *(f"shared/{name}.css" for name in shared), f"{folder}/style.css"]
+    return "\n".join((HERE / sheet).read_text(encoding="utf-8") for sheet in sheets)
 
 
 class RecordWidget(anywidget.AnyWidget):

@@ -478,7 +478,9 @@ export function recordWidget(widget) {
     render({ model, el: place }) {
       let session = null;
       const whole = new AbortController();
-      const root = el("section", { class: `labkit lk-${widget.name}`, "aria-label": widget.name });
+      // A group, not a landmark: two of the same widget in one notebook are no trouble, and no
+      // heading: the notebook's own outline stays as its author made it.
+      const root = el("div", { class: `labkit lk-${widget.name}`, role: "group", "aria-label": widget.name });
       const stopKeys = (event) => { if (!event.defaultPrevented || event.key !== "Escape") event.stopPropagation(); };
       root.addEventListener("keydown", stopKeys); // the notebook's own shortcuts stay out of the widget
       root.setAttribute("data-lm-suppress-shortcuts", "true");

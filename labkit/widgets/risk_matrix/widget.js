@@ -44,9 +44,9 @@ export function spanOf(rows) {
   let high = 0;
   for (const row of rows) {
     if (!row) continue;
-    for (const value of row) {
-      if (value < low) low = value;
-      if (value > high) high = value;
+    for (let r = 0; r < row.length; r++) {
+      if (row[r] < low) low = row[r];
+      if (row[r] > high) high = row[r];
     }
   }
   if (low > high) return [0, 1];
@@ -90,16 +90,16 @@ export function cellMove(key, [row, column], rows, columns) {
 // What follows from the switches (pure but for the losses computed so far)
 
 /**
- * The losses of one utility, as far as they are known: `row(h)` over all texts, null if to come.
- * @returns {{known: (h: number) => boolean, loss: (h: number, text: string) => number, step: () => boolean}}
+ * The losses of one utility, as far as they are known: `row(h)` against all texts (null: to come),
+ * `places(columns)` of columns among the texts, `step()` for one piece of the work that is left.
  */
 export function lossStore(utility, hypotheses, texts) {
   const place = new Map(texts.map((text, index) => [text, index]));
   const work = lossRows(utility, hypotheses, texts);
   const rows = [];
   return {
-    known: (h) => h < rows.length,
-    loss: (h, text) => rows[h][place.get(text)],
+    row: (h) => rows[h] ?? null,
+    places: (columns) => columns.map((column) => place.get(column.text)),
     share: () => rows.length / hypotheses.length,
     /** Do one piece of work; false once all is done. */
     step() {
@@ -108,6 +108,14 @@ export function lossStore(utility, hypotheses, texts) {
       return !done && rows.length < hypotheses.length;
     },
   };
+}
+
+/** The values at those places, in that order; null of null. */
+export function gather(values, places) {
+  if (!values) return null;
+  const out = new Float64Array(places.length);
+  for (let at = 0; at < out.length; at++) out[at] = values[places[at]];
+  return out;
 }
 
 /** The evidence list that a switch names. */
@@ -146,10 +154,8 @@ export function decision(record, switches, store) {
     ? normalised(Float64Array.from(record.weights, (weight, r) => (without.has(r) ? 0 : weight)))
     : weigh(columns, weighting, { temperature, power, without });
   const recorded = own && utility === record.utility;
-  const losses = record.hypotheses.map((_, h) => {
-    if (recorded) return Float64Array.from(columns, (column) => record.loss[h][column.index]);
-    return store?.known(h) ? Float64Array.from(columns, (column) => store.loss(h, column.text)) : null;
-  });
+  const from = recorded ? columns.map((column) => column.index) : store.places(columns);
+  const losses = record.hypotheses.map((_, h) => gather(recorded ? record.loss[h] : store.row(h), from));
   const untouched = asRecorded && recorded && !without.size;
   const risk = untouched ? record.risk : losses.map((row) => (row ? riskOf(row, weights) : NaN));
   const whole = losses.every(Boolean);
@@ -192,7 +198,9 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
   let order = { rows: [], columns: [] };
   let places = { rows: [], columns: [] }; // where each row and column stands in the order
   let shape = null; // geometry on the canvas
+  let width = 600; // of the canvas, in CSS pixels
   let frame = 0;
+  let panelFrame = 0;
   const colours = { theme: null };
 
   // ---- the parts of the page
@@ -309,7 +317,7 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
       frame = requestAnimationFrame(work);
     } else refresh();
   }
-  signal.addEventListener("abort", () => cancelAnimationFrame(frame));
+  signal.addEventListener("abort", () => [frame, panelFrame].forEach((each) => cancelAnimationFrame(each)));
 
   /** All losses are known: say what was decided. */
   function settle() {
@@ -317,6 +325,12 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
     put("best", made.best);
     showDecision();
     showCell();
+  }
+
+  /** The texts come a frame after the matrix, and once for many keys: it must not wait for them. */
+  function showPanel() {
+    cancelAnimationFrame(panelFrame);
+    panelFrame = requestAnimationFrame(() => { if (made.whole) panel.replaceChildren(...cellPanel(...selected())); });
   }
 
   // ---- the selected cell: traits name it in the record's order, the page in the order on show
@@ -379,7 +393,7 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
     line.setAttribute("aria-rowindex", places.rows[row] + 1);
     cell.setAttribute("aria-colindex", places.columns[column] + 1);
     cell.setAttribute("aria-label", cellLabel(row, column));
-    panel.replaceChildren(...cellPanel(row, column));
+    showPanel();
     paintOverlay();
   }
 
@@ -449,9 +463,8 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
   // ---- painting
 
   function fit() {
-    const width = Math.max(200, Math.floor(grid.clientWidth));
     shape = geometry(width, hypotheses.length, made.columns.length);
-    paint(width);
+    paint();
     paintOverlay();
   }
 
@@ -473,10 +486,10 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
 
   const css = (loss) => `rgb(${palette().ramp[step(loss)].join(" ")})`;
 
-  function paint(width = Math.floor(grid.clientWidth)) {
+  function paint() {
     const paint_ = palette();
     made.span = spanOf(made.losses);
-    const context = sizeCanvas(canvas, width, shape.height);
+    const context = cleared(canvas, width, shape.height);
     context.font = `11px ${paint_.font}`;
     paintHeat(context);
     paintWeights(context);
@@ -604,7 +617,7 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
 
   function paintOverlay(hover = null) {
     if (!shape || !places.rows.length || !made.whole) return;
-    const context = sizeCanvas(overlay, Math.floor(grid.clientWidth), shape.height);
+    const context = cleared(overlay, width, shape.height);
     const paint_ = palette();
     const { left, top, columnWidth, rowHeight, heatWidth, heatHeight } = shape;
     const frameCell = ([row, column], ink) => {
@@ -685,8 +698,11 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
 
   for (const name of SWITCHES) listen(name, refresh);
   listen("selected", () => { if (made.whole) showCell(); });
+  onWidth(grid, (room) => {
+    width = Math.max(200, room);
+    if (made) fit();
+  }, signal);
   refresh();
-  onWidth(grid, () => { if (made) fit(); }, signal);
   return { theme() { fit(); if (made.whole) showCell(); } };
 }
 
@@ -698,6 +714,16 @@ const inverse = (order) => {
   order.forEach((item, place) => { places[item] = place; });
   return places;
 };
+
+/** The canvas's context, empty; the canvas is only made anew where its size has changed. */
+function cleared(canvas, width, height) {
+  const context = canvas.getContext("2d");
+  if (canvas.style.width !== `${width}px` || canvas.style.height !== `${height}px` || canvas.width !== Math.round(width * devicePixelRatio)) {
+    return sizeCanvas(canvas, width, height);
+  }
+  context.clearRect(0, 0, width, height);
+  return context;
+}
 
 function diamond(context, x, y, size, fill, edge) {
   context.beginPath();

@@ -1,0 +1,93 @@
+"""What the loop asks of a base model's forward pass, whichever path computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Rows:
+    """New tokens of one sequence, to be looked at in one forward pass.
+
+    ``depths`` (N,) are positions counted from the end of what the cache holds; ``visible`` (N, N)
+    says which new token sees which (itself included). Both null: a chain, each sees those before.
+    """
+
+    tokens: Sequence[int]
+    slot: int = 0
+    depths: Sequence[int] | None = None
+    visible: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """A forward pass's result; rows of all sequences one after another.
+
+    ``hidden`` (N, D) is the state after the final norm, what the heads read as Z. ``logits`` is
+    (N, V), or one row for each sequence where only the last were asked for. Both may be overwritten
+    by the engine's next pass.
+    """
+
+    hidden: torch.Tensor
+    logits: torch.Tensor
+
+
+class Cache(Protocol):
+    """Keys and values of several sequences, each in a slot of its own."""
+
+    capacity: int
+    lengths: np.ndarray
+
+    def commit(self, path: Sequence[int], slot: int = 0) -> None:
+        """Keep, of the slot's rows of the last pass, those in ``path``, in order; forget the rest."""
+
+    def truncate(self, length: int, slot: int = 0) -> None:
+        """Forget all but the first ``length`` tokens of the slot."""
+
+
+class Engine(Protocol):
+    """A base model's forward pass over new tokens, given a cache of the earlier ones."""
+
+    name: str
+    exact: bool
+    """Whether a row's result is bit-identical whatever rows stand beside it."""
+    vocabulary: int
+    width: int
+    device: torch.device
+
+    def new_cache(self, capacity: int, slots: int = 1) -> Cache:
+        """An empty cache for ``slots`` sequences of at most ``capacity`` tokens."""
+
+    def forward(
+        self, rows: Sequence[Rows], cache: Cache, logits: Literal["all", "last"] = "all"
+    ) -> Output:
+        """Look at new tokens; nothing of them stays in the cache until ``commit``."""
+
+
+def chain_visible(count: int) -> np.ndarray:
+    """The mask (N, N) of a chain: each token sees itself and those before it."""
+    return np.tril(np.ones((count, count), dtype=np.uint8))
+
+
+def stack(rows: Sequence[Rows], lengths: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Tokens (N,), positions (N,), bounds (G + 1,), slots (G,) and visibility (N, N) of all rows."""
+    counts = [len(piece.tokens) for piece in rows]
+    bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    total = int(bounds[-1])
+    tokens = np.empty(total, np.int64)
+    positions = np.empty(total, np.int64)
+    visible = np.zeros((total, total), np.uint8)
+    for piece, low, high in zip(rows, bounds[:-1], bounds[1:], strict=True):
+        count = high - low
+        tokens[low:high] = piece.tokens
+        depths = np.arange(count) if piece.depths is None else np.asarray(piece.depths)
+        positions[low:high] = lengths[piece.slot] + depths
+        mask = chain_visible(count) if piece.visible is None else piece.visible
+        visible[low:high, low:high] = mask
+    slots = np.array([piece.slot for piece in rows], np.int64)
+    return tokens, positions, bounds, slots, visible

@@ -1,0 +1,166 @@
+"""The speculator: heads that guess the tokens after the base model's next one.
+
+The hierarchical heads that IBM and PyTorch published (Wertheimer et al. 2024, "Accelerating
+production LLMs with combined token/embedding speculators"), which are Medusa's heads (Cai et al.
+2024) in a chain. The base model looks at a text and leaves its last hidden state Z; its own head
+gives the next token T0. Then::
+
+    state_0 = Z
+    state_i = gelu(norm_i(a * proj_i(state_{i-1}) + b * emb_i(T_{i-1})))      i = 1 .. K
+    T_i    ~  softmax(head_i(state_i))
+
+so head i knows what the earlier heads chose, and Medusa's independent heads do not. a = 0.5^(1/2K)
+keeps some of Z in the state to the end, and b makes the token's embedding fill what a leaves.
+
+Published speculators own large tables: emb_i is (V, inner) and head_i is (V, inner), a hundred
+million numbers a head at Llama's vocabulary. Here both lean on the base model's own frozen table E
+(V, D): emb_i = E P_i and head_i = E Q_i^T, with P_i (D, inner) and Q_i (inner, D) the only things to
+learn. `Speculator.folded` multiplies them out, which gives exactly the published form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class SpeculatorConfig(BaseModel):
+    """The shape of a speculator; saved beside its weights and checked on reading.
+
+    ``hierarchical`` false gives Medusa's independent heads (no token enters any state), for contrast.
+    ``scale_input`` normalises Z and scales it by 1/sqrt(2) first, as the published option does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str
+    vocab_size: int = Field(ge=2)
+    emb_dim: int = Field(ge=1)
+    inner_dim: int = Field(ge=1)
+    n_predict: int = Field(ge=1, le=8)
+    hierarchical: bool = True
+    scale_input: bool = True
+
+    @property
+    def state_weight(self) -> float:
+        """a: how much of the earlier state each head keeps."""
+        return 0.5 ** (0.5 / self.n_predict)
+
+    @property
+    def emb_weight(self) -> float:
+        """b: chosen so that a normalised state and a unit-variance embedding add up to variance 1."""
+        return math.sqrt((1 - self.state_weight**2) * (self.inner_dim / 2))
+
+
+class ParameterNorm(nn.Module):
+    """x / rms(x), then a learnt scale and shift if ``learnt``: the published speculator's norm."""
+
+    def __init__(self, width: int, learnt: bool = True, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width)) if learnt else None
+        self.bias = nn.Parameter(torch.zeros(width)) if learnt else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last axis."""
+        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+        return x if self.weight is None else x * self.weight + self.bias
+
+
+class Speculator(nn.Module):
+    """K heads over a base model's frozen embedding table.
+
+    ``table`` (V, D) is the base model's embedding, shared and never trained. Parameters: ``proj``
+    (K linear maps without bias: D or inner to inner), ``token`` (P_i, K maps D to inner), ``out``
+    (Q_i, K maps inner to D), ``norm`` (K norms).
+    """
+
+    def __init__(self, config: SpeculatorConfig, table: Tensor) -> None:
+        super().__init__()
+        if table.shape != (config.vocab_size, config.emb_dim):
+            raise ValueError(
+                f"The base model's table is {tuple(table.shape)}, these heads expect "
+                f"{(config.vocab_size, config.emb_dim)}."
+            )
+        self.config = config
+        inner, width, heads = config.inner_dim, config.emb_dim, config.n_predict
+        self.register_buffer("table", table.detach(), persistent=False)
+        # The table's rows are far from unit variance; P starts so that E P is of the published scale.
+        self.table_scale = float(table.float().pow(2).mean().sqrt())
+        self.proj = nn.ModuleList(
+            nn.Linear(inner if i and config.hierarchical else width, inner, bias=False)
+            for i in range(heads)
+        )
+        self.token = nn.ModuleList(nn.Linear(width, inner, bias=False) for _ in range(heads))
+        self.norm = nn.ModuleList(ParameterNorm(inner) for _ in range(heads))
+        self.out = nn.ModuleList(nn.Linear(inner, width, bias=False) for _ in range(heads))
+        self.input_norm = ParameterNorm(width, learnt=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Published scales: projections keep the state's size, E P_i has deviation 1/sqrt(inner)."""
+        config = self.config
+        for i in range(config.n_predict):
+            nn.init.normal_(self.proj[i].weight, std=1 / math.sqrt(self.proj[i].in_features))
+            spread = 1 / (
+                self.table_scale * math.sqrt(config.emb_dim) * math.sqrt(config.inner_dim)
+            )
+            nn.init.normal_(self.token[i].weight, std=spread)
+            nn.init.normal_(self.out[i].weight, std=1 / math.sqrt(config.inner_dim))
+
+    def start(self, hidden: Tensor) -> Tensor:
+        """The state before the first head: Z (..., D), normalised where the config says so."""
+        if not self.config.scale_input:
+            return hidden
+        return self.input_norm(hidden) / math.sqrt(2)
+
+    def step(self, head: int, state: Tensor, token: Tensor) -> Tensor:
+        """Head number ``head`` (from 0): the earlier state (..., D or inner) and token (...) to a state.
+
+        For independent heads ``state`` is the start state for every head and the token is ignored.
+        """
+        mixed = self.proj[head](state)
+        if self.config.hierarchical:
+            embedded = self.token[head](functional.embedding(token, self.table))
+            mixed = mixed * self.config.state_weight + embedded * self.config.emb_weight
+        return functional.gelu(self.norm[head](mixed))  # (..., inner)
+
+    def states(self, hidden: Tensor, tokens: Tensor) -> Iterator[Tensor]:
+        """Each head's state under teacher forcing, one after another.
+
+        hidden: (B, T, D), Z at places t. tokens: (B, T + K), tokens[:, t] being the base model's next
+        token after place t (T0), tokens[:, t + i] the one i places on. Head i = 0 .. K - 1 reads
+        tokens[:, t + i] and is to predict tokens[:, t + i + 1], so K - 1 places of ``tokens`` beyond T
+        are read.
+        """
+        places = hidden.shape[1]
+        first = state = self.start(hidden)
+        for head in range(self.config.n_predict):
+            before = state if self.config.hierarchical else first
+            state = self.step(head, before, tokens[:, head : head + places])
+            yield state  # (B, T, inner)
+
+    def feature(self, head: int, state: Tensor) -> Tensor:
+        """state Q_i (..., D): the inner product with a row of the table is that token's logit."""
+        return self.out[head](state)
+
+    def logits(self, head: int, state: Tensor, table: Tensor | None = None) -> Tensor:
+        """A head's logits (..., V), or over the rows of ``table`` (a part of the vocabulary)."""
+        return self.feature(head, state) @ (self.table if table is None else table).T
+
+    @torch.no_grad()
+    def folded(self) -> dict[str, Tensor]:
+        """The weights multiplied out, under the published names ``emb.i proj.i head.i ln.i``."""
+        weights: dict[str, Tensor] = {}
+        for i in range(self.config.n_predict):
+            weights[f"emb.{i}.weight"] = self.token[i](self.table)  # (V, inner)
+            weights[f"head.{i}.weight"] = self.table @ self.out[i].weight  # (V, inner)
+            weights[f"proj.{i}.weight"] = self.proj[i].weight.clone()
+            weights[f"ln.{i}.weight"] = self.norm[i].weight.clone()
+            weights[f"ln.{i}.bias"] = self.norm[i].bias.clone()
+        return weights

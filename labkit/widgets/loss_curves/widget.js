@@ -103,7 +103,7 @@ function draw({ root, records, signal, listen, put, get }) {
   const spanAt = (value) => Math.max(1, Math.round(spanMost() ** value)); // the slider's 0…1
   const spanNow = () => get("span") || usualSpan(longest());
 
-  const title = el("h3", {});
+  const title = el("p", { class: "lk-title" });
   const state = el("p", {});
   const picture = svg("svg", { class: "lk-ch-picture", "aria-hidden": "true" });
   const help = el("p", { class: "lk-ch-help", id: fresh("help") }, "Arrow keys move the read-out by a point, Page up and down by a twentieth of the run, Home and End to its ends.");

@@ -408,7 +408,7 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
     const units = [cut(one.text), cut(other.text)];
     const marks = longestMatches(...units, most);
     const text = (sample, side, title, facts_) => el("div", { class: "lk-rm-text" },
-      el("h4", {}, title), el("p", { class: "lk-running", dir: "auto" }, markedText(sample.text, units[side], marks[side])),
+      el("p", { class: "lk-subtitle" }, title), el("p", { class: "lk-running", dir: "auto" }, markedText(sample.text, units[side], marks[side])),
       el("p", { class: "lk-rm-small" }, facts_));
     const logprob = (sample) => (sample.logprob === null ? "" : `, log p ${sample.logprob.toFixed(2)}`);
     const left = made.without.has(other.index);

@@ -1,0 +1,102 @@
+"""ServingCurves: TTFT and the time per token against the number of concurrent users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import traitlets
+
+from labkit.records import ServingLog, ServingRow
+from labkit.widgets.base import RecordWidget, script, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class ServingCurves(RecordWidget):
+    """Latency as users grow: vanilla and speculative, measured and simulated.
+
+    Traits to read or to set:
+
+    * ``gap``: what the second panel shows, ``tpot`` (time per token) or ``itl`` (gap between
+      outputs, each of which can hold several tokens under speculation);
+    * ``line``: ``mean``, ``p50``, ``p90`` or ``p99``; ``band``: from the median to ``p90`` or
+      ``p99``, or ``none``; ``log_scale``: the latencies' axis;
+    * ``users``: where the read-out stands (a load of the log, or the one nearest to it).
+    """
+
+    READS: ClassVar = ServingLog
+    _esm = script("serving_curves")
+    _css = style("serving_curves", "chart")
+
+    gap = traitlets.Enum(("tpot", "itl"), "tpot").tag(sync=True)
+    line = traitlets.Enum(("mean", "p50", "p90", "p99"), "mean").tag(sync=True)
+    band = traitlets.Enum(("p90", "p99", "none"), "p90").tag(sync=True)
+    log_scale = traitlets.Bool(False).tag(sync=True)
+    users = traitlets.Int(1, min=1).tag(sync=True)
+
+    def __init__(self, *given: Any, **state: Any) -> None:
+        super().__init__(*given, **state)
+        if "users" not in state:
+            self.fit_state()
+
+    def fit_state(self) -> None:
+        """Put the read-out at the fewest users."""
+        if self.record is not None and self.record.rows:
+            self.users = min(row.users for row in self.record.rows)
+
+    def figure(self) -> Figure:
+        """The two panels on paper."""
+        from labkit.plots import plot_serving
+
+        return plot_serving(self.record, gap=self.gap)
+
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+        """Every row of the log."""
+        rows = [
+            (
+                row.users,
+                row.method,
+                row.origin,
+                f"{row.ttft_ms.mean:.1f}",
+                f"{row.tpot_ms.mean:.1f}",
+                f"{row.itl_ms.mean:.1f}",
+                f"{row.tokens_per_s:.1f}",
+                row.errors,
+            )
+            for row in self.record.rows
+        ]
+        headings = (
+            "users",
+            "method",
+            "origin",
+            "TTFT ms",
+            "TPOT ms",
+            "ITL ms",
+            "tokens/s",
+            "failed",
+        )
+        return headings, rows
+
+    def summary(self) -> str:
+        """What speculation gains at the fewest and at the most users, in one sentence."""
+        log: ServingLog = self.record
+        gains = [
+            f"{row.method} {gain:.2f}× at {row.users} ({row.origin})"
+            for row in sorted(log.rows, key=lambda row: row.users)
+            if (gain := _gain(log, row)) is not None
+        ]
+        if not gains:
+            return f"{log.name}: {len(log.rows)} rows of latency against users."
+        ends = list(dict.fromkeys((gains[0], gains[-1])))
+        return f"{log.name}: time per token gained over vanilla by users: {'; '.join(ends)}."
+
+
+def _gain(log: ServingLog, row: ServingRow) -> float | None:
+    """How many times vanilla's pace a row has under the same load, or None where unknown."""
+    for plain in log.rows:
+        if (plain.method, plain.origin, plain.users) == ("vanilla", row.origin, row.users):
+            own = row.tpot_ms.mean
+            return plain.tpot_ms.mean / own if row.method != "vanilla" and own > 0 else None
+    return None

@@ -1,0 +1,99 @@
+"""Race: several generations replayed side by side in their measured time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from labkit.records import Trace
+from labkit.widgets.base import RecordWidget, script, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Race(RecordWidget):
+    """Generations side by side, each on its own clock: ``Race(vanilla, speculative)``.
+
+    ``time`` is the moment shown, in measured seconds; ``speed`` how fast it runs (1: as measured);
+    ``playing`` whether it does. With ``live`` the race stands at the end of what is known: set
+    ``records`` to longer and longer traces while they are generated, then ``live`` to False.
+    """
+
+    READS = Trace
+    MOST = 8
+    _esm = script("race")
+    _css = style("race")
+
+    time = traitlets.Float(0.0).tag(sync=True)
+    speed = traitlets.Float(1.0).tag(sync=True)
+    playing = traitlets.Bool(False).tag(sync=True)
+    live = traitlets.Bool(False).tag(sync=True)
+
+    @property
+    def seconds(self) -> float:
+        """When the last lane ends."""
+        return max((trace.seconds for trace in self.records), default=0.0)
+
+    def fit_state(self) -> None:
+        """Stay at the end while live; else keep the moment, where the new records have it."""
+        self.time = self.seconds if self.live else min(self.time, self.seconds)
+
+    @traitlets.validate("time")
+    def _time_exists(self, proposal: dict[str, Any]) -> float:
+        value = proposal["value"]
+        if not 0 <= value <= self.seconds + 1e-6:
+            raise traitlets.TraitError(
+                f"time lies between 0 and {self.seconds:.3f} s here, not {value}."
+            )
+        return value
+
+    @traitlets.validate("speed")
+    def _speed_moves(self, proposal: dict[str, Any]) -> float:
+        if not 0 < proposal["value"] <= 1000:
+            raise traitlets.TraitError(
+                f"speed is a factor above 0, up to 1000, not {proposal['value']}."
+            )
+        return proposal["value"]
+
+    def figure(self) -> Figure:
+        """Tokens against time, and where the time went."""
+        from labkit.plots import plot_race
+
+        return plot_race(self.records)
+
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+        """One row a lane: tokens, steps, time, speed, and speed against the first lane."""
+        headings = ("method", "tokens", "steps", "tokens per step", "seconds", "tokens/s", "factor")
+        first = rate(self.records[0])
+        return headings, [
+            (
+                trace.method,
+                len(trace.tokens),
+                len(trace.steps),
+                f"{trace.tokens_per_step:.2f}",
+                f"{trace.seconds:.3f}",
+                f"{rate(trace):.1f}",
+                f"{rate(trace) / first:.2f}",
+            )
+            for trace in self.records
+        ]
+
+    def summary(self) -> str:
+        """Who is fastest, and by what factor."""
+        best = max(self.records, key=rate)
+        others = [
+            f"{rate(best) / rate(trace):.2f} times as fast as {trace.method}"
+            for trace in self.records
+            if trace is not best
+        ]
+        return (
+            f"{best.method}: " + ", ".join([f"{rate(best):.1f} tokens per second", *others]) + "."
+        )
+
+
+def rate(trace: Trace) -> float:
+    """Tokens per second of the whole generation, the prefill included."""
+    return len(trace.tokens) / max(trace.seconds, 1e-12)

@@ -1,0 +1,109 @@
+"""Answers of the base model, many at a time: what phase 2 trains on.
+
+A batch shares each reading of the weights, so generation is bound by arithmetic, and the one rule
+is to keep every row busy: a row that finishes is given the next prompt at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from labkit.kernels.engine import Engine, Rows
+
+Choose = Callable[[torch.Tensor], torch.Tensor]
+"""From logits (N, V) to token ids (N,)."""
+
+
+def greedy(logits: torch.Tensor) -> torch.Tensor:
+    """The most probable token of each row."""
+    return logits.argmax(-1)
+
+
+@dataclass
+class _Row:
+    """A sequence being continued in one slot of the cache."""
+
+    index: int
+    last: int
+    answer: list[int] = field(default_factory=list)
+
+
+def continue_all(
+    engine: Engine,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    eos_ids: Collection[int],
+    slots: int = 24,
+    choose: Choose = greedy,
+    repeats: int | None = None,
+) -> list[list[int]]:
+    """Continue every prompt until an end token (kept) or ``max_new_tokens``.
+
+    At most ``slots`` rows run at once. With ``repeats``, a row also ends where its last ``repeats``
+    tokens have stood in its answer twice before: a small model that loops goes on for ever, and a
+    loop teaches a head nothing new.
+    """
+    longest = max(map(len, prompts)) + max_new_tokens
+    cache = engine.new_cache(longest, slots)
+    answers: list[list[int]] = [[] for _ in prompts]
+    waiting = list(range(len(prompts)))[::-1]
+    running: dict[int, _Row] = {}
+
+    def settle(slot: int, row: _Row, token: int) -> None:
+        """Append a token; free the slot where that ends the row."""
+        row.answer.append(token)
+        row.last = token
+        ended = token in eos_ids or len(row.answer) == max_new_tokens
+        if ended or (repeats and _loops(row.answer, repeats)):
+            answers[row.index] = row.answer
+            running.pop(slot, None)
+        else:
+            running[slot] = row
+
+    while waiting or running:
+        for slot in range(slots):
+            if slot not in running and waiting:
+                index = waiting.pop()
+                cache.truncate(0, slot)
+                out = engine.forward([Rows(prompts[index], slot)], cache, "last")
+                cache.commit(range(len(prompts[index])), slot)
+                row = _Row(index, -1)
+                settle(slot, row, int(choose(out.logits)[0]))
+        if not running:
+            continue
+        order = list(running.items())
+        out = engine.forward([Rows([row.last], slot) for slot, row in order], cache, "last")
+        tokens = choose(out.logits).tolist()
+        for (slot, row), token in zip(order, tokens, strict=True):
+            cache.commit([0], slot)
+            settle(slot, row, token)
+    return answers
+
+
+def _loops(answer: list[int], length: int) -> bool:
+    """Whether the last ``length`` tokens have stood there twice before, without overlap."""
+    tail, found, at = answer[-length:], 0, len(answer) - 2 * length
+    while at >= 0 and found < 2:
+        if answer[at : at + length] == tail:
+            found += 1
+            at -= length
+        else:
+            at -= 1
+    return found == 2
+
+
+def sampler(
+    temperature: float, top_p: float, generator: torch.Generator, most: int = 1000
+) -> Choose:
+    """Draw from the ``most`` probable tokens under ``temperature``, cut to a mass of ``top_p``."""
+
+    def choose(logits: torch.Tensor) -> torch.Tensor:
+        top, ids = logits.topk(min(most, logits.shape[-1]))
+        probs = (top / temperature).softmax(-1)
+        probs = probs.masked_fill(probs.cumsum(-1) - probs >= top_p, 0)
+        return ids.gather(-1, torch.multinomial(probs, 1, generator=generator))[:, 0]
+
+    return choose

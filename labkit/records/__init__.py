@@ -5,6 +5,7 @@ from labkit.records.losslog import LossLog, LossPoint, ValidationPoint
 from labkit.records.risktable import RiskTable, Sample, Weighting
 from labkit.records.servinglog import ServingLog, ServingRow, Spread
 from labkit.records.trace import ROOT, Candidate, Node, Outlook, Step, Token, Trace
+from labkit.records.treestudy import TreeStudy, VerifyCost
 
 __all__ = [
     "ROOT",
@@ -24,7 +25,9 @@ __all__ = [
     "Step",
     "Token",
     "Trace",
+    "TreeStudy",
     "ValidationPoint",
+    "VerifyCost",
     "Weighting",
     "write_whole",
 ]

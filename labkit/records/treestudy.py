@@ -1,0 +1,154 @@
+"""`TreeStudy`: what a candidate tree would gain and cost on one machine; what TreeLab reads."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Annotated, ClassVar
+
+from pydantic import Field, model_validator
+
+from labkit.records.base import Count, Part, Probability, Record, RecordError
+
+Ratio = Annotated[float, Field(ge=0)]
+NodePath = tuple[int, ...]
+"""A node of a candidate tree: the ranks on the way to it, head 1's first, 0 the top choice."""
+
+
+class VerifyCost(Part):
+    """The time of one check of ``nodes`` drafted tokens beside the last committed one.
+
+    ``ratio`` is that time over the time of a plain step, which checks the last committed token
+    alone: 1.0 at 0 nodes.
+    """
+
+    nodes: Count
+    ratio: Annotated[float, Field(gt=0)]
+
+
+class TreeStudy(Record):
+    """Measured acceptance and measured costs, from which a tree's speedup is predicted.
+
+    ``accept[h][r]``: how often head h + 1's choice of rank r was the base model's own token,
+    among the ``places`` where the tokens drafted before it were right. Ranks exclude one another,
+    so a head's numbers sum to at most 1. Costs are in plain steps of ``token_s`` seconds:
+    ``verify`` by the number of nodes (rising, from 0; straight lines in between), ``draft_head[h]``
+    for running head h + 1 once, ``draft_node`` for each node.
+
+    A tree is a list of `NodePath`: ``[(0,), (0, 0), (1,)]`` is head 1's two top choices, and head 2's
+    top choice after the first. Expected tokens after Cai et al. (2024, on tree construction): one,
+    plus for each node the product of the acceptances on its path, as if heads were independent.
+
+    >>> study = TreeStudy(name="mlp", base="tiny", accept=((0.5, 0.2), (0.5,)), places=1000,
+    ...                   verify=(VerifyCost(nodes=0, ratio=1), VerifyCost(nodes=4, ratio=1.2)),
+    ...                   draft_head=(0.1, 0.1), draft_node=0.0, token_s=0.02)
+    >>> study.tokens_per_step([(0,), (0, 0)]), round(study.cost([(0,), (0, 0)]), 3)
+    (1.75, 1.3)
+    >>> study.best_tree()
+    ((0,), (1,), (0, 0), (1, 0))
+    """
+
+    KIND: ClassVar[str] = "treestudy"
+
+    name: str
+    base: str
+    accept: Annotated[tuple[tuple[Probability, ...], ...], Field(min_length=1)]
+    places: Annotated[int, Field(ge=1)]
+    verify: Annotated[tuple[VerifyCost, ...], Field(min_length=2)]
+    draft_head: tuple[Ratio, ...]
+    draft_node: Ratio = 0.0
+    token_s: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _check(self) -> TreeStudy:
+        for head, shares in enumerate(self.accept, start=1):
+            if not shares or sum(shares) > 1 + 1e-6:
+                raise RecordError(
+                    f"head {head} has acceptances that sum to {sum(shares):.3f}: a head needs at "
+                    "least one rank, and its ranks exclude one another"
+                )
+        if len(self.draft_head) != len(self.accept):
+            raise RecordError(f"{len(self.draft_head)} drafting costs for {len(self.accept)} heads")
+        nodes = [point.nodes for point in self.verify]
+        if nodes[0] != 0 or any(b <= a for a, b in pairwise(nodes)):
+            raise RecordError(f"the verification costs are for {nodes} nodes, not rising from 0")
+        return self
+
+    @property
+    def most_nodes(self) -> int:
+        """The largest tree whose check was measured."""
+        return self.verify[-1].nodes
+
+    def gain(self, path: NodePath) -> float:
+        """The chance that the whole path is accepted: what the node adds to tokens per step."""
+        chance = 1.0
+        for head, rank in enumerate(path):
+            chance *= self.accept[head][rank]
+        return chance
+
+    def tokens_per_step(self, tree: Sequence[NodePath]) -> float:
+        """Expected tokens that a step with this tree commits, the base model's own included."""
+        return 1.0 + sum(self.gain(path) for path in tree)
+
+    def cost(self, tree: Sequence[NodePath]) -> float:
+        """A step's time with this tree, in plain steps: drafting and checking."""
+        deepest = max((len(path) for path in tree), default=0)
+        drafting = sum(self.draft_head[:deepest]) + self.draft_node * len(tree)
+        return drafting + self.verify_cost(len(tree))
+
+    def verify_cost(self, nodes: int) -> float:
+        """A check's time in plain steps; raises `RecordError` beyond what was measured."""
+        if nodes > self.most_nodes:
+            raise RecordError(
+                f"The check of {nodes} nodes was not measured, only of up to {self.most_nodes}."
+            )
+        for low, high in pairwise(self.verify):
+            if nodes <= high.nodes:
+                share = (nodes - low.nodes) / (high.nodes - low.nodes)
+                return low.ratio + share * (high.ratio - low.ratio)
+        raise AssertionError("the last point covers it")
+
+    def speedup(self, tree: Sequence[NodePath]) -> float:
+        """Predicted tokens per second with this tree, over those without a draft."""
+        return self.tokens_per_step(tree) / self.cost(tree)
+
+    def best_tree(self, nodes: int | None = None) -> tuple[NodePath, ...]:
+        """The tree with the highest predicted speedup: of that many nodes, or of any size.
+
+        For each depth allowed, nodes are added by falling `gain`, which no other tree of that size
+        exceeds in tokens per step (a child never gains more than its parent); then the depths and
+        sizes are compared by speedup. Raises `RecordError` where no tree has that many nodes.
+        """
+        best: tuple[NodePath, ...] = ()
+        found = nodes in (None, 0)
+        for depth in range(1, len(self.accept) + 1):
+            tree: list[NodePath] = []
+            for path in self._by_gain(depth):
+                if len(tree) == self.most_nodes:
+                    break
+                tree.append(path)
+                if nodes is not None and len(tree) != nodes:
+                    continue
+                if not found or self.speedup(tree) > self.speedup(best) + 1e-12:
+                    best, found = tuple(tree), True
+        if not found:
+            raise RecordError(f"No tree of {nodes} nodes: at most {self.most_nodes} were measured.")
+        return tuple(sorted(best, key=lambda path: (len(path), path)))
+
+    def _by_gain(self, depth: int) -> Iterator[NodePath]:
+        """Every node at most ``depth`` deep, by falling gain, parents before children."""
+        ranks = [sorted(range(len(head)), key=lambda r, h=head: -h[r]) for head in self.accept]
+        heap: list[tuple[float, NodePath, int]] = []
+
+        def push(above: NodePath, place: int) -> None:
+            if len(above) < depth and place < len(ranks[len(above)]):
+                path = (*above, ranks[len(above)][place])
+                heapq.heappush(heap, (-self.gain(path), path, place))
+
+        push((), 0)
+        while heap:
+            _, path, place = heapq.heappop(heap)
+            yield path
+            push(path[:-1], place + 1)
+            push(path, 0)

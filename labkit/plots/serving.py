@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from matplotlib.axes import Axes
@@ -32,8 +33,10 @@ def plot_serving(log: ServingLog, gap: Gap = "tpot") -> Picture:
             for place, (method, origin) in enumerate(series(log)):
                 rows = [row for row in log.rows if (row.method, row.origin) == (method, origin)]
                 _draw(axes, rows, measure, _hue(log, method), MARKS[place % len(MARKS)])
+            _write_users(axes, log.rows, measure)
             _axes(axes, measure, sorted({row.users for row in log.rows}))
-        panels[0].legend(fontsize=8.5)
+        if log.rows:
+            panels[0].legend(fontsize=8.5)
         figure.suptitle(f"{log.name}: {log.base} on {log.target}", x=0.01, ha="left", fontsize=10.5)
     return figure
 
@@ -49,7 +52,7 @@ def _hue(log: ServingLog, method: str) -> str:
 
 
 def _draw(axes: Axes, rows: list[ServingRow], measure: str, color: str, mark: str) -> None:
-    """One method's line with its band and the users written on the points."""
+    """One method's line with its band."""
     rows = sorted(rows, key=lambda row: row.users)
     users = [row.users for row in rows]
     spreads = [getattr(row, f"{measure}_ms") for row in rows]
@@ -72,15 +75,22 @@ def _draw(axes: Axes, rows: list[ServingRow], measure: str, color: str, mark: st
         markerfacecolor=color if measured else "white",
         label=f"{rows[0].method}, {rows[0].origin}",
     )
-    for user, mean in zip(users, means, strict=True):
+
+
+def _write_users(axes: Axes, rows: Sequence[ServingRow], measure: str) -> None:
+    """The users on the points: once a load, above the highest of them."""
+    highest: dict[int, float] = {}
+    for row in rows:
+        mean = getattr(row, f"{measure}_ms").mean
+        highest[row.users] = max(mean, highest.get(row.users, 0.0))
+    for users, mean in highest.items():
         axes.annotate(
-            str(user),
-            (user, mean),
-            xytext=(0, 6),
+            str(users),
+            (users, mean),
+            xytext=(0, 7),
             textcoords="offset points",
             ha="center",
-            fontsize=8,
-            color=color,
+            fontsize=8.5,
         )
 
 

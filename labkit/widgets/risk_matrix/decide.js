@@ -52,16 +52,13 @@ export function columnsOf(samples, drawn, weighting) {
     const seen = distinct.get(samples[index].text);
     if (seen) {
       seen.count += 1;
-      seen.logprob = larger(seen.logprob, samples[index].logprob);
+      if ((samples[index].logprob ?? -Infinity) > (seen.logprob ?? -Infinity)) {
+        seen.logprob = samples[index].logprob; // a text split into tokens otherwise: the likelier
+        seen.tokens = samples[index].tokens;
+      }
     } else distinct.set(samples[index].text, { ...samples[index], count: 1, index });
   }
   return [...distinct.values()];
-}
-
-/** Equal texts split into tokens differently have several log-probabilities: the largest stands. */
-function larger(one, other) {
-  if (one === null || other === null) return one ?? other;
-  return Math.max(one, other);
 }
 
 /**

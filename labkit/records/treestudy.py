@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
@@ -36,9 +36,10 @@ class TreeStudy(Record):
     ``verify`` by the number of nodes (rising, from 0; straight lines in between), ``draft_head[h]``
     for running head h + 1 once, ``draft_node`` for each node.
 
-    A tree is a list of `NodePath`: ``[(0,), (0, 0), (1,)]`` is head 1's two top choices, and head 2's
-    top choice after the first. Expected tokens after Cai et al. (2024, on tree construction): one,
-    plus for each node the product of the acceptances on its path, as if heads were independent.
+    A tree is a list of `NodePath`: ``[(0,), (0, 0), (1,)]`` is head 1's two top choices, and head
+    2's top choice after the first. Expected tokens after Cai et al. (2024, on tree construction):
+    one, plus for each node the product of the acceptances on its path, as if heads were
+    independent.
 
     >>> study = TreeStudy(name="mlp", base="tiny", accept=((0.5, 0.2), (0.5,)), places=1000,
     ...                   verify=(VerifyCost(nodes=0, ratio=1), VerifyCost(nodes=4, ratio=1.2)),
@@ -113,28 +114,35 @@ class TreeStudy(Record):
         """Predicted tokens per second with this tree, over those without a draft."""
         return self.tokens_per_step(tree) / self.cost(tree)
 
+    def best_trees(self) -> tuple[tuple[NodePath, ...], ...]:
+        """For each number of nodes, from 0 on, the tree with the highest predicted speedup.
+
+        For each depth allowed, nodes are added by falling `gain`, which no other tree of that size
+        exceeds in tokens per step (a child never gains more than its parent); then the depths are
+        compared by speedup.
+        """
+        best: list[tuple[NodePath, ...]] = [()]
+        for depth in range(1, len(self.accept) + 1):
+            nodes = tuple(islice(self._by_gain(depth), self.most_nodes))
+            for size in range(1, len(nodes) + 1):
+                tree = nodes[:size]
+                if size == len(best):
+                    best.append(tree)
+                elif self.speedup(tree) > self.speedup(best[size]) + 1e-12:
+                    best[size] = tree
+        return tuple(tuple(sorted(tree, key=lambda p: (len(p), p))) for tree in best)
+
     def best_tree(self, nodes: int | None = None) -> tuple[NodePath, ...]:
         """The tree with the highest predicted speedup: of that many nodes, or of any size.
 
-        For each depth allowed, nodes are added by falling `gain`, which no other tree of that size
-        exceeds in tokens per step (a child never gains more than its parent); then the depths and
-        sizes are compared by speedup. Raises `RecordError` where no tree has that many nodes.
+        Raises `RecordError` where no tree has that many nodes.
         """
-        best: tuple[NodePath, ...] = ()
-        found = nodes in (None, 0)
-        for depth in range(1, len(self.accept) + 1):
-            tree: list[NodePath] = []
-            for path in self._by_gain(depth):
-                if len(tree) == self.most_nodes:
-                    break
-                tree.append(path)
-                if nodes is not None and len(tree) != nodes:
-                    continue
-                if not found or self.speedup(tree) > self.speedup(best) + 1e-12:
-                    best, found = tuple(tree), True
-        if not found:
-            raise RecordError(f"No tree of {nodes} nodes: at most {self.most_nodes} were measured.")
-        return tuple(sorted(best, key=lambda path: (len(path), path)))
+        trees = self.best_trees()
+        if nodes is None:
+            return max(trees, key=self.speedup)
+        if not 0 <= nodes < len(trees):
+            raise RecordError(f"A tree has 0 to {len(trees) - 1} nodes here, not {nodes}.")
+        return trees[nodes]
 
     def _by_gain(self, depth: int) -> Iterator[NodePath]:
         """Every node at most ``depth`` deep, by falling gain, parents before children."""

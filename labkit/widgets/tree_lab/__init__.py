@@ -1,0 +1,130 @@
+"""TreeLab: build a candidate tree and see what it gains and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from labkit.records import TreeStudy
+from labkit.widgets.base import RecordWidget, script, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROOT = -1
+
+
+class TreeLab(RecordWidget):
+    """A candidate tree built by hand or by the optimiser, its gain, its cost, its mask.
+
+    ``nodes`` is the tree, a list of paths (the ranks on the way, 0 a head's top choice), parents
+    included; it starts as the tree with the highest predicted speedup. ``selected`` is the index
+    of the chosen node in ``nodes``, -1 the last committed token.
+
+    >>> from labkit.records import VerifyCost
+    >>> study = TreeStudy(name="mlp", base="tiny", accept=((0.5, 0.2), (0.5,)), places=1000,
+    ...                   verify=(VerifyCost(nodes=0, ratio=1), VerifyCost(nodes=4, ratio=1.2)),
+    ...                   draft_head=(0.1, 0.1), draft_node=0.0, token_s=0.02)
+    >>> tree = TreeLab(study)
+    >>> tree.nodes = [[0], [0, 0]]
+    >>> tree.tokens_per_step
+    1.75
+    """
+
+    READS = TreeStudy
+    _esm = script("tree_lab")
+    _css = style("tree_lab")
+
+    nodes = traitlets.List(traitlets.List(traitlets.Int())).tag(sync=True)
+    selected = traitlets.Int(ROOT).tag(sync=True)
+
+    def __init__(self, *given: Any, selected: int = ROOT, **state: Any) -> None:
+        super().__init__(*given, **state)
+        if "nodes" not in state:
+            self.fit_state()
+        self.selected = selected
+
+    def fit_state(self) -> None:
+        """Start a new study with its fastest tree."""
+        self.selected = ROOT
+        self.nodes = [list(path) for path in self.record.best_tree()] if self.record else []
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Expected tokens per step of the tree on show."""
+        return self.record.tokens_per_step(self.nodes)
+
+    @property
+    def speedup(self) -> float:
+        """Predicted speedup of the tree on show."""
+        return self.record.speedup(self.nodes)
+
+    @traitlets.validate("nodes")
+    def _is_tree(self, proposal: dict[str, Any]) -> list[list[int]]:
+        paths = sorted({tuple(path) for path in proposal["value"]}, key=lambda p: (len(p), p))
+        if not self.record:
+            return []
+        accept, most = self.record.accept, self.record.most_nodes
+        if len(paths) > most:
+            raise traitlets.TraitError(
+                f"A tree has at most {most} nodes here, not {len(paths)}: more were not measured."
+            )
+        for path in paths:
+            fits = all(
+                0 <= rank < len(accept[head]) for head, rank in enumerate(path[: len(accept)])
+            )
+            if not path or len(path) > len(accept) or not fits:
+                raise traitlets.TraitError(
+                    f"{list(path)} is no path: it needs 1 to {len(accept)} ranks, each below "
+                    f"{', '.join(str(len(shares)) for shares in accept)}."
+                )
+            if len(path) > 1 and path[:-1] not in paths:
+                raise traitlets.TraitError(
+                    f"The tree has {list(path)} but not its parent {list(path[:-1])}."
+                )
+        return [list(path) for path in paths]
+
+    @traitlets.observe("nodes")
+    def _keep_selected(self, _change: object) -> None:
+        if self.selected >= len(self.nodes):
+            self.selected = ROOT
+
+    @traitlets.validate("selected")
+    def _node_exists(self, proposal: dict[str, Any]) -> int:
+        if not ROOT <= proposal["value"] < len(self.nodes):
+            raise traitlets.TraitError(
+                f"selected lies between -1 and {len(self.nodes) - 1} here, not {proposal['value']}."
+            )
+        return proposal["value"]
+
+    def figure(self) -> Figure:
+        """The tree beside what the best tree of each size would give."""
+        from labkit.plots import plot_tree
+
+        return plot_tree(self.record, [tuple(path) for path in self.nodes])
+
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+        """One row a node: where it stands, and what it adds."""
+        study = self.record
+        return ("node", "head", "rank", "accepted", "whole path"), [
+            (
+                "·".join(str(rank + 1) for rank in path),
+                len(path),
+                path[-1] + 1,
+                f"{study.accept[len(path) - 1][path[-1]]:.2f}",
+                f"{study.gain(tuple(path)):.3f}",
+            )
+            for path in self.nodes
+        ]
+
+    def summary(self) -> str:
+        """What the tree gains and costs."""
+        many = f"{len(self.nodes)} node{'' if len(self.nodes) == 1 else 's'}"
+        return (
+            f"A candidate tree of {many} for {self.record.name} on {self.record.base}: "
+            f"{self.tokens_per_step:.2f} tokens per step expected, "
+            f"{self.record.cost(self.nodes):.2f} plain steps of time, "
+            f"speedup {self.speedup:.2f} predicted."
+        )

@@ -1,0 +1,166 @@
+"""One head of the speculator on products that read each weight once.
+
+The heads are small, so their weights are stored in bfloat16: half the bytes, half the time. A draft
+need not be exact, since the base model checks it; it need only be quick.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+from labkit.kernels.panel import BFLOAT16, JIT, LANES, multiply, pack
+from labkit.kernels.weights_once import LOWEST, ONE, ZERO, F, exp, project
+
+# erf(z) = 1 - (a1 t + ... + a5 t^5) exp(-z^2), t = 1 / (1 + p z), within 1.5e-7
+# (Abramowitz and Stegun 1964, 7.1.26)
+P, A1, A2, A3 = F(0.3275911), F(0.254829592), F(-0.284496736), F(1.421413741)
+A4, A5, ROOT_HALF, HALF = F(-1.453152027), F(1.061405429), F(0.70710678), F(0.5)
+
+
+@njit(**JIT)
+def gelu(x):
+    """x times the normal distribution's share below x."""
+    z = abs(x) * ROOT_HALF
+    t = ONE / (ONE + P * z)
+    erf = ONE - ((((A5 * t + A4) * t + A3) * t + A2) * t + A1) * t * exp(-z * z)
+    return HALF * x * (ONE + (erf if x > ZERO else -erf))
+
+
+@njit(**JIT)
+def activate(x, gain, shift):
+    """gelu(x / rms(x) * gain + shift), transposed: (M, I) to (I, M)."""
+    rows, width = x.shape
+    out = np.empty((width, rows), F)
+    for i in range(rows):
+        total = ZERO
+        for k in range(width):
+            total += x[i, k] * x[i, k]
+        scale = ONE / np.sqrt(total / F(width) + F(1e-6))
+        for k in range(width):
+            x[i, k] = gelu(x[i, k] * scale * gain[k] + shift[k])
+        for k in range(width):
+            out[k, i] = x[i, k]
+    return out
+
+
+@njit(**JIT)
+def best(logits, many, ids, logprobs):
+    """The ``many`` largest of one row of logits, in falling order, as indices and log-probabilities."""
+    found = np.full(many, LOWEST, F)
+    ids[:many] = 0
+    for v in range(logits.shape[0]):
+        value = logits[v]
+        if value > found[many - 1]:
+            place = many - 1
+            while place > 0 and value > found[place - 1]:
+                found[place], ids[place] = found[place - 1], ids[place - 1]
+                place -= 1
+            found[place], ids[place] = value, v
+    partial = np.zeros(LANES, F)
+    whole = logits.shape[0] - logits.shape[0] % LANES
+    for v in range(0, whole, LANES):
+        for lane in range(LANES):
+            partial[lane] += exp(logits[v + lane] - found[0])
+    total = partial.sum()
+    for v in range(whole, logits.shape[0]):
+        total += exp(logits[v] - found[0])
+    for place in range(many):
+        logprobs[place] = found[place] - found[0] - np.log(total)
+
+
+@njit(parallel=True, **JIT)
+def head_step(state, embedded, keep, add, w_proj, w_token, gain, shift, w_out, w_table, many):
+    """One head for M nodes: new states (M, I), and the best ``many`` tokens of each node.
+
+    state (M, S) and embedded (M, D), the token's row in the base model's table. Returns the state
+    (M, I), the logits (M, R) over the draft vocabulary's R tokens, and ids and log-probabilities
+    (M, many) of the best of them.
+    """
+    rows, inner = state.shape[0], gain.shape[0]
+    before, token = np.ascontiguousarray(state.T), np.ascontiguousarray(embedded.T)
+    mixed = np.empty((rows, inner), F)
+    for p in prange(w_proj.shape[0]):
+        project(before, w_proj[p], mixed, p * LANES, inner)
+        part = np.empty((rows, LANES), F)
+        if add > ZERO:
+            multiply(token, w_token[p], part, 0)
+        for i in range(rows):
+            for lane in range(min(LANES, inner - p * LANES)):
+                kept = keep * mixed[i, p * LANES + lane]
+                mixed[i, p * LANES + lane] = kept + add * part[i, lane] if add > ZERO else kept
+    active = activate(mixed, gain, shift)
+    feature = np.empty((rows, w_table.shape[1]), F)
+    for p in prange(w_out.shape[0]):
+        project(active, w_out[p], feature, p * LANES, feature.shape[1])
+    features = np.ascontiguousarray(feature.T)
+    logits = np.empty((rows, w_table.shape[0] * LANES), F)
+    for p in prange(w_table.shape[0]):
+        multiply(features, w_table[p], logits, p * LANES)
+    ids, logprobs = np.empty((rows, many), np.int64), np.empty((rows, many), F)
+    for i in prange(rows):
+        best(logits[i], many, ids[i], logprobs[i])
+    return mixed, logits, ids, logprobs
+
+
+class PanelHeads:
+    """All heads of a speculator, packed. ``weights`` are `Speculator`'s state dict as NumPy arrays.
+
+    ``draft_ids`` (R,) are the tokens that a head may draft; R must be a multiple of 16.
+    """
+
+    def __init__(
+        self, config: Any, weights: dict[str, np.ndarray], table: np.ndarray, draft_ids: np.ndarray
+    ) -> None:
+        self.config = config
+        self.table = table
+        self.draft_ids = draft_ids
+
+        def packed(name: str) -> np.ndarray:
+            return pack(np.asarray(weights[name], np.float32), BFLOAT16)
+
+        def plain(name: str) -> np.ndarray:
+            return np.asarray(weights[name], np.float32)
+
+        self.heads = [
+            (
+                packed(f"proj.{i}.weight"),
+                packed(f"token.{i}.weight"),
+                plain(f"norm.{i}.weight"),
+                plain(f"norm.{i}.bias"),
+                packed(f"out.{i}.weight"),
+            )
+            for i in range(config.n_predict)
+        ]
+        self.w_table = pack(np.ascontiguousarray(table[draft_ids], np.float32), BFLOAT16)
+        self.keep = F(config.state_weight if config.hierarchical else 1)
+        self.add = F(config.emb_weight if config.hierarchical else 0)
+
+    def start(self, hidden: np.ndarray) -> np.ndarray:
+        """The state (1, D) before the first head, from Z (D,)."""
+        if not self.config.scale_input:
+            return hidden[None]
+        scale = 1 / np.sqrt(2 * (np.mean(hidden * hidden) + 1e-6))
+        return (hidden * np.float32(scale))[None]
+
+    def step(
+        self, head: int, state: np.ndarray, tokens: np.ndarray, many: int
+    ) -> tuple[np.ndarray, ...]:
+        """Head ``head`` for M nodes: states, logits (M, R), token ids and log-probabilities (M, many)."""
+        w_proj, w_token, gain, shift, w_out = self.heads[head]
+        state, logits, places, logprobs = head_step(
+            state,
+            self.table[tokens],
+            self.keep,
+            self.add,
+            w_proj,
+            w_token,
+            gain,
+            shift,
+            w_out,
+            self.w_table,
+            many,
+        )
+        return state, logits, self.draft_ids[places], logprobs

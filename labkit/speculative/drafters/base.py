@@ -1,0 +1,38 @@
+"""The one interface of everything that drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from labkit.speculative.tree import Draft
+
+
+class Drafter(Protocol):
+    """Guesses what comes next; the base model checks.
+
+    A drafter may keep state of the running generation; `begin` starts a new one.
+    """
+
+    name: str
+    max_nodes: int
+    """The most nodes that a draft of it can have."""
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """A generation starts from these tokens."""
+
+    def draft(
+        self,
+        tokens: Sequence[int],
+        hidden: torch.Tensor,
+        generator: torch.Generator | None = None,
+        temperature: float = 0.0,
+    ) -> Draft:
+        """Candidates for what follows ``tokens`` (prompt and output so far, the root last).
+
+        ``hidden`` (D,) is Z, the base model's state at the place whose logits gave the root. With a
+        ``generator`` the children are to be drawn from the drafter's distribution at
+        ``temperature``; without one, chosen by probability.
+        """

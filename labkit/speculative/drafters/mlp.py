@@ -1,0 +1,224 @@
+"""The speculator's heads as a drafter: a candidate tree grown by joint probability.
+
+Every head proposes its best tokens after each node of the frontier; the frontier's next nodes are
+the candidates with the largest probability of being reached (the product along their path), and of all
+candidates the best ``max_nodes`` are drafted (the rule of EAGLE-2: Li et al. 2024). A child is
+never more probable than its parent, so the chosen nodes always form a tree. With a width and a top-k
+of one it is a chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from labkit.errors import LabkitError
+from labkit.speculative.speculator import Speculator, SpeculatorConfig
+from labkit.speculative.tree import ROOT, Draft
+
+SHOWN = 5
+"""How many of the drafter's candidates after a node are kept to look at."""
+
+
+class Heads(Protocol):
+    """What growing a tree asks of the heads; states and tokens of M nodes at once."""
+
+    config: SpeculatorConfig
+    draft_ids: np.ndarray
+
+    def start(self, hidden: np.ndarray) -> np.ndarray:
+        """The state (1, D) before the first head, from Z (D,)."""
+
+    def step(
+        self, head: int, state: np.ndarray, tokens: np.ndarray, many: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """States (M, I), logits (M, R), best token ids and their log-probabilities (M, many)."""
+
+
+class TorchHeads:
+    """The heads through torch, on any device: the plain version beside `kernels.heads.PanelHeads`."""
+
+    def __init__(self, speculator: Speculator, draft_ids: np.ndarray) -> None:
+        self.config = speculator.config
+        self.speculator = speculator.eval()
+        self.draft_ids = draft_ids
+        self._part = speculator.table[torch.as_tensor(draft_ids, device=speculator.table.device)]
+
+    @torch.no_grad()
+    def start(self, hidden: np.ndarray) -> np.ndarray:
+        """The state (1, D) before the first head, from Z (D,)."""
+        return self.speculator.start(self._tensor(hidden))[None].cpu().numpy()
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(values, device=self._part.device, dtype=self._part.dtype)
+
+    @torch.no_grad()
+    def step(
+        self, head: int, state: np.ndarray, tokens: np.ndarray, many: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """States (M, I), logits (M, R), best token ids and their log-probabilities (M, many)."""
+        ids = torch.as_tensor(tokens, device=self._part.device)
+        new = self.speculator.step(head, self._tensor(state), ids)
+        logits = self.speculator.logits(head, new, self._part).float()
+        values, places = logits.log_softmax(-1).topk(many)
+        return (
+            new.float().cpu().numpy(),
+            logits.cpu().numpy(),
+            self.draft_ids[places.cpu().numpy()],
+            values.cpu().numpy(),
+        )
+
+
+class MLPDrafter:
+    """Drafts trees of at most ``max_nodes`` with a speculator's heads.
+
+    ``width`` nodes of each depth are followed further, ``top_k`` candidates after each are looked
+    at. Under sampling, children are drawn without replacement: ``shape[i]`` after each node of
+    depth i.
+    """
+
+    name = "mlp"
+
+    def __init__(
+        self,
+        heads: Heads,
+        max_nodes: int = 12,
+        width: int = 6,
+        top_k: int = 6,
+        shape: Sequence[int] = (3, 1, 1, 1),
+        name: str = "mlp",
+    ) -> None:
+        if min(max_nodes, width, top_k, *shape) < 1:
+            raise LabkitError(
+                f"A tree needs at least 1 node, width and candidate; got {max_nodes}, {width}, {top_k}."
+            )
+        self.name = name
+        self.heads = heads
+        self.max_nodes = max_nodes
+        self.width, self.top_k = width, top_k
+        self.shape = tuple(shape)[: heads.config.n_predict]
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Nothing to remember: the heads read only Z and the root."""
+
+    def draft(
+        self,
+        tokens: Sequence[int],
+        hidden: torch.Tensor,
+        generator: torch.Generator | None = None,
+        temperature: float = 0.0,
+    ) -> Draft:
+        """A tree after the last of ``tokens``; see `Drafter.draft`."""
+        state = self.heads.start(hidden.float().cpu().numpy())
+        root = int(tokens[-1])
+        if generator is None:
+            return self._grow(state, root)
+        return self._sample(state, root, generator, temperature)
+
+    def _grow(self, state: np.ndarray, root: int) -> Draft:
+        """The ``max_nodes`` candidates that are most probably reached."""
+        first_state = state
+        frontier = np.array([ROOT])
+        front_tokens, front_joint = np.array([root]), np.zeros(1, np.float32)
+        tokens, parents, joints, logps, depths = (
+            np.empty(0, kind) for kind in (int, int, float, float, int)
+        )
+        looked_at: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for head in range(self.heads.config.n_predict):
+            state, _, ids, logp = self.heads.step(head, state, front_tokens, max(self.top_k, SHOWN))
+            for node, row, row_logp in zip(frontier.tolist(), ids, logp, strict=True):
+                looked_at[node] = (row, row_logp)
+            ids, logp = ids[:, : self.top_k], logp[:, : self.top_k]
+            joint = front_joint[:, None] + logp  # (M, top_k)
+            first = len(tokens)
+            tokens = np.concatenate([tokens, ids.ravel()])
+            parents = np.concatenate([parents, np.repeat(frontier, ids.shape[1])])
+            joints = np.concatenate([joints, joint.ravel()])
+            logps = np.concatenate([logps, logp.ravel()])
+            depths = np.concatenate([depths, np.full(ids.size, head + 1)])
+            onward = np.argsort(-joint.ravel(), kind="stable")[: self.width]
+            frontier, front_tokens = first + onward, ids.ravel()[onward]
+            front_joint = joint.ravel()[onward]
+            state = state[onward // ids.shape[1]]
+            if (
+                not self.heads.config.hierarchical
+            ):  # Medusa's heads all read Z, whatever was drafted
+                state = np.repeat(first_state, len(frontier), axis=0)
+            if len(joints) > self.max_nodes:
+                bar = np.partition(joints, -self.max_nodes)[-self.max_nodes]
+                if front_joint[0] <= bar:  # no child of the frontier could still be among the best
+                    break
+        chosen = np.sort(np.argsort(-joints, kind="stable")[: self.max_nodes])
+        place = {ROOT: ROOT, **{int(node): i for i, node in enumerate(chosen)}}
+        considered = {
+            place[node]: tuple(
+                zip(row[:SHOWN].tolist(), np.exp(row_logp[:SHOWN]).tolist(), strict=True)
+            )
+            for node, (row, row_logp) in looked_at.items()
+            if node in place
+        }
+        return Draft(
+            tuple(tokens[chosen].tolist()),
+            tuple(place[int(parent)] for parent in parents[chosen]),
+            tuple(np.exp(logps[chosen]).tolist()),
+            tuple(f"head {depth}" for depth in depths[chosen]),
+            considered=considered,
+        )
+
+    def _sample(
+        self, state: np.ndarray, root: int, generator: torch.Generator, temperature: float
+    ) -> Draft:
+        """Children drawn from the heads' distributions, ``shape[i]`` after each node of depth i."""
+        first_state = state
+        frontier, front_tokens = [ROOT], np.array([root])
+        tokens: list[int] = []
+        parents: list[int] = []
+        q: list[float] = []
+        outlooks: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        considered: dict[int, tuple[tuple[int, float], ...]] = {}
+        depths: list[int] = []
+        ids = torch.from_numpy(self.heads.draft_ids)
+        for head, many in enumerate(self.shape):
+            state, logits, _, _ = self.heads.step(head, state, front_tokens, SHOWN)
+            probs = (torch.from_numpy(logits).double() / temperature).softmax(-1)  # (M, R)
+            # The largest of log p + Gumbel noise is a draw from p; the next ones are draws without
+            # replacement (Kool et al. 2019).
+            noise = (
+                torch.rand(probs.shape, generator=generator, dtype=torch.float64)
+                .log()
+                .neg()
+                .log()
+                .neg()
+            )
+            drawn = (probs.log() + noise).topk(many).indices  # (M, many)
+            first = len(tokens)
+            for row, node in enumerate(frontier):
+                outlooks[node] = (ids, probs[row])
+                top = probs[row].topk(SHOWN)
+                considered[node] = tuple(
+                    zip(ids[top.indices].tolist(), top.values.tolist(), strict=True)
+                )
+                tokens += ids[drawn[row]].tolist()
+                q += probs[row, drawn[row]].tolist()
+                parents += [node] * many
+                depths += [head + 1] * many
+            frontier = list(range(first, len(tokens)))
+            front_tokens = np.array(tokens[first:])
+            source = first_state if not self.heads.config.hierarchical else state
+            rows = (
+                np.zeros(len(frontier), int)
+                if source is first_state
+                else np.repeat(np.arange(len(state)), many)
+            )
+            state = source[rows]
+        return Draft(
+            tuple(tokens),
+            tuple(parents),
+            tuple(q),
+            tuple(f"head {d}" for d in depths),
+            outlooks,
+            considered,
+        )

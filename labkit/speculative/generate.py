@@ -1,0 +1,235 @@
+"""The loop: prefill, draft, verify, commit. Vanilla decoding is the loop without a drafter."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from labkit.errors import LabkitError
+from labkit.kernels.engine import Engine, Rows
+from labkit.speculative import verify
+from labkit.speculative.drafters.base import Drafter
+from labkit.speculative.tree import ROOT, Draft
+from labkit.speculative.verify import Verdict
+
+PREFILL_ROWS = 64
+"""Prompt tokens looked at in one pass."""
+
+TIE = 1e-4
+"""Two largest logits that lie closer than this, relatively, are a tie."""
+
+
+class Sampling(BaseModel):
+    """How the next token is chosen: ``temperature`` 0 is greedy; the filters then do nothing.
+
+    ``typical`` uses Medusa's typical acceptance, which is not lossless, in place of speculative
+    sampling.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(default=0.0, ge=0)
+    top_k: int = Field(default=0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    typical: bool = False
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most probable token is always taken."""
+        return self.temperature == 0
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """The distribution to draw from: logits (N, V) after temperature, top-k, top-p and min-p."""
+        logits = logits.double() / self.temperature
+        if self.top_k:
+            least = logits.topk(min(self.top_k, logits.shape[-1]), dim=-1).values[:, -1:]
+            logits = logits.masked_fill(logits < least, float("-inf"))
+        probs = logits.softmax(-1)
+        if self.top_p < 1:
+            ordered, order = probs.sort(dim=-1, descending=True)
+            beyond = ordered.cumsum(-1) - ordered >= self.top_p
+            probs = probs.masked_fill(beyond.scatter(-1, order, beyond), 0)
+        if self.min_p:
+            probs = probs.masked_fill(probs < self.min_p * probs.amax(-1, keepdim=True), 0)
+        return probs / probs.sum(-1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What both models thought in one step, kept only where a trace in detail is wanted.
+
+    ``probs`` (N + 1, V): the base model's distribution after the root and each node.
+    """
+
+    probs: torch.Tensor
+
+
+@dataclass(frozen=True)
+class GeneratedStep:
+    """One pass of the loop; times in seconds."""
+
+    draft: Draft
+    verdict: Verdict
+    committed: tuple[int, ...]
+    cut: bool
+    draft_s: float
+    check_s: float
+    rest_s: float
+    inside: Inside | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What the loop did: the first token (from the prefill), then the steps."""
+
+    prompt: tuple[int, ...]
+    first: int
+    steps: tuple[GeneratedStep, ...]
+    prefill_s: float
+    narrow: tuple[int, ...] = ()
+    """Places (counted in output tokens) where the base model's two largest logits all but tie."""
+
+    @property
+    def tokens(self) -> list[int]:
+        """Every generated token, in order."""
+        return [self.first, *(token for step in self.steps for token in step.committed)]
+
+    @property
+    def seconds(self) -> float:
+        """Time of the whole generation, prefill included."""
+        return self.prefill_s + sum(s.draft_s + s.check_s + s.rest_s for s in self.steps)
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Acceptance length: tokens committed per step, the bonus included; vanilla is 1.00."""
+        return (len(self.tokens) - 1) / len(self.steps) if self.steps else 1.0
+
+
+def generate(
+    engine: Engine,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    drafter: Drafter | None = None,
+    sampling: Sampling | None = None,
+    eos_ids: Collection[int] = (),
+    generator: torch.Generator | None = None,
+    detail: bool = False,
+    watch: Callable[[GeneratedStep], None] | None = None,
+) -> Generation:
+    """Continue ``prompt`` until an end token or ``max_new_tokens``.
+
+    With greedy decoding the output is what it is without a drafter, token for token; with sampling
+    it has the same distribution (unless ``sampling.typical``). ``watch`` is called after each step.
+    Raises `LabkitError` for an empty prompt, a count below 1, or sampling without a generator.
+    """
+    sampling = sampling or Sampling()
+    _check(prompt, max_new_tokens, sampling, generator)
+    room = drafter.max_nodes if drafter else 0
+    cache = engine.new_cache(len(prompt) + max_new_tokens + room + 1)
+    clock = time.perf_counter
+    began = clock()
+    out = prefill(engine, prompt, cache)
+    first = _choose(out.logits[-1:], sampling, generator)
+    hidden = out.hidden[-1]
+    narrow = [0] if not engine.exact and _tied(out.logits[-1]) else []
+    if drafter:
+        drafter.begin(prompt)
+    prefill_s = clock() - began
+    tokens, steps = [*prompt, first], []
+    while len(tokens) - len(prompt) < max_new_tokens and tokens[-1] not in eos_ids:
+        t0 = clock()
+        draft = _draft(drafter, tokens, hidden, sampling, generator)
+        t1 = clock()
+        out = engine.forward([draft.rows(tokens[-1])], cache)
+        t2 = clock()
+        verdict = _verify(out.logits, draft, sampling, generator)
+        cache.commit([0, *(node + 1 for node in verdict.path)])
+        last = verdict.path[-1] if verdict.path else ROOT
+        hidden = out.hidden[last + 1]
+        committed = [draft.tokens[node] for node in verdict.path] + [verdict.token]
+        kept = _cut(committed, max_new_tokens - len(tokens) + len(prompt), eos_ids)
+        t3 = clock()
+        if not engine.exact:
+            seen = [ROOT, *verdict.path][: len(kept)]
+            at = len(tokens) - len(prompt)
+            narrow += [at + i for i, node in enumerate(seen) if _tied(out.logits[node + 1])]
+        inside = Inside(out.logits.float().softmax(-1)) if detail else None
+        step = GeneratedStep(
+            draft,
+            verdict,
+            tuple(kept),
+            len(kept) < len(committed),
+            t1 - t0,
+            t2 - t1,
+            t3 - t2,
+            inside,
+        )
+        steps.append(step)
+        tokens += kept
+        if watch:
+            watch(step)
+    return Generation(tuple(prompt), first, tuple(steps), prefill_s, tuple(narrow))
+
+
+def prefill(engine: Engine, prompt: Sequence[int], cache, slot: int = 0):
+    """Read the prompt into the cache; return the last pass's output."""
+    for start in range(0, len(prompt), PREFILL_ROWS):
+        part = prompt[start : start + PREFILL_ROWS]
+        out = engine.forward([Rows(part, slot)], cache, "last")
+        cache.commit(range(len(part)), slot)
+    return out
+
+
+def _check(
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    sampling: Sampling,
+    generator: torch.Generator | None,
+) -> None:
+    if not len(prompt):
+        raise LabkitError("The prompt is empty: give at least one token.")
+    if max_new_tokens < 1:
+        raise LabkitError(f"max_new_tokens is {max_new_tokens}: give at least 1.")
+    if not sampling.greedy and generator is None:
+        raise LabkitError("Sampling needs a torch.Generator, so that a seed gives the same output.")
+
+
+def _draft(drafter, tokens, hidden, sampling, generator) -> Draft:
+    if drafter is None:
+        return Draft()
+    if sampling.greedy or sampling.typical:
+        return drafter.draft(tokens, hidden)
+    return drafter.draft(tokens, hidden, generator, sampling.temperature)
+
+
+def _verify(logits, draft: Draft, sampling: Sampling, generator) -> Verdict:
+    if sampling.greedy:
+        return verify.greedy(logits, draft)
+    probs = sampling.probabilities(logits)
+    if sampling.typical:
+        return verify.typical_acceptance(probs, draft, generator)
+    return verify.speculative_sampling(probs, draft, generator)
+
+
+def _choose(logits: torch.Tensor, sampling: Sampling, generator) -> int:
+    """One token from logits (1, V), without a draft."""
+    return _verify(logits, Draft(), sampling, generator).token
+
+
+def _cut(committed: list[int], room: int, eos_ids: Collection[int]) -> list[int]:
+    """The committed tokens up to the first end token and the most that may come."""
+    for place, token in enumerate(committed[:room]):
+        if token in eos_ids:
+            return committed[: place + 1]
+    return committed[:room]
+
+
+def _tied(logits: torch.Tensor) -> bool:
+    """Whether the two largest logits lie within `TIE` of each other, relatively."""
+    first, second = logits.float().topk(2).values.tolist()
+    return first - second <= TIE * max(abs(first), abs(second))

@@ -1,0 +1,125 @@
+"""Candidate trees: the drafts of one step, and how the base model is to look at them at once.
+
+A tree's nodes are draft tokens; every node follows its parent, and the first ones follow the root,
+the last committed token. A chain is a tree of width one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from labkit.errors import LabkitError
+from labkit.kernels.engine import Rows
+
+ROOT = -1
+"""The parent of a node that follows the root."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A candidate tree of N nodes, parents before children.
+
+    ``tokens`` (N,); ``parents`` (N,), `ROOT` or an earlier node. ``q`` (N,): the drafter's
+    probability of each node after its parent, where it has one. ``sources`` (N,): what drafted each
+    node ("head 1", "lookup").
+
+    ``outlooks`` maps a parent to the drafter's whole distribution after it: token ids and
+    probabilities. Under sampling the children of such a parent were *drawn* from it, without
+    replacement, in their order; children of a parent that is not there were chosen outright.
+    """
+
+    tokens: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+    q: tuple[float | None, ...] = ()
+    sources: tuple[str, ...] = ()
+    outlooks: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    considered: dict[int, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not len(self.tokens) == len(self.parents) == len(self.q) == len(self.sources):
+            raise LabkitError("A draft needs one parent, q and source for each token.")
+        for node, parent in enumerate(self.parents):
+            if not ROOT <= parent < node:
+                raise LabkitError(
+                    f"Node {node} of a draft has parent {parent}: parents come first."
+                )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def children(self, parent: int) -> list[int]:
+        """The nodes that follow ``parent`` (a node or `ROOT`), in order.
+
+        >>> Draft((7, 8, 9), (-1, -1, 0), (None,) * 3, ("",) * 3).children(ROOT)
+        [0, 1]
+        """
+        return [node for node, above in enumerate(self.parents) if above == parent]
+
+    def path(self, node: int) -> list[int]:
+        """The nodes from the root's child down to ``node``; empty for `ROOT`."""
+        found: list[int] = []
+        while node != ROOT:
+            found.append(node)
+            node = self.parents[node]
+        return found[::-1]
+
+    @property
+    def depths(self) -> list[int]:
+        """Each node's distance from the root; a child of the root has 1."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(1 + (depths[parent] if parent != ROOT else 0))
+        return depths
+
+    def visible(self) -> np.ndarray:
+        """What sees what, (N + 1, N + 1), row 0 being the root: each row its path and itself."""
+        count = len(self) + 1
+        mask = np.zeros((count, count), np.uint8)
+        mask[0, 0] = 1
+        for node, parent in enumerate(self.parents):
+            mask[node + 1] = mask[parent + 1]
+            mask[node + 1, node + 1] = 1
+        return mask
+
+    def rows(self, root: int, slot: int = 0) -> Rows:
+        """The root and all nodes as rows of one forward pass: row 0 the root, row i + 1 node i."""
+        return Rows([root, *self.tokens], slot, [0, *self.depths], self.visible())
+
+
+def chain(tokens: Sequence[int], source: str, q: Sequence[float | None] | None = None) -> Draft:
+    """A tree of width one.
+
+    >>> chain([5, 6], "lookup").parents
+    (-1, 0)
+    """
+    many = len(tokens)
+    probs = tuple(q) if q is not None else (None,) * many
+    return Draft(tuple(tokens), tuple(range(-1, many - 1)), probs, (source,) * many)
+
+
+def join(first: Draft, second: Draft) -> Draft:
+    """Both trees under one root; nodes that spell the same text are one node, the first's."""
+    index = {
+        (parent, token): node
+        for node, (parent, token) in enumerate(zip(first.parents, first.tokens))
+    }
+    tokens, parents = list(first.tokens), list(first.parents)
+    q, sources = list(first.q), list(first.sources)
+    place = {ROOT: ROOT}
+    for node, (token, parent) in enumerate(zip(second.tokens, second.parents, strict=True)):
+        above = place[parent]
+        known = index.get((above, token))
+        if known is None:
+            known = index[above, token] = len(tokens)
+            tokens.append(token)
+            parents.append(above)
+            q.append(second.q[node])
+            sources.append(second.sources[node])
+        place[node] = known
+    return Draft(
+        tuple(tokens), tuple(parents), tuple(q), tuple(sources), first.outlooks, first.considered
+    )

@@ -1,0 +1,202 @@
+"""Heads on disk: the lab's own small form, and the published MLPSpeculator form both ways.
+
+Own form: a folder with ``config.json`` (a `SpeculatorConfig`) and ``model.safetensors`` (the
+factored weights in float16, and ``draft_ids``, the tokens that the heads may draft).
+
+Published form (IBM and PyTorch, ``model_type: mlp_speculator``): full tables ``emb.i`` and ``head.i``
+of (V, inner) for every head. Exporting multiplies ours out; whatever reads that form reads ours.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional
+
+from labkit.errors import LabkitError
+from labkit.records.base import RecordError, write_whole
+from labkit.speculative.speculator import ParameterNorm, Speculator, SpeculatorConfig
+
+PREFIX = "speculator."
+
+
+def save_heads(folder: Path, speculator: Speculator, draft_ids: Tensor) -> None:
+    """Write the heads into ``folder``: weights in float16, then the config that makes them whole.
+
+    Raises `LabkitError` where the disk refuses; what stood there before is kept then.
+    """
+    weights = {
+        name: value.detach().to("cpu", torch.float16).contiguous()
+        for name, value in speculator.state_dict().items()
+    }
+    weights["draft_ids"] = draft_ids.to("cpu", torch.int32)
+    _write(folder, weights, speculator.config.model_dump())
+
+
+def load_heads(folder: Path, table: Tensor) -> tuple[Speculator, np.ndarray]:
+    """The heads in ``folder`` over a base model's embedding ``table`` (V, D), and their draft ids.
+
+    Weights come back as float32. Raises `LabkitError` where files are missing, damaged, or made for
+    another base model.
+    """
+    weights = _read_weights(folder)
+    try:
+        config = SpeculatorConfig.model_validate(_read_config(folder))
+    except ValidationError as error:
+        raise LabkitError(f"{folder / 'config.json'}: {_first(error)}") from None
+    draft_ids = weights.pop("draft_ids", None)
+    try:
+        speculator = Speculator(config, table)
+        speculator.load_state_dict({name: value.float() for name, value in weights.items()})
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise LabkitError(f"The heads in {folder} do not fit: {reason}") from None
+    if draft_ids is None:
+        draft_ids = torch.arange(config.vocab_size)
+    if int(draft_ids.min()) < 0 or int(draft_ids.max()) >= config.vocab_size:
+        raise LabkitError(f"The heads in {folder} draft tokens outside the vocabulary.")
+    return speculator.eval(), draft_ids.numpy().astype(np.int64)
+
+
+class PublishedConfig(BaseModel):
+    """The published form's config; fields the lab has no use for are kept as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    model_type: str = Field(default="mlp_speculator", pattern="^mlp_speculator$")
+    vocab_size: int = Field(ge=2)
+    emb_dim: int = Field(ge=1)
+    inner_dim: int = Field(ge=0)
+    n_predict: int = Field(ge=1)
+    top_k_tokens_per_head: tuple[int, ...]
+    n_candidates: int = Field(ge=1)
+    tie_weights: bool = False
+    scale_input: bool = False
+
+
+class PublishedSpeculator(nn.Module):
+    """A speculator in the published form: the architecture of `speculator`, with full tables.
+
+    ``inner_dim`` 0 stands for ``emb_dim``. With ``tie_weights`` all heads share one table, one norm
+    and, from the second on, one projection.
+    """
+
+    hierarchical = True
+
+    def __init__(self, config: PublishedConfig) -> None:
+        super().__init__()
+        self.config = config
+        heads, vocabulary = config.n_predict, config.vocab_size
+        inner = config.inner_dim or config.emb_dim
+        self.state_weight = 0.5 ** (0.5 / heads)
+        self.emb_weight = math.sqrt((1 - self.state_weight**2) * (inner / 2))
+        self.emb = nn.ModuleList(nn.Embedding(vocabulary, inner) for _ in range(heads))
+        self.proj = nn.ModuleList(
+            nn.Linear(inner if i else config.emb_dim, inner, bias=False) for i in range(heads)
+        )
+        self.head = nn.ModuleList(nn.Linear(inner, vocabulary, bias=False) for _ in range(heads))
+        self.ln = nn.ModuleList(ParameterNorm(inner) for _ in range(heads))
+        self.input_norm = ParameterNorm(config.emb_dim, learnt=False)
+        if config.tie_weights:
+            for i in range(1, heads):
+                self.emb[i], self.head[i], self.ln[i] = self.emb[0], self.head[0], self.ln[0]
+                if i > 1:
+                    self.proj[i] = self.proj[1]
+
+    def start(self, hidden: Tensor) -> Tensor:
+        """The state before the first head: Z (..., D)."""
+        return self.input_norm(hidden) / math.sqrt(2) if self.config.scale_input else hidden
+
+    def step(self, head: int, state: Tensor, token: Tensor) -> Tensor:
+        """Head ``head``: the earlier state (..., D or inner) and token (...) to a state."""
+        mixed = self.proj[head](state) * self.state_weight + self.emb[head](token) * self.emb_weight
+        return functional.gelu(self.ln[head](mixed))  # (..., inner)
+
+    def logits(self, head: int, state: Tensor, table: Tensor | None = None) -> Tensor:
+        """A head's logits (..., V); ``table`` (rows of ``head.i``) takes the table's place."""
+        return functional.linear(state, self.head[head].weight if table is None else table)
+
+
+def export_published(
+    folder: Path, speculator: Speculator, top_k: tuple[int, ...] = (4, 3, 2, 2)
+) -> None:
+    """Write ``speculator`` in the published form, multiplied out, in float32."""
+    config = speculator.config
+    if not config.hierarchical:
+        raise LabkitError("Independent Medusa heads have no place in the MLPSpeculator form.")
+    settings = {
+        "architectures": ["MLPSpeculatorPreTrainedModel"],
+        "model_type": "mlp_speculator",
+        "vocab_size": config.vocab_size,
+        "emb_dim": config.emb_dim,
+        "inner_dim": config.inner_dim,
+        "n_predict": config.n_predict,
+        "top_k_tokens_per_head": list(top_k[: config.n_predict]),
+        "n_candidates": 5,
+        "tie_weights": False,
+        "scale_input": config.scale_input,
+        "torch_dtype": "float32",
+    }
+    weights = {PREFIX + name: value.contiguous() for name, value in speculator.folded().items()}
+    _write(folder, weights, settings)
+
+
+def load_published(folder: Path) -> PublishedSpeculator:
+    """A speculator in the published form; raises `LabkitError` in one sentence where it is none."""
+    try:
+        config = PublishedConfig.model_validate(_read_config(folder))
+    except ValidationError as error:
+        raise LabkitError(f"{folder / 'config.json'}: {_first(error)}") from None
+    speculator = PublishedSpeculator(config)
+    weights = {
+        name.removeprefix(PREFIX): value.float() for name, value in _read_weights(folder).items()
+    }
+    try:
+        speculator.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise LabkitError(f"The speculator in {folder} does not fit its config: {reason}") from None
+    return speculator.eval()
+
+
+def _write(folder: Path, weights: dict[str, Tensor], settings: dict[str, Any]) -> None:
+    try:
+        write_whole(folder / "model.safetensors", save(weights))
+        write_whole(folder / "config.json", json.dumps(settings, indent=2) + "\n")
+    except RecordError as error:
+        raise LabkitError(str(error)) from None
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = {}
+    paths = sorted(Path(folder).glob("*.safetensors"))
+    if not paths:
+        raise LabkitError(f"There are no heads in {folder}: it holds no safetensors file.")
+    try:
+        for path in paths:
+            weights |= load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise LabkitError(f"{path} is damaged ({error}): make or fetch it again.") from None
+    return weights
+
+
+def _read_config(folder: Path) -> Any:
+    path = Path(folder) / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LabkitError(f"Cannot read {path}: {error}.") from None
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}."

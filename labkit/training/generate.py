@@ -29,6 +29,7 @@ class _Row:
     index: int
     last: int
     answer: list[int] = field(default_factory=list)
+    states: list[torch.Tensor] = field(default_factory=list)
 
 
 def continue_all(
@@ -39,26 +40,34 @@ def continue_all(
     slots: int = 24,
     choose: Choose = greedy,
     repeats: int | None = None,
+    states: list[torch.Tensor] | None = None,
 ) -> list[list[int]]:
     """Continue every prompt until an end token (kept) or ``max_new_tokens``.
 
     At most ``slots`` rows run at once. With ``repeats``, a row also ends where its last ``repeats``
     tokens have stood in its answer twice before: a small model that loops goes on for ever, and a
-    loop teaches a head nothing new.
+    loop teaches a head nothing new. ``states``, if given, is filled with the base model's hidden
+    states in float16, one tensor (A, D) for each prompt: row a is the state that gave answer token
+    a, so heads can be trained without passing the answers through the base model again.
     """
     longest = max(map(len, prompts)) + max_new_tokens
     cache = engine.new_cache(longest, slots)
     answers: list[list[int]] = [[] for _ in prompts]
+    kept: dict[int, torch.Tensor] = {}
     waiting = list(range(len(prompts)))[::-1]
     running: dict[int, _Row] = {}
 
-    def settle(slot: int, row: _Row, token: int) -> None:
+    def settle(slot: int, row: _Row, token: int, hidden: torch.Tensor) -> None:
         """Append a token; free the slot where that ends the row."""
         row.answer.append(token)
+        if states is not None:
+            row.states.append(hidden.half())
         row.last = token
         ended = token in eos_ids or len(row.answer) == max_new_tokens
         if ended or (repeats and _loops(row.answer, repeats)):
             answers[row.index] = row.answer
+            if states is not None:
+                kept[row.index] = torch.stack(row.states)
             running.pop(slot, None)
         else:
             running[slot] = row
@@ -71,15 +80,17 @@ def continue_all(
                 out = engine.forward([Rows(prompts[index], slot)], cache, "last")
                 cache.commit(range(len(prompts[index])), slot)
                 row = _Row(index, -1)
-                settle(slot, row, int(choose(out.logits)[0]))
+                settle(slot, row, int(choose(out.logits)[0]), out.hidden[-1])
         if not running:
             continue
         order = list(running.items())
         out = engine.forward([Rows([row.last], slot) for slot, row in order], cache, "last")
         tokens = choose(out.logits).tolist()
-        for (slot, row), token in zip(order, tokens, strict=True):
+        for (slot, row), token, hidden in zip(order, tokens, out.hidden, strict=True):
             cache.commit([0], slot)
-            settle(slot, row, token)
+            settle(slot, row, token, hidden)
+    if states is not None:
+        states.extend(kept[index] for index in range(len(prompts)))
     return answers
 
 

@@ -1,0 +1,262 @@
+"""A base model made ready to decode: its fast forward pass, its heads, every method by name."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from labkit.devices import torch_generator
+from labkit.errors import LabkitError
+from labkit.kernels import engine_for
+from labkit.kernels.engine import Engine
+from labkit.kernels.heads import PanelHeads
+from labkit.kernels.weights_once import WeightsOnce
+from labkit.models import LanguageModel, load
+from labkit.paths import data_dir
+from labkit.records import Trace
+from labkit.speculative.checkpoint import load_heads
+from labkit.speculative.drafters.base import Drafter
+from labkit.speculative.drafters.mlp import Heads, MLPDrafter, TorchHeads
+from labkit.speculative.drafters.mlp_lookup import MLPLookup
+from labkit.speculative.drafters.prompt_lookup import PromptLookup
+from labkit.speculative.generate import Generation, Sampling, generate
+from labkit.speculative.tracing import trace
+
+METHODS = ("vanilla", "mlp", "mlp_lookup", "medusa", "prompt_lookup")
+"""The lab's own ways to decode, by name."""
+
+NODES = 12
+"""Drafted nodes where this machine was not calibrated."""
+
+
+def heads_folder(base: str, kind: str = "mlp") -> Path:
+    """Where the shipped heads of a base model lie: ``data/heads/real`` for the model `real`."""
+    name = Path(base).name if kind == "mlp" else f"{Path(base).name}-{kind}"
+    return data_dir() / "heads" / name
+
+
+class Decoder:
+    """Decodes with one base model by any of `METHODS`.
+
+    ``base`` is a `LanguageModel` or a name for `labkit.load`; ``heads`` a folder of trained heads,
+    by default those shipped for it; ``max_nodes`` bounds the drafted tree.
+    """
+
+    def __init__(
+        self,
+        base: LanguageModel | str = "real",
+        heads: Path | None = None,
+        max_nodes: int = NODES,
+        storage: str = "float32",
+    ) -> None:
+        self.base = load(base) if isinstance(base, str) else base
+        self.storage = storage
+        self.max_nodes = max_nodes
+        self._folder = heads
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The fastest forward pass that this machine has for the model."""
+        return engine_for(self.base, self.storage)
+
+    @cached_property
+    def heads(self) -> Heads:
+        """The hierarchical heads."""
+        return self._open_heads(self._folder or heads_folder(self.base.name))
+
+    @cached_property
+    def medusa_heads(self) -> Heads:
+        """The independent heads, for contrast."""
+        return self._open_heads(heads_folder(self.base.name, "medusa"))
+
+    def _open_heads(self, folder: Path) -> Heads:
+        if not folder.is_dir():
+            raise LabkitError(
+                f"There are no heads for {self.base.name!r} in {folder}: train some with `labkit "
+                f"train all`, or use another method."
+            )
+        if isinstance(self.engine, WeightsOnce):
+            table = torch.from_numpy(self.engine.embedding)
+            speculator, ids = load_heads(folder, table)
+            weights = {name: value.numpy() for name, value in speculator.state_dict().items()}
+            return PanelHeads(speculator.config, weights, self.engine.embedding, ids)
+        table = self.base.module.get_input_embeddings().weight.detach()
+        speculator, ids = load_heads(folder, table.float())
+        return TorchHeads(speculator.to(table.device), ids)
+
+    def drafter(self, method: str) -> Drafter | None:
+        """The drafter called ``method``; None for vanilla; `LabkitError` for a strange name."""
+        if method == "vanilla":
+            return None
+        if method == "mlp":
+            return MLPDrafter(self.heads, self.max_nodes)
+        if method == "medusa":
+            return MLPDrafter(self.medusa_heads, self.max_nodes, name="medusa")
+        if method == "prompt_lookup":
+            return PromptLookup(self.max_nodes)
+        if method == "mlp_lookup":
+            few = max(1, self.max_nodes * 2 // 3)
+            lookup = PromptLookup(max(1, self.max_nodes - few), shortest=3)
+            return MLPLookup(MLPDrafter(self.heads, few), lookup)
+        raise LabkitError(f"There is no method {method!r}: give one of {', '.join(METHODS)}.")
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_new_tokens: int = 64,
+        method: str = "vanilla",
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        detail: bool = False,
+    ) -> Generation:
+        """Decode by ``method``; ``detail`` keeps what both models thought, for the TokenStepper."""
+        ids = self.encode(prompt, max_new_tokens)
+        sampling = sampling or Sampling()
+        generator = None if sampling.greedy else torch_generator(seed, torch.device("cpu"))
+        return generate(
+            self.engine,
+            ids,
+            max_new_tokens,
+            self.drafter(method),
+            sampling,
+            self.base.eos_ids,
+            generator,
+            detail,
+        )
+
+    def trace(
+        self,
+        prompt: str,
+        max_new_tokens: int = 64,
+        method: str = "mlp",
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        detail: bool = True,
+    ) -> Trace:
+        """The record of one generation, with what both models thought at every place."""
+        done = self.generate(prompt, max_new_tokens, method, sampling, seed, detail)
+        temperature = sampling.temperature if sampling else 0.0
+        return self.record(done, prompt, method, temperature, seed if temperature else None)
+
+    def record(
+        self,
+        generation: Generation,
+        prompt: str,
+        method: str,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        ties: int = 0,
+    ) -> Trace:
+        """A finished generation as a record."""
+        return trace(
+            generation,
+            self.base.token_text,
+            self.base.decode(generation.tokens),
+            prompt,
+            self.base.name,
+            method,
+            temperature,
+            seed,
+            ties,
+        )
+
+    def encode(self, prompt: str | Sequence[int], max_new_tokens: int) -> list[int]:
+        """The prompt's token ids; raises `LabkitError` if it is empty or too long for the model."""
+        ids = self.base.encode(prompt) if isinstance(prompt, str) else [int(t) for t in prompt]
+        if max_new_tokens < 1:
+            raise LabkitError(f"max_new_tokens is {max_new_tokens}: give at least 1.")
+        if len(ids) + max_new_tokens > self.base.context:
+            raise LabkitError(
+                f"The prompt has {len(ids)} tokens and {max_new_tokens} more were asked for, "
+                f"beyond the model's context of {self.base.context}: shorten one or the other."
+            )
+        return ids
+
+    def warm_up(self, method: str = "mlp") -> None:
+        """Compile and load everything, so that the next generation's times are its own."""
+        drafter = self.drafter(method)
+        generate(self.engine, [0, 1, 2], 4, drafter)
+
+    def race(
+        self,
+        prompt: str,
+        max_new_tokens: int = 64,
+        methods: Sequence[str] = ("vanilla", "mlp"),
+        repeats: int = 3,
+    ) -> Race:
+        """Decode the prompt by every method, in turn, ``repeats`` times; greedy.
+
+        The first method is what the others are compared with.
+        """
+        ids = self.encode(prompt, max_new_tokens)
+        drafters = {method: self.drafter(method) for method in methods}
+        for method in methods:
+            self.warm_up(method)
+        runs: dict[str, list[Generation]] = {method: [] for method in methods}
+        for _ in range(repeats):
+            for method, drafter in drafters.items():
+                done = generate(
+                    self.engine, ids, max_new_tokens, drafter, eos_ids=self.base.eos_ids
+                )
+                runs[method].append(done)
+        return Race(self, prompt, {method: _typical(done) for method, done in runs.items()}, runs)
+
+
+@dataclass(frozen=True)
+class Race:
+    """Several methods over one prompt: of each the run of median time, and all runs."""
+
+    decoder: Decoder
+    prompt: str
+    typical: dict[str, Generation]
+    runs: dict[str, list[Generation]]
+
+    def compare(self, method: str) -> tuple[bool, int]:
+        """Whether ``method``'s output is the first method's, and how many ties excuse it.
+
+        On an exact engine nothing is excused.
+        """
+        first = next(iter(self.typical))
+        pairs = zip(self.runs[first], self.runs[method], strict=True)
+        results = [same_output(vanilla, other) for vanilla, other in pairs]
+        return all(same for same, _ in results), max(ties for _, ties in results)
+
+    def speedup(self, method: str) -> float:
+        """The median, over the repeats, of the first method's time over ``method``'s."""
+        first = next(iter(self.typical))
+        pairs = zip(self.runs[first], self.runs[method], strict=True)
+        return statistics.median(plain.seconds / other.seconds for plain, other in pairs)
+
+    @property
+    def traces(self) -> list[Trace]:
+        """The runs of median time as records, for the Race widget."""
+        return [
+            self.decoder.record(done, self.prompt, method, ties=self.compare(method)[1])
+            for method, done in self.typical.items()
+        ]
+
+
+def same_output(vanilla: Generation, other: Generation) -> tuple[bool, int]:
+    """(whether both wrote the same, the number of ties that excuse a difference: 0 or 1).
+
+    Where the base model's two largest logits all but tie, an engine that is not exact may take
+    either, and what follows is another text; the comparison ends there. An exact engine reports
+    no ties, so that a difference is a difference.
+    """
+    ours, theirs = vanilla.tokens, other.tokens
+    if ours == theirs:
+        return True, 0
+    shared = min(len(ours), len(theirs))
+    place = next((i for i in range(shared) if ours[i] != theirs[i]), shared)
+    tied = place in vanilla.narrow or place in other.narrow
+    return tied, int(tied)
+
+
+def _typical(runs: list[Generation]) -> Generation:
+    """The run of median time."""
+    return sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]

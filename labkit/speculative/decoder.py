@@ -188,7 +188,7 @@ class Decoder:
         max_new_tokens: int = 64,
         methods: Sequence[str] = ("vanilla", "mlp"),
         repeats: int = 3,
-    ) -> Race:
+    ) -> RaceResult:
         """Decode the prompt by every method, in turn, ``repeats`` times; greedy.
 
         The first method is what the others are compared with.
@@ -204,11 +204,11 @@ class Decoder:
                     self.engine, ids, max_new_tokens, drafter, eos_ids=self.base.eos_ids
                 )
                 runs[method].append(done)
-        return Race(self, prompt, {method: _typical(done) for method, done in runs.items()}, runs)
+        return RaceResult(self, prompt, {method: _typical(done) for method, done in runs.items()}, runs)
 
 
 @dataclass(frozen=True)
-class Race:
+class RaceResult:
     """Several methods over one prompt: of each the run of median time, and all runs."""
 
     decoder: Decoder

@@ -47,7 +47,7 @@ def continue_all(
     At most ``slots`` rows run at once. With ``repeats``, a row also ends where its last ``repeats``
     tokens have stood in its answer twice before: a small model that loops goes on for ever, and a
     loop teaches a head nothing new. ``states``, if given, is filled with the base model's hidden
-    states in float16, one tensor (A, D) for each prompt: row a is the state that gave answer token
+    states, one tensor (A, D) for each prompt: row a is the state that gave answer token
     a, so heads can be trained without passing the answers through the base model again.
     """
     longest = max(map(len, prompts)) + max_new_tokens
@@ -61,7 +61,7 @@ def continue_all(
         """Append a token; free the slot where that ends the row."""
         row.answer.append(token)
         if states is not None:
-            row.states.append(hidden.half())
+            row.states.append(hidden.clone())
         row.last = token
         ended = token in eos_ids or len(row.answer) == max_new_tokens
         if ended or (repeats and _loops(row.answer, repeats)):

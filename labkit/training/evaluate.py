@@ -1,0 +1,167 @@
+"""How good heads are: tokens per step of chains and trees, loss and hits of each head.
+
+The base model answers every prompt once, greedily. What a drafter would have gained is then read
+off those answers: at each step its tree either holds what the base model went on to write, or
+not. That is exactly what decoding would commit, at a fraction of its cost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from labkit.errors import LabkitError
+from labkit.speculative.decoder import Decoder
+from labkit.speculative.drafters.base import Drafter
+from labkit.speculative.drafters.mlp import Heads, MLPDrafter
+from labkit.speculative.tree import ROOT, Draft
+from labkit.training.generate import continue_all
+
+NEW_TOKENS = 96
+TREES = {"chain": (8, 1, 1), "tree8": (8, 6, 6), "tree16": (16, 8, 8)}
+"""Drafted nodes, width and top-k of each tree that is measured; a chain has a node a head."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prompt's greedy answer: token ids, and the states (A, D) that gave each of them."""
+
+    prompt: list[int]
+    tokens: list[int]
+    states: torch.Tensor
+
+
+def read_prompts(path: Path) -> list[dict[str, str]]:
+    """Prompts from JSON lines: ``id``, ``category``, and ``prompt`` or the first of ``turns``.
+
+    Raises `LabkitError` naming the line that is wrong.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabkitError(f"Cannot read the prompts {path}: {error}.") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line)
+            text = item["prompt"] if "prompt" in item else item["turns"][0]
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError("an empty prompt")
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise LabkitError(
+                f"{path}, line {number}: not a prompt ({error!s:.60}); give JSON with `id`, "
+                f"`category` and `prompt` or `turns`."
+            ) from None
+        found.append(
+            {
+                "id": str(item.get("id", number)),
+                "category": str(item.get("category", "")),
+                "prompt": text,
+            }
+        )
+    if not found:
+        raise LabkitError(f"There are no prompts in {path}.")
+    return found
+
+
+def greedy_answers(
+    decoder: Decoder, prompts: Sequence[str], new_tokens: int = NEW_TOKENS, slots: int = 12
+) -> list[Answer]:
+    """The base model's greedy answers, several prompts at a time."""
+    ids = [decoder.encode(prompt, new_tokens) for prompt in prompts]
+    states: list[torch.Tensor] = []
+    answers = continue_all(
+        decoder.engine, ids, new_tokens, decoder.base.eos_ids, slots, states=states
+    )
+    return [Answer(*parts) for parts in zip(ids, answers, states, strict=True)]
+
+
+def accepted(draft: Draft, continuation: Sequence[int]) -> int:
+    """How many nodes of a draft are accepted where the base model writes ``continuation``.
+
+    >>> from labkit.speculative.tree import chain
+    >>> accepted(chain([5, 6, 7], "example"), [5, 6, 9])
+    2
+    """
+    at, count = ROOT, 0
+    for token in continuation:
+        at = next((n for n in draft.children(at) if draft.tokens[n] == token), None)
+        if at is None:
+            break
+        count += 1
+    return count
+
+
+def count_steps(drafter: Drafter, answers: Iterable[Answer]) -> tuple[int, int]:
+    """(tokens committed, steps taken) if ``drafter`` drafted for these answers."""
+    tokens = steps = 0
+    for answer in answers:
+        drafter.begin(answer.prompt)
+        place, last = 0, len(answer.tokens) - 1
+        while place < last:
+            draft = drafter.draft(
+                [*answer.prompt, *answer.tokens[: place + 1]], answer.states[place]
+            )
+            rest = answer.tokens[place + 1 :]
+            taken = min(accepted(draft, rest) + 1, len(rest))
+            place += taken
+            tokens += taken
+            steps += 1
+    return tokens, steps
+
+
+def score_heads(heads: Heads, answers: Iterable[Answer]) -> list[dict[str, float]]:
+    """Of each head, given the right tokens before: ``loss`` in nats, ``top1`` and ``top4`` hits.
+
+    A token outside the draft vocabulary cannot be drafted: it is a miss, and its loss is taken as
+    that of the least probable token of the draft vocabulary.
+    """
+    count = heads.config.n_predict
+    sums = [{"loss": 0.0, "top1": 0, "top4": 0, "places": 0} for _ in range(count)]
+    column = {int(token): place for place, token in enumerate(heads.draft_ids)}
+    for answer in answers:
+        for place in range(len(answer.tokens) - 1):
+            first = state = heads.start(answer.states[place].numpy())
+            for head in range(min(count, len(answer.tokens) - 1 - place)):
+                before = state if heads.config.hierarchical else first
+                given = torch.tensor([answer.tokens[place + head]]).numpy()
+                state, logits, best, _ = heads.step(head, before, given, 4)
+                target = answer.tokens[place + head + 1]
+                logs = torch.from_numpy(logits[0]).log_softmax(-1)
+                at = column.get(target)
+                total = sums[head]
+                total["loss"] -= float(logs[at] if at is not None else logs.min())
+                total["top1"] += int(best[0, 0] == target)
+                total["top4"] += int(target in best[0])
+                total["places"] += 1
+    return [
+        {key: total[key] / max(total["places"], 1) for key in ("loss", "top1", "top4")}
+        for total in sums
+    ]
+
+
+def evaluate(
+    decoder: Decoder, prompts: Sequence[str], new_tokens: int = NEW_TOKENS
+) -> dict[str, Any]:
+    """What `labkit train eval` prints: ``tokens_per_step``, ``heads`` and ``tokens``.
+
+    Tokens per step are means over tokens, the bonus token included; vanilla is 1.00.
+    """
+    answers = greedy_answers(decoder, prompts, new_tokens)
+    heads = decoder.heads
+    steps = {}
+    for name, (nodes, width, top_k) in TREES.items():
+        tokens, count = count_steps(MLPDrafter(heads, nodes, width, top_k), answers)
+        steps[name] = tokens / max(count, 1)
+    return {
+        "tokens_per_step": steps,
+        "heads": score_heads(heads, answers),
+        "tokens": sum(len(answer.tokens) for answer in answers),
+    }

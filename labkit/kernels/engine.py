@@ -49,6 +49,9 @@ class Cache(Protocol):
     def truncate(self, length: int, slot: int = 0) -> None:
         """Forget all but the first ``length`` tokens of the slot."""
 
+    def copy_slot(self, source: int, target: int) -> None:
+        """Make ``target`` hold what ``source`` holds."""
+
 
 class Engine(Protocol):
     """A base model's forward pass over new tokens, given a cache of the earlier ones."""

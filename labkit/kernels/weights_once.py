@@ -29,8 +29,8 @@ STORAGE = {"float32": FLOAT32, "bfloat16": BFLOAT16}
 
 F = np.float32
 ZERO, ONE, LOWEST = F(0), F(1), F(-np.inf)
-# exp(x) = 2^n * exp(r): r = x - n ln 2 lies within +-0.35, where a degree-6 polynomial is exact
-# to float32. ROUNDER = 1.5 * 2^23 pushes x / ln 2 to a whole number in the low bits of the float.
+# exp(x) = 2^n * exp(r): r = x - n ln 2 lies within +-0.35, where Taylor's polynomial of degree 6 is
+# good to 1.2e-7. ROUNDER = 1.5 * 2^23 pushes x / ln 2 to a whole number in the low bits of the float.
 LOG2_E, LN2_HIGH, LN2_LOW, ROUNDER = F(1.44269504), F(0.693359375), F(-2.12194440e-4), F(12582912)
 E6, E5, E4, E3 = F(1 / 720), F(1 / 120), F(1 / 24), F(1 / 6)
 E2, SMALLEST, LARGEST = F(0.5), F(-87), F(88)
@@ -51,7 +51,7 @@ def _times_power_of_two(_context: Any, value: Any, rounded: Any) -> Any:
 
 @njit(**JIT)
 def exp(x):
-    """e^x in float32, within 2 units in the last place; written so that LLVM can vectorise it."""
+    """e^x in float32, within 3 units in the last place; written so that LLVM can vectorise it."""
     x = min(max(x, SMALLEST), LARGEST)
     rounded = x * LOG2_E + ROUNDER
     n = rounded - ROUNDER
@@ -151,34 +151,38 @@ def remember(qkv, low, high, positions, length, heads, keys, values, cosines, si
 
 
 @njit(**JIT)
-def attend(head, qkv, low, high, positions, length, visible, keys, values, cosines, sines, out):
-    """One query head of one sequence: softmax(q k^T / sqrt(d)) v, transposed into out (H d, N).
+def attend(
+    group, share, qkv, low, high, positions, length, visible, keys, values, cosines, sines, out
+):
+    """The ``share`` query heads of one group: softmax(q k^T / sqrt(d)) v, into out (H d, N).
 
-    keys: (blocks, d, 16), values: (d / 16, capacity, 16) of this head's group in the cache, the
-    new tokens' already among them.
+    All of a group's heads and tokens are rows of the same products, since they read the same keys
+    (blocks, d, 16) and values (d / 16, capacity, 16); the new tokens' are already among them.
+    Row i * share + s is token i under the group's head s.
     """
     count, size = high - low, keys.shape[1]
-    half, end = size // 2, length + high - low
+    rows, half, end = count * share, size // 2, length + high - low
     scale = ONE / np.sqrt(F(size))
-    q = np.empty((size, count), F)
-    for i in range(count):
-        place = positions[low + i]
+    q = np.empty((size, rows), F)
+    for r in range(rows):
+        i, head = low + r // share, group * share + r % share
+        place = positions[i]
         for d in range(half):
-            first = qkv[low + i, head * size + d] * scale
-            second = qkv[low + i, head * size + half + d] * scale
+            first = qkv[i, head * size + d] * scale
+            second = qkv[i, head * size + half + d] * scale
             c, s = cosines[place, d], sines[place, d]
-            q[d, i] = first * c - second * s
-            q[half + d, i] = second * c + first * s
+            q[d, r] = first * c - second * s
+            q[half + d, r] = second * c + first * s
     blocks = (end + LANES - 1) // LANES
-    scores = np.empty((count, blocks * LANES), F)
+    scores = np.empty((rows, blocks * LANES), F)
     for b in range(blocks):
         multiply(q, keys[b], scores, b * LANES)
-    weights = np.empty((end, count), F)
-    total = np.empty(count, F)
-    for i in range(count):
-        row = scores[i]
+    weights = np.empty((end, rows), F)
+    total = np.empty(rows, F)
+    for r in range(rows):
+        row, seen = scores[r], visible[low + r // share]
         for j in range(count):
-            if visible[low + i, low + j] == 0:
+            if seen[low + j] == 0:
                 row[length + j] = LOWEST
         top = LOWEST
         for j in range(end):
@@ -186,19 +190,20 @@ def attend(head, qkv, low, high, positions, length, visible, keys, values, cosin
         for j in range(end):
             row[j] = exp(row[j] - top)
         for j in range(count):
-            if visible[low + i, low + j] == 0:
+            if seen[low + j] == 0:
                 row[length + j] = ZERO
         mass = ZERO
         for j in range(end):
             mass += row[j]
-            weights[j, i] = row[j]
-        total[i] = ONE / mass
-    mixed = np.empty((count, LANES), F)
+            weights[j, r] = row[j]
+        total[r] = ONE / mass
+    mixed = np.empty((rows, LANES), F)
     for v in range(values.shape[0]):
         multiply(weights, values[v, :end], mixed, 0)
-        for i in range(count):
+        for r in range(rows):
+            at = (group * share + r % share) * size + v * LANES
             for lane in range(min(LANES, size - v * LANES)):
-                out[head * size + v * LANES + lane, low + i] = mixed[i, lane] * total[i]
+                out[at + lane, low + r // share] = mixed[r, lane] * total[r]
 
 
 @njit(parallel=True, **JIT)
@@ -252,19 +257,20 @@ def layers(
                 cosines,
                 sines,
             )
-        for task in prange(groups * heads):
-            g, head = task // heads, task % heads
+        for task in prange(groups * kv_heads):
+            g, group = task // kv_heads, task % kv_heads
             slot = slots[g]
             attend(
-                head,
+                group,
+                share,
                 qkv,
                 bounds[g],
                 bounds[g + 1],
                 positions,
                 lengths[slot],
                 visible,
-                keys[layer, slot, head // share],
-                values[layer, slot, head // share],
+                keys[layer, slot, group],
+                values[layer, slot, group],
                 cosines,
                 sines,
                 mixed,

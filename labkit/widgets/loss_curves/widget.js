@@ -326,7 +326,7 @@ function draw({ root, records, signal, listen, put, get }) {
     const pace = typeof said.look?.tokens_per_step === "number" ? `, ${shown(said.look.tokens_per_step)} tokens per step` : "";
     return el("table", { class: "lk-ch-table" },
       el("caption", {}, `${logs.length > 1 ? `${logs[run].name}: ` : ""}${where(said)}${looked}${pace}`),
-      el("thead", {}, el("tr", {}, cells("th", ["", "smoothed", "raw", "validation", "accepted"], { scope: "col" }))),
+      el("thead", {}, el("tr", {}, cells("th", ["head", "smoothed", "raw", "validation", "accepted"], { scope: "col" }))),
       el("tbody", {}, rows));
   }
 

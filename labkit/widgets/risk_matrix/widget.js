@@ -226,12 +226,12 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
 
   // ---- the switches
 
-  const known = Object.entries(UTILITIES).map(([key, { name }]) => [key, key === record.utility ? `${name} (recorded)` : name]);
-  const utilities = record.utility in UTILITIES ? known : [[record.utility, `${record.utility} (recorded)`], ...known];
+  const known = Object.entries(UTILITIES).map(([key, { name }]) => [key, `1 − ${name}${key === record.utility ? " (recorded)" : ""}`]);
+  const utilities = record.utility in UTILITIES ? known : [[record.utility, `1 − ${record.utility} (recorded)`], ...known];
   const sources = [["samples", `${record.evidence.length} samples`], ["hypotheses", "the hypotheses"]]
     .concat(record.reference === null ? [] : [["reference", "the reference (oracle)"]]);
   const controls = {
-    utility: select("Loss: 1 −", utilities, get("utility"), (value) => put("utility", value)),
+    utility: select("Loss", utilities, get("utility"), (value) => put("utility", value)),
     weighting: choice("Weights", WEIGHTINGS, get("weighting"), (value) => put("weighting", value)),
     temperature: slider("Temperature", {
       min: -1, max: 1.5, step: 0.05, value: Math.log10(get("temperature")),

@@ -217,7 +217,7 @@ function draw({ root, records: [log], signal, listen, put, get }) {
       return `${words(one)}, TTFT ${shown(row.ttft_ms[figure])}, ${MEASURES[measure].short} ${shown(row[`${measure}_ms`][figure])} milliseconds${faster === null ? "" : `, ${shown(faster)} times vanilla’s pace`}`;
     }).join("; ")}`);
     const name = FIGURES.find(([key]) => key === figure)[1];
-    const head = ["", `TTFT ${name}`, "90th", `${MEASURES[measure].short} ${name}`, "90th", "gain", "tokens a step", "tokens/s", "failed"];
+    const head = ["series", `TTFT ${name}`, "90th", `${MEASURES[measure].short} ${name}`, "90th", "gain", "tokens a step", "tokens/s", "failed"];
     table.replaceChildren(el("table", { class: "lk-ch-table" },
       el("caption", {}, users === undefined ? "No rows in this log" : `${users} ${users === 1 ? "user" : "users at once"}, latencies in ms`),
       el("thead", {}, el("tr", {}, cells("th", head, { scope: "col" }))),

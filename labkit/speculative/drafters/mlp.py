@@ -112,61 +112,68 @@ class MLPDrafter:
         temperature: float = 0.0,
     ) -> Draft:
         """A tree after the last of ``tokens``; see `Drafter.draft`."""
-        state = self.heads.start(hidden.float().cpu().numpy())
         root = int(tokens[-1])
         if generator is None:
-            return self._grow(state, root)
+            return self.draft_many([root], hidden[None])[0]
+        state = self.heads.start(hidden.float().cpu().numpy())
         return self._sample(state, root, generator, temperature)
 
-    def _grow(self, state: np.ndarray, root: int) -> Draft:
-        """The ``max_nodes`` candidates that are most probably reached."""
-        first_state = state
-        frontier = np.array([ROOT])
-        front_tokens, front_joint = np.array([root]), np.zeros(1, np.float32)
+    def draft_many(
+        self, roots: Sequence[int], hidden: torch.Tensor, max_nodes: int | None = None
+    ) -> list[Draft]:
+        """A tree after each of B ``roots``, grown side by side: a head runs once for all of them.
+
+        ``hidden`` (B, D) is Z of each; each tree is the one that it would be alone. ``max_nodes``
+        asks for smaller trees than the drafter's own.
+        """
+        most = min(self.max_nodes, max_nodes or self.max_nodes)
+        many, every = len(roots), np.arange(len(roots))[:, None]
+        starts = np.concatenate([self.heads.start(z) for z in hidden.float().cpu().numpy()])
+        state = starts  # (B M, S): M nodes a tree are followed, at first the root alone
+        frontier, joint = np.full((many, 1), ROOT), np.zeros((many, 1), np.float32)  # (B, M)
+        front_tokens = np.array(roots)[:, None]
+        empty = np.empty((many, 0))
         tokens, parents, joints, logps, depths = (
-            np.empty(0, kind) for kind in (int, int, float, float, int)
-        )
-        looked_at: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+            empty.astype(kind) for kind in (int, int, float, float, int)
+        )  # (B, C), C candidates so far
+        looked_at: list[dict[int, tuple[np.ndarray, np.ndarray]]] = [{} for _ in roots]
+        growing = np.ones(many, bool)
         for head in range(self.heads.config.n_predict):
-            state, _, ids, logp = self.heads.step(head, state, front_tokens, max(self.top_k, SHOWN))
-            for node, row, row_logp in zip(frontier.tolist(), ids, logp, strict=True):
-                looked_at[node] = (row, row_logp)
-            ids, logp = ids[:, : self.top_k], logp[:, : self.top_k]
-            joint = front_joint[:, None] + logp  # (M, top_k)
-            first = len(tokens)
-            tokens = np.concatenate([tokens, ids.ravel()])
-            parents = np.concatenate([parents, np.repeat(frontier, ids.shape[1])])
-            joints = np.concatenate([joints, joint.ravel()])
-            logps = np.concatenate([logps, logp.ravel()])
-            depths = np.concatenate([depths, np.full(ids.size, head + 1)])
-            onward = np.argsort(-joint.ravel(), kind="stable")[: self.width]
-            frontier, front_tokens = first + onward, ids.ravel()[onward]
-            front_joint = joint.ravel()[onward]
-            state = state[onward // ids.shape[1]]
-            if (
-                not self.heads.config.hierarchical
-            ):  # Medusa's heads all read Z, whatever was drafted
-                state = np.repeat(first_state, len(frontier), axis=0)
-            if len(joints) > self.max_nodes:
-                bar = np.partition(joints, -self.max_nodes)[-self.max_nodes]
-                if front_joint[0] <= bar:  # no child of the frontier could still be among the best
+            wide = max(self.top_k, SHOWN)
+            state, _, ids, logp = self.heads.step(head, state, front_tokens.ravel(), wide)
+            ids, logp = (part.reshape(*frontier.shape, -1) for part in (ids, logp))
+            for tree in np.flatnonzero(growing):
+                looked_at[tree] |= {
+                    int(node): (row, row_logp)
+                    for node, row, row_logp in zip(
+                        frontier[tree], ids[tree], logp[tree], strict=True
+                    )
+                }
+            ids, logp = ids[..., : self.top_k], logp[..., : self.top_k]  # (B, M, top_k)
+            first, followed, top_k = tokens.shape[1], frontier.shape[1], ids.shape[2]
+            reached = (joint[:, :, None] + logp).reshape(many, -1)  # (B, M top_k)
+            tokens = np.concatenate([tokens, ids.reshape(many, -1)], axis=1)
+            parents = np.concatenate([parents, np.repeat(frontier, top_k, axis=1)], axis=1)
+            joints = np.concatenate([joints, reached], axis=1)
+            logps = np.concatenate([logps, logp.reshape(many, -1)], axis=1)
+            depths = np.concatenate([depths, np.full(reached.shape, head + 1)], axis=1)
+            onward = np.argsort(-reached, axis=1, kind="stable")[:, : min(self.width, most)]
+            frontier, front_tokens = first + onward, tokens[every, first + onward]
+            joint = reached[every, onward]
+            if self.heads.config.hierarchical:
+                state = state[(every * followed + onward // top_k).ravel()]
+            else:  # Medusa's heads all read Z, whatever was drafted
+                state = np.repeat(starts, onward.shape[1], axis=0)
+            if joints.shape[1] > most:
+                bar = np.partition(joints, -most, axis=1)[:, -most]
+                growing &= joint[:, 0] > bar  # else no child could still be among the best
+                if not growing.any():
                     break
-        chosen = np.sort(np.argsort(-joints, kind="stable")[: self.max_nodes])
-        place = {ROOT: ROOT, **{int(node): i for i, node in enumerate(chosen)}}
-        considered = {
-            place[node]: tuple(
-                zip(row[:SHOWN].tolist(), np.exp(row_logp[:SHOWN]).tolist(), strict=True)
-            )
-            for node, (row, row_logp) in looked_at.items()
-            if node in place
-        }
-        return Draft(
-            tuple(tokens[chosen].tolist()),
-            tuple(place[int(parent)] for parent in parents[chosen]),
-            tuple(np.exp(logps[chosen]).tolist()),
-            tuple(f"head {depth}" for depth in depths[chosen]),
-            considered=considered,
-        )
+        best = np.sort(np.argsort(-joints, axis=1, kind="stable")[:, :most], axis=1)
+        return [
+            _tree(best[tree], tokens[tree], parents[tree], logps[tree], depths[tree], looked)
+            for tree, looked in enumerate(looked_at)
+        ]
 
     def _sample(
         self, state: np.ndarray, root: int, generator: torch.Generator, temperature: float
@@ -222,3 +229,29 @@ class MLPDrafter:
             outlooks,
             considered,
         )
+
+
+def _tree(
+    chosen: np.ndarray,
+    tokens: np.ndarray,
+    parents: np.ndarray,
+    logps: np.ndarray,
+    depths: np.ndarray,
+    looked_at: dict[int, tuple[np.ndarray, np.ndarray]],
+) -> Draft:
+    """The ``chosen`` of one tree's candidates (C,) as a draft."""
+    place = {ROOT: ROOT, **{node: i for i, node in enumerate(chosen.tolist())}}
+    considered = {
+        place[node]: tuple(
+            zip(row[:SHOWN].tolist(), np.exp(row_logp[:SHOWN]).tolist(), strict=True)
+        )
+        for node, (row, row_logp) in looked_at.items()
+        if node in place
+    }
+    return Draft(
+        tuple(tokens[chosen].tolist()),
+        tuple(place[parent] for parent in parents[chosen].tolist()),
+        tuple(np.exp(logps[chosen]).tolist()),
+        tuple(f"head {depth}" for depth in depths[chosen].tolist()),
+        considered=considered,
+    )

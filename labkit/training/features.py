@@ -1,0 +1,167 @@
+"""The base model's hidden states, which the heads read: computed as needed, or once onto disk.
+
+The base model is frozen, so a hidden state never changes. Text seen once (phase 1) is passed
+through the base model when its batch comes up. Of answers, seen in several epochs (phase 2), the
+states are kept as float16: those that wrote them, in their shards, or else those of one pass over
+them, in the cache folder. On a CPU the base model would otherwise take nearly all of the time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import safetensors
+import torch
+from torch import Tensor, nn
+
+from labkit.errors import LabkitError
+from labkit.records.base import RecordError, write_whole
+from labkit.training.data import Answers, Sequences
+from labkit.training.phases import Runs
+
+ROWS_AT_ONCE = 16
+
+
+class Features(Protocol):
+    """Something that gives hidden states for runs of positions."""
+
+    def hidden(self, runs: Runs, length: int) -> Tensor:
+        """States of ``length`` positions from each run's start: float32 (B, length, D).
+
+        Positions beyond a sequence's end hold zeros.
+        """
+        ...
+
+
+def last_hidden(base: nn.Module, tokens: Tensor) -> Tensor:
+    """What the base model's head reads: (B, T) token ids to (B, T, D), after the last norm."""
+    with torch.no_grad():
+        return base.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+
+
+def head_weight(base: nn.Module) -> Tensor:
+    """The base model's output table: (V, D)."""
+    return base.get_output_embeddings().weight.detach()
+
+
+class ComputedFeatures:
+    """Hidden states computed by the base model each time they are asked for."""
+
+    def __init__(self, base: nn.Module, sequences: Sequences) -> None:
+        self._base = base
+        self._tokens = sequences.tokens
+
+    def hidden(self, runs: Runs, length: int) -> Tensor:
+        """See `Features`; sequences are passed through from their first token."""
+        stops = torch.minimum(runs.ends, runs.starts + length)  # (B,)
+        longest = int((stops - runs.origins).max())
+        places = runs.origins[:, None] + torch.arange(longest)
+        rows = self._tokens[places.clamp(max=len(self._tokens) - 1)]  # (B, longest)
+        device = next(self._base.parameters()).device
+        states = last_hidden(self._base, rows.to(device)).float()  # (B, longest, D)
+        return _slices(states, runs.starts - runs.origins, stops - runs.origins, length)
+
+
+class StoredFeatures:
+    """Hidden states of all sequences, kept on disk as float16 (N, D) and read where needed."""
+
+    def __init__(self, path: Path, positions: int) -> None:
+        self._states = np.load(path, mmap_mode="r")
+        if len(self._states) != positions:
+            raise LabkitError(f"The hidden states {path} are of other text: remove that file.")
+
+    def hidden(self, runs: Runs, length: int) -> Tensor:
+        """See `Features`."""
+        states = np.zeros((len(runs), length, self._states.shape[1]), dtype=np.float32)
+        for row, (start, end) in enumerate(zip(runs.starts, runs.ends, strict=True)):
+            taken = min(length, int(end - start))
+            states[row, :taken] = self._states[int(start) : int(start) + taken]
+        return torch.from_numpy(states)
+
+
+class ShardFeatures:
+    """Hidden states that were kept as the answers were written, read out of their shards."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        opened = (safetensors.safe_open(path, framework="pt") for path in answers.paths)
+        self._states = [file.get_slice("states") for file in opened]
+
+    def hidden(self, runs: Runs, length: int) -> Tensor:
+        """See `Features`. A sequence's last token has no state, and none is asked for."""
+        given = self._answers.sequences.given
+        rows = []
+        for row, start, origin, end in torch.stack(list(vars(runs).values()), dim=1).tolist():
+            skipped = start - origin - int(given[row]) + 1
+            begin = int(self._answers.places[row]) + skipped
+            taken = min(length, end - 1 - start)
+            states = self._states[int(self._answers.shards[row])][begin : begin + taken].float()
+            rows.append(nn.functional.pad(states, (0, 0, 0, length - taken)))
+        return torch.stack(rows)  # (B, length, D)
+
+
+def _slices(states: Tensor, begins: Tensor, stops: Tensor, length: int) -> Tensor:
+    """Row b's states begins[b]..stops[b] - 1, padded with zeros: (B, T, D) to (B, length, D)."""
+    places = begins[:, None].to(states.device) + torch.arange(length, device=states.device)
+    inside = (places < stops[:, None].to(states.device))[..., None]
+    rows = torch.arange(len(states), device=states.device)[:, None]
+    return states[rows, places.clamp(max=states.shape[1] - 1)] * inside
+
+
+def store_features(
+    base: nn.Module,
+    sequences: Sequences,
+    path: Path,
+    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> StoredFeatures:
+    """Compute the hidden states of all sequences into ``path`` unless they are there already.
+
+    Rows are written in order under another name, with a note of how many are done beside it, so
+    that a killed run goes on where it was. Raises `LabkitError` where the disk is full.
+    """
+    if not path.exists():
+        width = head_weight(base).shape[1]
+        size = len(sequences.tokens) * width * 2 / 1e9
+        try:
+            _fill(base, sequences, path, width, watch)
+        except (OSError, RecordError) as error:
+            raise LabkitError(
+                f"Could not keep the base model's hidden states in {path.parent} ({error}):"
+                f" {size:.1f} GB are needed there."
+            ) from None
+    return StoredFeatures(path, len(sequences.tokens))
+
+
+def _fill(
+    base: nn.Module,
+    sequences: Sequences,
+    path: Path,
+    width: int,
+    watch: Callable[[Iterable[int]], Iterable[int]],
+) -> None:
+    part, note = path.with_suffix(".part"), path.with_suffix(".part.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = json.loads(note.read_text(encoding="utf-8")) if note.exists() and part.exists() else 0
+    shape = (len(sequences.tokens), width)
+    mode = "r+" if done else "w+"
+    states = np.lib.format.open_memmap(part, mode=mode, dtype=np.float16, shape=shape)
+    device = next(base.parameters()).device
+    for first in watch(range(done, len(sequences), ROWS_AT_ONCE)):
+        rows = [sequences.row(r) for r in range(first, min(first + ROWS_AT_ONCE, len(sequences)))]
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, T)
+        found = last_hidden(base, padded.to(device)).half().cpu().numpy()
+        place = int(sequences.bounds[first])
+        for row, values in zip(rows, found, strict=True):
+            states[place : place + len(row)] = values[: len(row)]
+            place += len(row)
+        if first // ROWS_AT_ONCE % 16 == 15:
+            states.flush()
+            write_whole(note, json.dumps(first + ROWS_AT_ONCE))
+    states.flush()
+    del states
+    part.replace(path)
+    note.unlink(missing_ok=True)

@@ -1,0 +1,206 @@
+"""From a recipe to what its phases are trained on: windows of text, prompts, the base's answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from labkit.errors import LabkitError
+from labkit.models import LanguageModel
+from labkit.paths import cache_dir
+from labkit.speculative.speculator import Speculator, SpeculatorConfig
+from labkit.training.data import (
+    Answers,
+    Continue,
+    Writing,
+    distinct,
+    make_shards,
+    pack_text,
+    read_answers,
+    text_prompts,
+    text_windows,
+)
+from labkit.training.features import (
+    ComputedFeatures,
+    Features,
+    ShardFeatures,
+    head_weight,
+    store_features,
+)
+from labkit.training.loop import HeldOut, Material, hold_out
+from labkit.training.phases import cut_runs
+from labkit.training.prompts import task_prompts
+from labkit.training.recipe import Generation, Recipe
+from labkit.training.text import Document, read_documents
+
+HELD_OUT_WINDOWS = 8
+WHOLE = 1 << 30
+"""A window that no sequence fills."""
+
+
+def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator:
+    """Untrained heads of the recipe's shape on the base's embedding; same seed, same heads."""
+    table = base.module.get_input_embeddings().weight.detach().float()
+    config = SpeculatorConfig(
+        base=recipe.base,
+        vocab_size=table.shape[0],
+        emb_dim=table.shape[1],
+        inner_dim=recipe.heads.inner_width,
+        n_predict=recipe.heads.count,
+        hierarchical=recipe.heads.hierarchical,
+        scale_input=recipe.heads.scale_input,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return Speculator(config, table)
+
+
+def text_material(recipe: Recipe, base: LanguageModel) -> Material:
+    """Phase 1: every window of the recipe's text, held-out documents left out."""
+    assert recipe.phase1 is not None
+    documents = [text for text in read_documents(recipe.phase1.sources) if not text.held_out]
+    windows = text_windows(pack_text(documents, base.tokenizer), recipe.phase1.window)
+    runs = cut_runs(windows, recipe.phase1.window)
+    return Material(windows.tokens, runs, ComputedFeatures(base.module, windows))
+
+
+def answer_material(
+    recipe: Recipe, base: LanguageModel, write: Continue, folder: Path | None = None
+) -> Material:
+    """Phase 2: the base model's answers and their hidden states, made once and kept.
+
+    ``folder`` names shards to train on in place of the recipe's own.
+    """
+    assert recipe.phase2 is not None
+    answers = read_answers(folder) if folder else training_answers(recipe, base, write)
+    runs = cut_runs(answers.sequences, recipe.phase2.window)
+    kept = _generation(recipe).keep_hidden
+    return Material(answers.sequences.tokens, runs, _features(base, answers, kept))
+
+
+def held_out_material(recipe: Recipe, base: LanguageModel, write: Continue) -> HeldOut:
+    """What training is watched on: greedy answers to prompts of documents kept apart.
+
+    A recipe without generation is watched on windows of those documents.
+    """
+    table, heads = head_weight(base.module).float(), recipe.heads.count
+    if recipe.generation is None:
+        assert recipe.phase1 is not None
+        documents = [text for text in read_documents(recipe.phase1.sources) if text.held_out]
+        windows = text_windows(pack_text(documents, base.tokenizer), recipe.phase1.window)
+        runs = cut_runs(windows, WHOLE).take(_spread(len(windows), HELD_OUT_WINDOWS))
+        features = ComputedFeatures(base.module, windows)
+        return hold_out(Material(windows.tokens, runs, features), table, heads, greedy=False)
+    plan = recipe.generation
+    prompts = make_prompts(recipe, base, write, held_out=True)
+    manner = Writing(plan.answer_tokens, repeats=plan.repeats)
+    answers = make_shards(_folder(base, prompts, manner), prompts, write, manner)
+    runs = cut_runs(answers.sequences, WHOLE)
+    material = Material(answers.sequences.tokens, runs, _features(base, answers, kept=True))
+    return hold_out(material, table, heads, greedy=True)
+
+
+def training_answers(recipe: Recipe, base: LanguageModel, write: Continue) -> Answers:
+    """The base model's answers to the recipe's prompts, kept as shards in the cache folder."""
+    plan = _generation(recipe)
+    prompts = make_prompts(recipe, base, write, held_out=False)
+    manner = Writing(plan.answer_tokens, plan.temperature, plan.top_k, repeats=plan.repeats)
+    folder = _folder(base, prompts, manner)
+    return make_shards(folder, prompts, write, manner, watch=_bar("answers"))
+
+
+def make_prompts(
+    recipe: Recipe, base: LanguageModel, write: Continue, held_out: bool
+) -> list[list[int]]:
+    """The recipe's prompts as token ids, without repetitions, of every kind in equal parts.
+
+    Held-out ones are cut from, or filled with, held-out documents only.
+    """
+    plan = _generation(recipe)
+    documents = [text for text in read_documents(plan.sources) if text.held_out == held_out]
+    count = plan.held_out if held_out else plan.count
+    seed = 2 * recipe.seed + held_out
+    makers: dict[str, Callable[[int], list[list[int]]]] = {
+        "text": lambda share: text_prompts(
+            pack_text(documents, base.tokenizer), plan.prompt_tokens, share, seed
+        ),
+        "tasks": lambda share: [
+            base.encode(prompt) for prompt in task_prompts(_passages(documents), share, seed)
+        ],
+        "own": lambda share: _own_prompts(base, write, plan.prompt_tokens, share, seed),
+    }
+    kinds = len(plan.kinds)
+    shares = [count // kinds + (number < count % kinds) for number in range(kinds)]
+    made = (makers[kind](share) for kind, share in zip(plan.kinds, shares, strict=True))
+    return distinct(prompt for part in made for prompt in part)
+
+
+def _own_prompts(
+    base: LanguageModel, write: Continue, length: int, count: int, seed: int
+) -> list[list[int]]:
+    """User's turns that the chat model writes itself after its template's opening."""
+    if not base.chat:
+        raise LabkitError(f"The model {base.name!r} has no chat template, so it writes no prompts.")
+    opening = _opening(base)
+    manner = Writing(length, temperature=1.0, top_p=0.95)
+    written = write([opening] * count, manner, seed)
+    texts = (base.decode(turn).strip() for turn in written.answers)
+    return [base.encode(text) for text in texts if text]
+
+
+def _opening(base: LanguageModel) -> list[int]:
+    """What the chat template puts before a user's words, as token ids."""
+    mark = "\N{BLACK SQUARE}\N{BLACK SQUARE}"
+    whole = base.tokenizer.apply_chat_template([{"role": "user", "content": mark}], tokenize=False)
+    return base.tokenizer(whole.split(mark)[0], add_special_tokens=False)["input_ids"]
+
+
+def _passages(documents: Sequence[Document]) -> list[str]:
+    """Paragraphs long enough to set a task over; of a conversation, all of it."""
+    parts = (part for text in documents for part in text.text.split("\n\n"))
+    return [part for part in parts if len(part.split()) >= 40]
+
+
+def _generation(recipe: Recipe) -> Generation:
+    if recipe.generation is None:
+        raise LabkitError(f"The recipe {recipe.name!r} has no [generation]: add one.")
+    return recipe.generation
+
+
+def _folder(base: LanguageModel, prompts: Sequence[Sequence[int]], manner: Writing) -> Path:
+    """Where answers to exactly these prompts are kept."""
+    what = json.dumps([fingerprint(base), asdict(manner), [list(prompt) for prompt in prompts]])
+    name = hashlib.sha256(what.encode()).hexdigest()[:16]
+    return cache_dir() / "answers" / name
+
+
+def _features(base: LanguageModel, answers: Answers, kept: bool) -> Features:
+    """The answers' hidden states, from wherever they are to be had with the least work."""
+    if not kept:
+        return ComputedFeatures(base.module, answers.sequences)
+    if answers.kept:
+        return ShardFeatures(answers)
+    path = cache_dir() / "features" / f"{fingerprint(base)}-{answers.sequences.digest}.npy"
+    return store_features(base.module, answers.sequences, path, watch=_bar("hidden states"))
+
+
+def fingerprint(base: LanguageModel) -> str:
+    """A short name for exactly this base model, from its output table's numbers."""
+    table = head_weight(base.module).float().cpu().contiguous().numpy()
+    return hashlib.sha256(table.tobytes()).hexdigest()[:16]
+
+
+def _spread(count: int, wanted: int) -> Tensor:
+    """At most ``wanted`` of ``count`` indices, evenly spread."""
+    return torch.linspace(0, count - 1, min(count, wanted)).long()
+
+
+def _bar(what: str) -> Callable[[Iterable[int]], Iterable[int]]:
+    return lambda numbers: tqdm(numbers, desc=what, leave=False)

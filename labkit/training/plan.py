@@ -1,0 +1,248 @@
+"""What a recipe would cost on a machine: memory, time and batch from a stated model of cost.
+
+Counting rules. A product of (m, k) with (k, n) is 2 m k n operations. The base model is passed
+forward only: 2 operations per weight and token, and 4 T D per layer and token for attention over T
+tokens. A head's own weights cost three times their forward pass (two more for the gradient), its
+logits twice, since the table they are taken with is frozen. A machine reaches ``reach`` of its peak
+in such products. Writing text is bound by the larger of that and of reading the weights once per
+token of every row at a time. Nothing else is counted: not the loading of data, not the waiting of
+processes for each other.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from labkit.errors import LabkitError
+from labkit.training.recipe import Recipe, Schedule
+
+WRITING_ROWS = 64
+"""Texts written at a time on one device, in the estimate."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama-shaped base model."""
+
+    layers: int
+    width: int
+    inner: int
+    heads: int
+    key_value_heads: int
+    head_width: int
+    vocabulary: int
+    tied: bool = False
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of all layers, norms apart."""
+        queries = self.heads * self.head_width
+        others = self.key_value_heads * self.head_width
+        attention = self.width * (2 * queries + 2 * others)
+        return self.layers * (attention + 3 * self.width * self.inner)
+
+    @property
+    def table_weights(self) -> int:
+        """Weights of one table of embeddings."""
+        return self.vocabulary * self.width
+
+    @property
+    def weights(self) -> int:
+        """All weights, norms apart."""
+        return self.layer_weights + self.table_weights * (1 if self.tied else 2)
+
+
+SHAPES = {
+    "tiny": Shape(4, 192, 512, 6, 2, 32, 4_096, tied=True),
+    "real": Shape(30, 576, 1_536, 9, 3, 64, 49_152, tied=True),
+    "llama2-7b": Shape(32, 4_096, 11_008, 32, 32, 128, 32_000),
+    "llama2-13b": Shape(40, 5_120, 13_824, 40, 40, 128, 32_000),
+    "llama3-8b": Shape(32, 4_096, 14_336, 32, 8, 128, 128_256),
+}
+"""Base models that a plan can be made for."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device: operations and bytes per second at its peak, memory, bytes of a stored weight."""
+
+    operations: float
+    bandwidth: float
+    memory: float
+    weight_bytes: int = 2
+    reach: float = 0.4
+
+
+MACHINES = {
+    "a100": Machine(312e12, 2.0e12, 80e9),
+    "h100": Machine(989e12, 3.35e12, 80e9),
+    "h200": Machine(989e12, 4.8e12, 141e9),
+    "l4": Machine(121e12, 0.3e12, 24e9),
+}
+"""Devices by name, by their makers' figures for dense products in bfloat16; beside them ``cpu``."""
+
+
+def this_cpu() -> Machine:
+    """The processor here, in float32: its rates measured in half a second, all of memory taken.
+
+    The products are of the lab's own sizes, so no further reach is taken off.
+    """
+    left, right = torch.randn(512, 576), torch.randn(576, 1536)
+    operations = 2 * 512 * 576 * 1536 / _seconds(lambda: left @ right)
+    block = torch.zeros(16_000_000)
+    bandwidth = 4 * len(block) / _seconds(block.sum)
+    return Machine(operations, bandwidth, float("inf"), weight_bytes=4, reach=1.0)
+
+
+def _seconds(work: Any, enough: float = 0.2) -> float:
+    """The least time of several calls of ``work``."""
+    work()
+    best, end = float("inf"), time.perf_counter() + enough
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def base_operations(shape: Shape, tokens: int, context: int) -> int:
+    """Operations of a forward pass without the head over ``tokens`` in texts of ``context``."""
+    attention = 4 * context * shape.heads * shape.head_width * shape.layers
+    return tokens * (2 * shape.layer_weights + attention)
+
+
+def head_weights(recipe: Recipe, shape: Shape) -> list[int]:
+    """Weights of each head that are trained, norms apart: projection, token's and output's."""
+    inner, kind = recipe.heads.inner_width, recipe.heads.hierarchical
+    first = shape.width * inner
+    return [
+        (inner * inner if number and kind else first) + first * (2 if kind else 1)
+        for number in range(recipe.heads.count)
+    ]
+
+
+def head_operations(recipe: Recipe, shape: Shape, positions: int) -> int:
+    """Operations of a forward and backward pass of all heads over ``positions``."""
+    tokens = recipe.loss.sampled_vocabulary or shape.vocabulary
+    logits = 2 * shape.width * min(tokens, shape.vocabulary)
+    own = sum(head_weights(recipe, shape))
+    each = 3 * 2 * own + 2 * logits * recipe.heads.count
+    labels = logits if recipe.loss.labels == "soft" else 0
+    return positions * (each + labels)
+
+
+def plan(recipe_path: str | Path, shape: str, gpu: str = "cpu", gpus: int = 1) -> dict[str, Any]:
+    """What the recipe at ``recipe_path`` costs for a base of ``shape`` on ``gpus`` times ``gpu``.
+
+    Returns ``base_weights``, ``head_weights``, ``memory`` (bytes per device by part, and their
+    ``total``), ``fits``, ``micro_batches`` (the fewest with which each phase fits, or null),
+    ``disk`` (bytes of kept hidden states) and ``seconds`` by stage and in ``total``. Raises
+    `LabkitError` for names that are not known and counts that cannot be.
+    """
+    recipe = Recipe.load(recipe_path)
+    base = _named("base model shape", shape, SHAPES)
+    machine = this_cpu() if gpu == "cpu" else _named("device", gpu, {**MACHINES, "cpu": None})
+    if gpus < 1:
+        raise LabkitError(f"There cannot be {gpus} devices: give 1 or more.")
+    stages = {"phase1": recipe.phase1, "phase2": recipe.phase2}
+    phases = {name: schedule for name, schedule in stages.items() if schedule}
+    memory = {
+        name: _memory(recipe, base, machine, schedule, gpus) for name, schedule in phases.items()
+    }
+    largest = max(memory.values(), key=lambda parts: parts["total"])
+    return {
+        "recipe": recipe.name,
+        "shape": shape,
+        "gpu": gpu,
+        "gpus": gpus,
+        "machine": asdict(machine) if gpu == "cpu" else {},
+        "base_weights": base.weights,
+        "head_weights": sum(head_weights(recipe, base)),
+        "memory": largest,
+        "fits": largest["total"] <= machine.memory,
+        "micro_batches": {
+            name: _fitting(recipe, base, machine, schedule, gpus)
+            for name, schedule in phases.items()
+        },
+        "disk": _disk(recipe, base),
+        "seconds": _times(recipe, base, machine, gpus),
+    }
+
+
+def _named(what: str, name: str, known: dict[str, Any]) -> Any:
+    if name not in known:
+        raise LabkitError(f"There is no {what} {name!r} to plan for: give {', '.join(known)}.")
+    return known[name]
+
+
+def _memory(
+    recipe: Recipe, base: Shape, machine: Machine, schedule: Schedule, gpus: int
+) -> dict[str, float]:
+    """Bytes on one device, by part: weights, what AdamW keeps, activations of a micro-batch."""
+    trained = sum(head_weights(recipe, base))
+    rows = schedule.rows / gpus / schedule.micro_batches
+    positions = rows * schedule.window
+    tokens = min(recipe.loss.sampled_vocabulary or base.vocabulary, base.vocabulary)
+    tables = recipe.heads.count + (recipe.loss.labels == "soft")
+    parts = {
+        "base": base.weights * machine.weight_bytes,
+        "heads": trained * 16.0,  # weight, gradient and two moments in float32
+        # of each table of logits: itself, its softmax and its gradient, in float32
+        "logits": positions * tokens * tables * 12.0,
+        "states": positions
+        * recipe.heads.count
+        * (2 * base.width + 4 * recipe.heads.inner_width)
+        * 4.0,
+        # the widest place of the base model's pass, which keeps nothing
+        "pass": positions * (3 * base.inner + 4 * base.width) * machine.weight_bytes,
+    }
+    return {**parts, "total": sum(parts.values())}
+
+
+def _fitting(
+    recipe: Recipe, base: Shape, machine: Machine, schedule: Schedule, gpus: int
+) -> int | None:
+    """The fewest micro-batches with which a phase fits into 90% of the memory."""
+    for count in range(1, schedule.rows // gpus + 1):
+        if schedule.rows % (gpus * count):
+            continue
+        tried = schedule.model_copy(update={"micro_batches": count})
+        if _memory(recipe, base, machine, tried, gpus)["total"] <= 0.9 * machine.memory:
+            return count
+    return None
+
+
+def _disk(recipe: Recipe, base: Shape) -> int:
+    """Bytes of the answers' hidden states in float16, where they are kept."""
+    made = recipe.generation
+    if made is None or not made.keep_hidden or recipe.phase2 is None:
+        return 0
+    return (made.count + made.held_out) * (made.prompt_tokens + made.answer_tokens) * base.width * 2
+
+
+def _times(recipe: Recipe, base: Shape, machine: Machine, gpus: int) -> dict[str, float]:
+    """Seconds of every stage, were answers all of full length."""
+    rate = machine.operations * machine.reach * gpus
+    times: dict[str, float] = {}
+    made = recipe.generation
+    if recipe.phase1:
+        positions = recipe.phase1.steps * recipe.phase1.rows * recipe.phase1.window
+        window = recipe.phase1.window
+        work = base_operations(base, positions, window) + head_operations(recipe, base, positions)
+        times["phase1"] = work / rate
+    if recipe.phase2 and made:
+        texts, length = made.count, made.prompt_tokens + made.answer_tokens
+        arithmetic = base_operations(base, 1, length) + 2 * base.table_weights
+        reading = base.weights * machine.weight_bytes / machine.bandwidth / WRITING_ROWS
+        each = max(arithmetic / (machine.operations * machine.reach), reading)
+        times["generation"] = texts * made.answer_tokens * each / gpus
+        positions = recipe.phase2.steps * recipe.phase2.rows * recipe.phase2.window
+        passes = texts * length if made.keep_hidden else positions
+        times["hidden states"] = base_operations(base, passes, length) / rate
+        times["phase2"] = head_operations(recipe, base, positions) / rate
+    return {**times, "total": sum(times.values())}

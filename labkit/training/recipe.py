@@ -1,0 +1,182 @@
+"""A recipe: one TOML file that decides everything about the training of a set of heads."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from labkit.errors import LabkitError
+from labkit.training.text import SOURCES
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+Source = Literal[tuple(SOURCES)]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """A part of a recipe: unchangeable, unknown keys refused, every field's meaning below it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Heads(Frozen):
+    """The shape of the speculator."""
+
+    count: Annotated[int, Field(ge=1, le=8)] = 3
+    """How many heads; head i (from 1) predicts the token i places beyond the base's own next."""
+    inner_width: Positive
+    """The width of every head's state; the published heads have the base model's or more."""
+    hierarchical: bool = True
+    """Whether each head reads the state and the token of the one before; Medusa's do not."""
+    scale_input: bool = True
+    """Whether the base model's hidden state is normalised first and scaled by 1/sqrt(2)."""
+    draft_vocabulary: Annotated[int, Field(ge=0, multiple_of=16)] = 0
+    """How many tokens the finished heads may draft: those most frequent in what they were trained
+    on last, so that a draft costs less; 0 is all."""
+
+
+class Loss(Frozen):
+    """What the heads are compared with."""
+
+    labels: Literal["hard", "soft"] = "hard"
+    """``hard``: the token that stands there; ``soft``: the base model's whole distribution there,
+    computed from its hidden state (distillation)."""
+    sampled_vocabulary: Count = 0
+    """How many tokens each step's softmax runs over: the likely ones and a random part of the rest
+    with the correction for it; 0 takes the whole vocabulary, as published."""
+
+
+class Optimizer(Frozen):
+    """AdamW and clipping; one optimizer lives through both phases, as published."""
+
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    """How fast AdamW's two moments forget."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """AdamW's decoupled weight decay."""
+    clip: Rate = 1.0
+    """The largest norm of the whole gradient."""
+
+
+class Schedule(Frozen):
+    """A phase: its batches and the course of its learning rate."""
+
+    steps: Positive
+    """Optimizer steps."""
+    rows: Positive
+    """Sequences per step, over all processes and micro-batches together."""
+    window: Positive
+    """Positions per sequence. Published: 4,096 in phase 1, 256 in phase 2."""
+    micro_batches: Positive = 1
+    """Into how many parts a step's rows are cut, to save memory; the gradient is the same."""
+    learning_rate: Rate
+    """The peak. It starts at 0, warms up in a straight line, falls by a cosine."""
+    warmup_share: Share = 0.05
+    """The part of the steps that warm up."""
+    final_share: Share = 0.1
+    """The learning rate at the end, as a share of the peak."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Schedule:
+        if self.rows % self.micro_batches:
+            raise ValueError(f"rows ({self.rows}) must divide by micro_batches")
+        return self
+
+
+class TextPhase(Schedule):
+    """Phase 1: ordinary text."""
+
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    """Which texts; see `labkit.training.text`."""
+
+
+class Generation(Frozen):
+    """The text of phase 2: what the base model itself writes after prompts."""
+
+    kinds: Annotated[tuple[Literal["text", "tasks", "own"], ...], Field(min_length=1)] = ("text",)
+    """Where prompts are from, in equal parts. ``text``: cut out of ordinary text, as published;
+    ``tasks``: `labkit.training.prompts`, questions and tasks over passages of it; ``own``: the
+    user's turn that a chat model writes itself."""
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)] = tuple(SOURCES)
+    """Which ordinary text; see `labkit.training.text`."""
+    prompt_tokens: Positive = 64
+    """How long a prompt cut out of text is, and how long one of the model's own may get."""
+    count: Positive
+    """How many prompts to train on, before equal ones are dropped."""
+    held_out: Positive = 32
+    """How many more prompts, of documents kept apart, to watch training on; answered greedily."""
+    answer_tokens: Positive = 256
+    """The most tokens of an answer."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 is greedy; the published recipe samples at 1."""
+    top_k: Positive = 10
+    """Where sampled, it is from this many most probable tokens."""
+    repeats: Count = 0
+    """An answer also ends where its last so many tokens have stood in it twice before, since a loop
+    teaches nothing; 0: never."""
+    keep_hidden: bool = True
+    """Whether the base model's hidden states over the answers are kept on disk, for several epochs,
+    or computed again in each step, as published."""
+
+
+class Watch(Frozen):
+    """How often to look and to save."""
+
+    validate_every: Positive = 50
+    """Steps between two looks at held-out text."""
+    checkpoint_every: Positive = 50
+    """Steps between two checkpoints."""
+
+
+class Recipe(Frozen):
+    """Everything that decides the weights of a set of heads."""
+
+    name: str
+    """What the heads are called."""
+    base: str
+    """The base model, by any name that `labkit.models.load` takes."""
+    seed: Count = 0
+    """Decides the first weights, the order of the data and what is sampled."""
+    heads: Heads
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    phase1: TextPhase | None = None
+    phase2: Schedule | None = None
+    generation: Generation | None = None
+    watch: Watch = Watch()
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        if self.phase1 is None and self.phase2 is None:
+            raise ValueError("give a [phase1], a [phase2] or both")
+        if self.phase2 is not None and self.generation is None:
+            raise ValueError("[phase2] needs a [generation]")
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a recipe; raises `LabkitError` that names the first field at fault."""
+        return load_toml(cls, Path(path))
+
+
+def load_toml(kind: type[Model], path: Path) -> Model:
+    """Read ``path`` as a ``kind``; raises `LabkitError`, one sentence, where that cannot be."""
+    try:
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise LabkitError(f"Cannot read the recipe {path}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise LabkitError(f"The recipe {path} is not text in UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise LabkitError(f"The recipe {path} is not valid TOML: {error}.") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+        raise LabkitError(f"The recipe {path} at {place}: {first['msg']}{given}.") from None

@@ -1,0 +1,177 @@
+"""Training goes where the recipe says: killed, interrupted, spread or cut, it ends the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from labkit.errors import LabkitError
+from labkit.records.base import RecordError
+from labkit.records.losslog import LossLog
+from labkit.training import checkpoints, features, loop
+from labkit.training.loop import LOG_NAME
+from labkit.training.train import train_all
+from tests.training.conftest import count_up
+
+HERE = Path(__file__).resolve()
+LAUNCH = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1".split()
+LAUNCH += "--mixed_precision no --dynamo_backend no".split()
+
+
+def start(recipe: Path, out: Path, *launcher: str) -> subprocess.Popen[str]:
+    """Train in a process of its own."""
+    command = [sys.executable, *launcher, str(HERE.parent / "run_small.py"), str(recipe), str(out)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(HERE.parents[2]),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def figures(process: subprocess.Popen[str]) -> dict:
+    """The result that a process printed."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return json.loads(out.strip().splitlines()[-1])
+
+
+def test_heads_learn_what_comes_next_and_the_log_tells_it(small_world, make_recipe):
+    result = train_all(make_recipe(steps=150), small_world / "out", write=count_up)
+    log = LossLog.load(Path(result["heads"]) / "losslog.json")
+    first, last = log.validation[0], log.validation[-1]
+    assert all(now < before - 1 for now, before in zip(last.loss, first.loss, strict=True))
+    assert last.tokens_per_step > first.tokens_per_step
+    assert log.points[-1].step == result["steps"] == 300
+    assert {point.phase for point in log.points} == {1, 2}
+    assert list(last.loss) == pytest.approx(result["final_loss"])
+
+
+def test_killed_at_a_random_moment_it_ends_at_the_same_losses(small_world, make_recipe):
+    recipe, out = make_recipe(steps=30, labels="soft", sampled=64), small_world / "killed"
+    process = start(recipe, out)
+    log, lines = out / LOG_NAME, random.randrange(3, 55)
+    while process.poll() is None:
+        if log.exists() and log.read_bytes().count(b"\n") >= lines:
+            process.kill()
+        time.sleep(0.01)
+    process.communicate()
+    whole = train_all(recipe, small_world / "whole", write=count_up)
+    again = train_all(recipe, out, write=count_up)
+    assert again["final_loss"] == pytest.approx(whole["final_loss"], abs=1e-5)
+    assert again["steps"] == whole["steps"]
+    assert again["tokens"] == whole["tokens"]
+    steps = [point.step for point in LossLog.follow(log).points]
+    assert steps == list(range(1, 61))
+
+
+def test_two_processes_end_where_one_does(small_world, make_recipe):
+    recipe = make_recipe(labels="soft", sampled=64)
+    two = figures(start(recipe, small_world / "two", *LAUNCH))
+    one = train_all(recipe, small_world / "one", write=count_up)
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert two["final_loss"] == pytest.approx(one["final_loss"], abs=1e-5)
+
+
+def test_micro_batches_give_the_same_gradient(small_world, make_recipe):
+    whole = train_all(make_recipe(micro_batches=1), small_world / "whole", write=count_up)
+    cut = train_all(make_recipe(micro_batches=4), small_world / "cut", write=count_up)
+    assert cut["final_loss"] == pytest.approx(whole["final_loss"], abs=1e-5)
+
+
+def test_interrupted_it_saves_and_goes_on(small_world, make_recipe, monkeypatch):
+    recipe, out = make_recipe(), small_world / "out"
+    whole = train_all(recipe, small_world / "whole", write=count_up)
+    monkeypatch.setattr(features, "last_hidden", _interrupting(features.last_hidden, call=6))
+    with pytest.raises(KeyboardInterrupt):
+        train_all(recipe, out, write=count_up)
+    monkeypatch.undo()
+    state = checkpoints.load_latest(out).state["progress"]
+    assert 0 < state["total_steps"] < 12
+    monkeypatch.setenv("LABKIT_CACHE", str(small_world / "cache"))
+    monkeypatch.setattr(loop.Trainer, "_save", lambda _self: None)
+    monkeypatch.setattr("labkit.training.materials.read_documents", _documents)
+    again = train_all(recipe, out, write=count_up)
+    assert again["final_loss"] == pytest.approx(whole["final_loss"], abs=1e-5)
+
+
+def _interrupting(function, call: int):
+    """``function``, during whose ``call``-th call the user presses Ctrl-C."""
+    calls = 0
+
+    def wrapped(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            signal.raise_signal(signal.SIGINT)
+        return function(*arguments)
+
+    return wrapped
+
+
+def _documents(_names):
+    from tests.training.conftest import documents
+
+    return documents()
+
+
+def test_a_run_of_another_recipe_is_refused(small_world, make_recipe):
+    train_all(make_recipe(), small_world / "out", write=count_up)
+    with pytest.raises(LabkitError, match="another recipe"):
+        train_all(make_recipe(labels="soft"), small_world / "out", write=count_up)
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(small_world, make_recipe):
+    recipe, out = make_recipe(), small_world / "out"
+    whole = train_all(recipe, out, write=count_up)
+    latest = out / checkpoints.LATEST
+    latest.write_bytes(latest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=r"checkpoint\.safetensors is damaged"):
+        again = train_all(recipe, out, write=count_up)
+    assert again["final_loss"] == pytest.approx(whole["final_loss"], abs=1e-5)
+    for name in (checkpoints.LATEST, checkpoints.PREVIOUS):
+        (out / name).write_bytes(b"no checkpoint")
+    with pytest.warns(UserWarning), pytest.raises(LabkitError, match="can be read; remove"):
+        train_all(recipe, out, write=count_up)
+
+
+def test_a_bit_that_flips_in_a_checkpoint_is_noticed(tmp_path):
+    checkpoints.save_checkpoint(tmp_path, checkpoints.Checkpoint({"x": torch.ones(64)}, {"a": 1}))
+    path = tmp_path / checkpoints.LATEST
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(LabkitError, match="damaged"):
+        checkpoints.load_checkpoint(path)
+
+
+def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
+    good = checkpoints.Checkpoint({"x": torch.ones(3)}, {"step": 1})
+    checkpoints.save_checkpoint(tmp_path, good)
+
+    def full(path, _data):
+        raise RecordError(f"Cannot write {path}: No space left on device.")
+
+    monkeypatch.setattr(checkpoints, "write_whole", full)
+    with pytest.raises(LabkitError, match="No space left on device") as caught:
+        checkpoints.save_checkpoint(tmp_path, checkpoints.Checkpoint({}, {"step": 2}))
+    assert "\n" not in str(caught.value)
+    assert checkpoints.load_latest(tmp_path).state == {"step": 1}
+
+
+def test_rows_that_processes_cannot_share_are_named(small_world, make_recipe, monkeypatch):
+    monkeypatch.setattr(loop.Accelerator, "num_processes", 3)
+    with pytest.raises(LabkitError, match="4 rows, which 3 processes"):
+        train_all(make_recipe(), small_world / "out", write=count_up)

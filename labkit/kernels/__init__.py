@@ -1,1 +1,152 @@
-"""What makes checking n tokens cost little more than one; chosen by what the machine can do."""
+"""What makes checking n tokens cost little more than one; chosen by what the machine can do.
+
+`engine_for` gives a model's forward pass: *weights once* on a CPU, CUDA graphs on a GPU, and
+transformers' own forward pass everywhere else. `choose` says which and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from labkit.errors import LabkitError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from labkit.kernels.engine import Engine
+
+Path = Literal["weights_once", "cuda_graphs", "plain"]
+PATHS: tuple[Path, ...] = ("weights_once", "cuda_graphs", "plain")
+"""The forward passes that there are."""
+
+LLAMA_SHAPED = ("llama", "mistral", "qwen2")
+"""Architectures (transformers' ``model_type``) that the fast paths compute, as far as they go."""
+
+FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
+"""Rotary embeddings whose angles do not change with the length of the text."""
+
+
+class Model(Protocol):
+    """What the choice reads of a model; `labkit.LanguageModel` is one."""
+
+    config: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is to compute."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In what numbers."""
+
+    @property
+    def module(self) -> Any:
+        """The transformers model; only the plain path loads it."""
+
+    def weights(self) -> Mapping[str, np.ndarray]:
+        """The stored weights in float32, by transformers' names."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The path that a model takes on this machine, and in half a sentence why."""
+
+    path: Path
+    why: str
+
+
+def not_llama_shaped(config: Any) -> str | None:
+    """What the fast paths cannot compute of a model with this config; None if they can.
+
+    >>> from types import SimpleNamespace
+    >>> not_llama_shaped(SimpleNamespace(model_type="gpt2"))
+    'gpt2 is not shaped like Llama'
+    """
+    kind = config.model_type
+    if kind not in LLAMA_SHAPED:
+        return f"{kind} is not shaped like Llama"
+    rotary = getattr(config, "rope_parameters", None) or {}
+    kinds = set(getattr(config, "layer_types", None) or ())
+    window = getattr(config, "sliding_window", None)
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    reasons = {
+        "its activation is not silu": config.hidden_act != "silu",
+        "its attention looks through a window": window is not None and kinds != {"full_attention"},
+        "its output projection has a bias": kind != "qwen2"
+        and getattr(config, "attention_bias", False),
+        "its feed-forward layers have biases": getattr(config, "mlp_bias", False),
+        "its rotary embedding changes with the text's length": rotary.get("rope_type", "default")
+        not in FIXED_ROTARY,
+        "its rotary embedding turns only a part of each head": rotary.get(
+            "partial_rotary_factor", 1.0
+        )
+        != 1.0,
+        "its heads have an odd width": size % 2 == 1,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def no_weights_once() -> str | None:
+    """Why this machine cannot run the weights-once path; None if it can."""
+    try:
+        from labkit.kernels import panel
+    except ImportError as error:
+        return f"numba does not load here ({error})"
+    return None if panel.supported() else "this processor has no fused multiply-add"
+
+
+def choose(config: Any, device: torch.device, dtype: torch.dtype) -> Choice:
+    """The fastest path for a model with this config on this device, and why."""
+    strange = not_llama_shaped(config)
+    if strange:
+        return Choice("plain", strange)
+    if device.type == "cuda":
+        return Choice("cuda_graphs", "Llama-shaped, on a GPU with CUDA")
+    if device.type != "cpu":
+        return Choice("plain", f"there is no fast path on {device.type}")
+    number = str(dtype).removeprefix("torch.")
+    if number != "float32":
+        return Choice("plain", f"{number} was asked for, and the fast path sums in float32")
+    lacking = no_weights_once()
+    if lacking:
+        return Choice("plain", lacking)
+    return Choice("weights_once", "Llama-shaped, on a CPU with fused multiply-add")
+
+
+def engine_for(
+    lm: Model, storage: str = "float32", path: Literal["auto"] | Path = "auto"
+) -> Engine:
+    """The forward pass of a model: the fastest that works here, or the one called ``path``.
+
+    ``storage`` is how weights once stores them: float32 or bfloat16. Raises `LabkitError` where
+    the path asked for, or the storage, cannot be had.
+    """
+    if path != "auto" and path not in PATHS:
+        raise LabkitError(f"There is no path {path!r}: give auto, {', '.join(PATHS)}.")
+    choice = choose(lm.config, lm.device, lm.dtype)
+    if path not in ("auto", "plain", choice.path):
+        raise LabkitError(f"The path {path!r} cannot run here, since {choice.why}.")
+    taken = choice.path if path == "auto" else path
+    if taken == "weights_once":
+        from labkit.kernels.weights_once import STORAGE, WeightsOnce
+
+        if storage not in STORAGE:
+            raise LabkitError(f"There is no storage {storage!r}: give {' or '.join(STORAGE)}.")
+        return WeightsOnce(lm.config, lm.weights(), storage)
+    if storage != "float32":
+        why = choice.why if path == "auto" else f"{path} was asked for"
+        raise LabkitError(
+            f"Only the weights-once path stores weights as {storage}, and it is not used: {why}."
+        )
+    if taken == "cuda_graphs":
+        from labkit.kernels.cuda import CudaEngine
+
+        return CudaEngine(lm.config, lm.weights(), lm.device, lm.dtype)
+    from labkit.kernels.plain import PlainEngine
+
+    engine = PlainEngine(lm.module)
+    engine.check_trees()
+    return engine

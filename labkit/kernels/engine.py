@@ -78,7 +78,7 @@ def chain_visible(count: int) -> np.ndarray:
 
 
 def stack(rows: Sequence[Rows], lengths: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Tokens (N,), positions (N,), bounds (G + 1,), slots (G,) and visibility (N, N) of all rows."""
+    """Tokens (N,), positions (N,), bounds (G + 1,), slots (G,), visibility (N, N) of all rows."""
     counts = [len(piece.tokens) for piece in rows]
     bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     total = int(bounds[-1])

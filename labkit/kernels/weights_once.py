@@ -24,6 +24,7 @@ from numba.extending import intrinsic
 
 from labkit.kernels.engine import Output, Rows, stack
 from labkit.kernels.panel import BFLOAT16, FLOAT32, JIT, LANES, aligned_zeros, multiply, pack
+from labkit.kernels.rotary import rotary_tables
 
 STORAGE = {"float32": FLOAT32, "bfloat16": BFLOAT16}
 
@@ -451,17 +452,3 @@ class WeightsOnce:
         head_logits(wanted, self.w_head, out)
         hidden = np.ascontiguousarray(normed.T)
         return Output(torch.from_numpy(hidden), torch.from_numpy(out))
-
-
-def rotary_tables(config: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and sines (context, size / 2) of the rotary position embedding, as transformers has it."""
-    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-
-    rotary = LlamaRotaryEmbedding(config)
-    places = torch.arange(config.max_position_embeddings)[None]
-    cosines, sines = rotary(torch.empty(0, dtype=torch.float32), places)
-    half = size // 2
-    return (
-        np.ascontiguousarray(cosines[0, :, :half].numpy()),
-        np.ascontiguousarray(sines[0, :, :half].numpy()),
-    )

@@ -1,0 +1,168 @@
+"""Any causal language model through transformers' own forward pass: the plain path.
+
+It works for every architecture and on every device, and what it promises is less: the result of a
+row may change in its last bits with the rows beside it, so two nearly equal logits can trade
+places. The fast paths are tested against this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from labkit.errors import LabkitError
+from labkit.kernels.engine import Output, Rows, stack
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""The kinds of layers that transformers tells apart and a mask can serve."""
+
+
+class PlainCache:
+    """Keys and values in a `DynamicCache` of transformers' for each slot; see `engine.Cache`."""
+
+    def __init__(self, capacity: int, slots: int) -> None:
+        from transformers import DynamicCache
+
+        self.capacity = capacity
+        self.lengths = np.zeros(slots, np.int64)
+        self.slots = [DynamicCache() for _ in range(slots)]
+
+    def commit(self, path: Sequence[int], slot: int = 0) -> None:
+        """Keep, of the slot's rows of the last pass, those in ``path``; forget the rest."""
+        length = int(self.lengths[slot])
+        old = [length + row for row in path]
+        moved = old != list(range(length, length + len(old)))
+        for layer in self.slots[slot].layers:
+            for part in (layer.keys, layer.values):
+                if moved:
+                    part[:, :, length : length + len(old)] = part[:, :, old]
+        self.lengths[slot] += len(old)
+        self.drop_uncommitted(slot)
+
+    def truncate(self, length: int, slot: int = 0) -> None:
+        """Forget all but the first ``length`` tokens of the slot."""
+        self.lengths[slot] = min(length, self.lengths[slot])
+        self.drop_uncommitted(slot)
+
+    def copy_slot(self, source: int, target: int) -> None:
+        """Make ``target`` hold what ``source`` holds."""
+        from transformers import DynamicCache
+
+        length = int(self.lengths[source])
+        copy = DynamicCache()
+        for index, layer in enumerate(self.slots[source].layers):
+            keys, values = layer.keys[:, :, :length], layer.values[:, :, :length]
+            copy.update(keys.clone(), values.clone(), index)
+        self.slots[target] = copy
+        self.lengths[target] = length
+
+    def drop_uncommitted(self, slot: int) -> None:
+        """Forget the rows of a pass that were not committed."""
+        length = int(self.lengths[slot])
+        for layer in self.slots[slot].layers:
+            layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
+
+
+class PlainEngine:
+    """A transformers causal LM as an `Engine`; sequences of one pass are looked at one by one.
+
+    ``module`` is the model in evaluation mode. Raises `LabkitError` for models that keep a running
+    state instead of keys and values, since a state cannot be rolled back to an accepted path.
+    """
+
+    exact = False
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.name = "transformers' own forward pass"
+        config = module.config
+        self.vocabulary, self.width = config.vocab_size, config.hidden_size
+        self.device, self.dtype = module.device, module.dtype
+        kinds = set(getattr(config, "layer_types", None) or ())
+        if kinds - {FULL, SLIDING}:
+            strange = ", ".join(sorted(kinds - {FULL, SLIDING}))
+            raise LabkitError(
+                f"This model has layers of the kind {strange}, which cannot look at a tree of "
+                "drafts: give a model whose layers all attend to keys and values."
+            )
+        self.window = getattr(config, "sliding_window", None)
+        if kinds == {FULL}:
+            self.window = None
+        self.mixed = kinds == {FULL, SLIDING}
+
+    def new_cache(self, capacity: int, slots: int = 1) -> PlainCache:
+        """An empty cache for ``slots`` sequences of at most ``capacity`` tokens."""
+        return PlainCache(capacity, slots)
+
+    def mask(self, positions: np.ndarray, visible: np.ndarray, length: int) -> Any:
+        """What N new tokens must not see, as numbers to add to the scores: (1, 1, N, length + N).
+
+        One mask for each kind of layer where the model has both.
+        """
+        shown = np.concatenate([np.ones((len(positions), length), bool), visible > 0], axis=1)
+        full = self._additive(shown)
+        if self.window is None:
+            return full
+        places = np.concatenate([np.arange(length), positions])
+        near = positions[:, None] - places[None, :] < self.window
+        windowed = self._additive(shown & near)
+        return {FULL: full, SLIDING: windowed} if self.mixed else windowed
+
+    def _additive(self, shown: np.ndarray) -> torch.Tensor:
+        mask = torch.zeros(shown.shape, dtype=self.dtype, device=self.device)
+        hidden = torch.from_numpy(~shown).to(self.device)
+        return mask.masked_fill_(hidden, torch.finfo(self.dtype).min)[None, None]
+
+    @torch.no_grad()
+    def forward(
+        self, rows: Sequence[Rows], cache: PlainCache, logits: Literal["all", "last"] = "all"
+    ) -> Output:
+        """Look at new tokens; nothing of them stays in the cache until ``commit``."""
+        tokens, positions, bounds, slots, visible = stack(rows, cache.lengths)
+        hidden, found = [], []
+        for low, high, slot in zip(bounds[:-1], bounds[1:], slots, strict=True):
+            cache.drop_uncommitted(slot)
+            piece = slice(int(low), int(high))
+            states: list[torch.Tensor] = []
+            hook = self.module.base_model.register_forward_hook(
+                lambda _module, _inputs, out, states=states: states.append(out.last_hidden_state)
+            )
+            with hook:
+                out = self.module(
+                    input_ids=self._ids(tokens[piece]),
+                    position_ids=self._ids(positions[piece]),
+                    attention_mask=self.mask(
+                        positions[piece], visible[piece, piece], int(cache.lengths[slot])
+                    ),
+                    cache=cache.slots[slot],
+                    use_cache=True,
+                    logits_to_keep=0 if logits == "all" else 1,
+                )
+            hidden.append(states[0][0])
+            found.append(out.logits[0])
+        return Output(torch.cat(hidden), torch.cat(found).float())
+
+    def _ids(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.device)[None]
+
+    def check_trees(self) -> None:
+        """Raise `LabkitError` if the model does not keep a tree's branches apart.
+
+        An architecture may ignore the mask or the positions that it is given; then the logits after
+        one of two siblings are not those that it has alone.
+        """
+        cache = self.new_cache(4)
+        alone = self.forward([Rows([0, 1, 2])], cache).logits[-1]
+        visible = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 1]], np.uint8)
+        tree = Rows([0, 2, 1, 2], 0, [0, 1, 1, 2], visible)
+        beside = self.forward([tree], cache).logits[-1]
+        near = 2e-3 if self.dtype == torch.float32 else 0.1
+        if not (beside - alone).abs().max() <= near * alone.abs().max():
+            kind = type(self.module).__name__
+            raise LabkitError(
+                f"{kind} does not keep the branches of a draft tree apart, so nothing can be "
+                "drafted for it: give a model such as Llama, Qwen, Mistral, GPT-NeoX or GPT-2."
+            )

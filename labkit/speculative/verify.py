@@ -103,7 +103,7 @@ def speculative_sampling(probs: torch.Tensor, draft: Draft, generator: torch.Gen
             x = draft.tokens[node]
             q_x = float(q[x]) if q is not None else 1.0
             p_x = float(p[x])
-            threshold = min(1.0, p_x / q_x) if q_x > 0 else 0.0
+            threshold = acceptance(p_x, q_x)
             draw = float(torch.rand((), generator=generator, dtype=torch.float64))
             accepted = draw < threshold
             tests.append(Test(node, accepted, min(p_x, 1.0), min(q_x, 1.0), draw, threshold))
@@ -124,6 +124,15 @@ def spread(outlook: tuple[torch.Tensor, torch.Tensor], like: torch.Tensor) -> to
     """A distribution over some token ids as one over the whole vocabulary: (V,)."""
     ids, values = outlook
     return torch.zeros_like(like).scatter_(0, ids.long(), values.to(like.dtype))
+
+
+def acceptance(p_x: float, q_x: float) -> float:
+    """The probability min(1, p(x) / q(x)) that a draft x is accepted; 0 where q cannot draw x.
+
+    >>> acceptance(0.3, 0.6), acceptance(0.6, 0.3)
+    (0.5, 1.0)
+    """
+    return min(1.0, p_x / q_x) if q_x > 0 else 0.0
 
 
 def residual(p: torch.Tensor, q: torch.Tensor | None, x: int) -> torch.Tensor:

@@ -3,8 +3,9 @@
 Own form: a folder with ``config.json`` (a `SpeculatorConfig`) and ``model.safetensors`` (the
 factored weights in float16, and ``draft_ids``, the tokens that the heads may draft).
 
-Published form (IBM and PyTorch, ``model_type: mlp_speculator``): full tables ``emb.i`` and ``head.i``
-of (V, inner) for every head. Exporting multiplies ours out; whatever reads that form reads ours.
+Published form (IBM and PyTorch, ``model_type: mlp_speculator``): full tables ``emb.i`` and
+``head.i`` of (V, inner) for every head. Exporting multiplies ours out; whatever reads that form
+reads ours.
 """
 
 from __future__ import annotations

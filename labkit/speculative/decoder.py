@@ -204,7 +204,9 @@ class Decoder:
                     self.engine, ids, max_new_tokens, drafter, eos_ids=self.base.eos_ids
                 )
                 runs[method].append(done)
-        return RaceResult(self, prompt, {method: _typical(done) for method, done in runs.items()}, runs)
+        return RaceResult(
+            self, prompt, {method: _typical(done) for method, done in runs.items()}, runs
+        )
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Sampling(BaseModel):
         return self.temperature == 0
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """The distribution to draw from: logits (N, V) after temperature, top-k, top-p and min-p."""
+        """The distribution to draw from: logits (N, V) after temperature and the filters."""
         logits = logits.double() / self.temperature
         if self.top_k:
             least = logits.topk(min(self.top_k, logits.shape[-1]), dim=-1).values[:, -1:]

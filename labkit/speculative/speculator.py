@@ -14,8 +14,8 @@ keeps some of Z in the state to the end, and b makes the token's embedding fill 
 
 Published speculators own large tables: emb_i is (V, inner) and head_i is (V, inner), a hundred
 million numbers a head at Llama's vocabulary. Here both lean on the base model's own frozen table E
-(V, D): emb_i = E P_i and head_i = E Q_i^T, with P_i (D, inner) and Q_i (inner, D) the only things to
-learn. `Speculator.folded` multiplies them out, which gives exactly the published form.
+(V, D): emb_i = E P_i and head_i = E Q_i^T, with P_i (D, inner) and Q_i (inner, D) the only things
+to learn. `Speculator.folded` multiplies them out, which gives exactly the published form.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch.nn import functional
 class SpeculatorConfig(BaseModel):
     """The shape of a speculator; saved beside its weights and checked on reading.
 
-    ``hierarchical`` false gives Medusa's independent heads (no token enters any state), for contrast.
+    ``hierarchical`` false gives Medusa's independent heads, where no token enters any state.
     ``scale_input`` normalises Z and scales it by 1/sqrt(2) first, as the published option does.
     """
 
@@ -53,7 +53,7 @@ class SpeculatorConfig(BaseModel):
 
     @property
     def emb_weight(self) -> float:
-        """b: chosen so that a normalised state and a unit-variance embedding add up to variance 1."""
+        """b: so that a normalised state and a unit-variance embedding add up to variance 1."""
         return math.sqrt((1 - self.state_weight**2) * (self.inner_dim / 2))
 
 
@@ -90,7 +90,7 @@ class Speculator(nn.Module):
         self.config = config
         inner, width, heads = config.inner_dim, config.emb_dim, config.n_predict
         self.register_buffer("table", table.detach(), persistent=False)
-        # The table's rows are far from unit variance; P starts so that E P is of the published scale.
+        # The table's rows are far from unit variance; P starts so that E P has the published scale.
         self.table_scale = float(table.float().pow(2).mean().sqrt())
         self.proj = nn.ModuleList(
             nn.Linear(inner if i and config.hierarchical else width, inner, bias=False)
@@ -103,7 +103,7 @@ class Speculator(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Published scales: projections keep the state's size, E P_i has deviation 1/sqrt(inner)."""
+        """The published scales: projections keep the state's size, E P_i deviates 1/sqrt(inner)."""
         config = self.config
         for i in range(config.n_predict):
             nn.init.normal_(self.proj[i].weight, std=1 / math.sqrt(self.proj[i].in_features))
@@ -120,7 +120,7 @@ class Speculator(nn.Module):
         return self.input_norm(hidden) / math.sqrt(2)
 
     def step(self, head: int, state: Tensor, token: Tensor) -> Tensor:
-        """Head number ``head`` (from 0): the earlier state (..., D or inner) and token (...) to a state.
+        """Head ``head`` (from 0): the earlier state (..., D or inner) and token (...) to a state.
 
         For independent heads ``state`` is the start state for every head and the token is ignored.
         """
@@ -133,10 +133,10 @@ class Speculator(nn.Module):
     def states(self, hidden: Tensor, tokens: Tensor) -> Iterator[Tensor]:
         """Each head's state under teacher forcing, one after another.
 
-        hidden: (B, T, D), Z at places t. tokens: (B, T + K), tokens[:, t] being the base model's next
-        token after place t (T0), tokens[:, t + i] the one i places on. Head i = 0 .. K - 1 reads
-        tokens[:, t + i] and is to predict tokens[:, t + i + 1], so K - 1 places of ``tokens`` beyond T
-        are read.
+        hidden: (B, T, D), Z at places t. tokens: (B, T + K), tokens[:, t] being the base model's
+        next token after place t (T0), tokens[:, t + i] the one i places on. Head i = 0 .. K - 1
+        reads tokens[:, t + i] and is to predict tokens[:, t + i + 1], so K - 1 places of ``tokens``
+        beyond T are read.
         """
         places = hidden.shape[1]
         first = state = self.start(hidden)

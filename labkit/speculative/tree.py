@@ -105,7 +105,7 @@ def join(first: Draft, second: Draft) -> Draft:
     """Both trees under one root; nodes that spell the same text are one node, the first's."""
     index = {
         (parent, token): node
-        for node, (parent, token) in enumerate(zip(first.parents, first.tokens))
+        for node, (parent, token) in enumerate(zip(first.parents, first.tokens, strict=True))
     }
     tokens, parents = list(first.tokens), list(first.parents)
     q, sources = list(first.q), list(first.sources)

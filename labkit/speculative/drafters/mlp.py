@@ -1,10 +1,10 @@
 """The speculator's heads as a drafter: a candidate tree grown by joint probability.
 
 Every head proposes its best tokens after each node of the frontier; the frontier's next nodes are
-the candidates with the largest probability of being reached (the product along their path), and of all
-candidates the best ``max_nodes`` are drafted (the rule of EAGLE-2: Li et al. 2024). A child is
-never more probable than its parent, so the chosen nodes always form a tree. With a width and a top-k
-of one it is a chain.
+the candidates with the largest probability of being reached (the product along their path), and of
+all candidates the best ``max_nodes`` are drafted (the rule of EAGLE-2: Li et al. 2024). A child is
+never more probable than its parent, so the chosen nodes always form a tree. With a width and a
+top-k of one it is a chain.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Heads(Protocol):
 
 
 class TorchHeads:
-    """The heads through torch, on any device: the plain version beside `kernels.heads.PanelHeads`."""
+    """The heads through torch, on any device: the plain version beside `PanelHeads`."""
 
     def __init__(self, speculator: Speculator, draft_ids: np.ndarray) -> None:
         self.config = speculator.config
@@ -93,7 +93,8 @@ class MLPDrafter:
     ) -> None:
         if min(max_nodes, width, top_k, *shape) < 1:
             raise LabkitError(
-                f"A tree needs at least 1 node, width and candidate; got {max_nodes}, {width}, {top_k}."
+                f"A tree needs at least 1 node, width, candidate and child; got {max_nodes}, "
+                f"{width}, {top_k} and {tuple(shape)}."
             )
         self.name = name
         self.heads = heads

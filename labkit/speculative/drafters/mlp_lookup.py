@@ -1,7 +1,7 @@
 """The heads' tree joined with a prompt-lookup branch where one matches.
 
-The two err in different places: lookup is right where the text repeats itself, the heads elsewhere. A
-long match is followed further than the heads could see; the heads' tree keeps a few nodes beside.
+The two err in different places: lookup is right where the text repeats itself, the heads elsewhere.
+A long match is followed further than the heads could see; the heads' tree keeps a few nodes beside.
 """
 
 from __future__ import annotations

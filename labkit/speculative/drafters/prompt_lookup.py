@@ -22,8 +22,8 @@ class PromptLookup:
     def __init__(self, max_nodes: int = 8, longest: int = 4, shortest: int = 2) -> None:
         if max_nodes < 1 or not 1 <= shortest <= longest:
             raise LabkitError(
-                f"Prompt lookup needs at least 1 node and 1 <= shortest <= longest; got {max_nodes}, "
-                f"{shortest} and {longest}."
+                f"Prompt lookup needs at least 1 node and 1 <= shortest <= longest; got "
+                f"{max_nodes}, {shortest} and {longest}."
             )
         self.max_nodes = max_nodes
         self.longest, self.shortest = longest, shortest

@@ -2,11 +2,12 @@
 
 Counting rules. A product of (m, k) with (k, n) is 2 m k n operations. The base model is passed
 forward only: 2 operations per weight and token, and 4 T D per layer and token for attention over T
-tokens. A head's own weights cost three times their forward pass (two more for the gradient), its
-logits twice, since the table they are taken with is frozen. A machine reaches ``reach`` of its peak
-in such products. Writing text is bound by the larger of that and of reading the weights once per
-token of every row at a time. Nothing else is counted: not the loading of data, not the waiting of
-processes for each other.
+tokens. A head's own product costs three times its forward pass (two more for the gradients of its
+weights and of its input), and twice where one of them is frozen: where it reads the base model's
+state or a token's embedding, and where the logits are taken with the table. A machine reaches
+``reach`` of its peak in such products. Writing text is bound by the larger of that and of reading
+the weights once per token of every row at a time. Nothing else is counted: not the loading of data,
+not the waiting of processes for each other.
 """
 
 from __future__ import annotations
@@ -130,8 +131,10 @@ def head_operations(recipe: Recipe, shape: Shape, positions: int) -> int:
     """Operations of a forward and backward pass of all heads over ``positions``."""
     tokens = recipe.loss.sampled_vocabulary or shape.vocabulary
     logits = 2 * shape.width * min(tokens, shape.vocabulary)
-    own = sum(head_weights(recipe, shape))
-    each = 3 * 2 * own + 2 * logits * recipe.heads.count
+    own, kind = sum(head_weights(recipe, shape)), recipe.heads.hierarchical
+    first = shape.width * recipe.heads.inner_width
+    frozen = first * ((1 + recipe.heads.count) if kind else recipe.heads.count)
+    each = 2 * (3 * own - frozen) + 2 * logits * recipe.heads.count
     labels = logits if recipe.loss.labels == "soft" else 0
     return positions * (each + labels)
 

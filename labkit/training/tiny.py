@@ -11,13 +11,12 @@ import argparse
 import json
 import math
 import time
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from safetensors.torch import save
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
@@ -33,7 +32,9 @@ from labkit.training.checkpoints import (
     restore_optimizer,
     save_checkpoint,
 )
-from labkit.training.text import Document, read_documents
+from labkit.training.data import pack_text
+from labkit.training.recipe import Frozen, load_toml
+from labkit.training.text import read_documents
 
 END_OF_TEXT = "<|endoftext|>"
 INITIAL_SCALE = 0.04  # twice transformers' own: narrow models start too quietly with 0.02
@@ -42,11 +43,7 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 Positive = Annotated[int, Field(ge=1)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelShape(_Frozen):
+class ModelShape(Frozen):
     """The shape of the tiny Llama; head dimension is width / heads."""
 
     vocabulary: Annotated[int, Field(ge=257, description="tokens, end-of-text included")]
@@ -64,7 +61,7 @@ class ModelShape(_Frozen):
         return self
 
 
-class TrainingPlan(_Frozen):
+class TrainingPlan(Frozen):
     """How long and how fast: steps, batches, the learning rate's course (AdamW)."""
 
     steps: Positive
@@ -79,7 +76,7 @@ class TrainingPlan(_Frozen):
     checkpoint_every: Positive
 
 
-class TinyRecipe(_Frozen):
+class TinyRecipe(Frozen):
     """Everything that decides the tiny model's weights."""
 
     seed: int
@@ -98,16 +95,7 @@ class TinyRecipe(_Frozen):
     @classmethod
     def load(cls, path: Path) -> TinyRecipe:
         """Read a recipe from TOML; raises `LabkitError` that names the first field at fault."""
-        try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise LabkitError(f"Cannot read the recipe {path}: {error.strerror}.") from None
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"])) or "the recipe"
-            raise LabkitError(f"The recipe {path} is wrong at {place}: {first['msg']}.") from None
-        except tomllib.TOMLDecodeError as error:
-            raise LabkitError(f"The recipe {path} is not valid TOML: {error}.") from None
+        return load_toml(cls, path)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -131,12 +119,6 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         pad_token=END_OF_TEXT,
         clean_up_tokenization_spaces=False,
     )
-
-
-def pack(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast) -> Tensor:
-    """All documents as one stream of token ids, each followed by end-of-text: int64 (N,)."""
-    rows = tokenizer([document.text for document in documents])["input_ids"]
-    return torch.tensor([token for row in rows for token in (*row, tokenizer.eos_token_id)])
 
 
 def batch_at(step: int, stream: Tensor, plan: TrainingPlan, seed: int) -> Tensor:
@@ -206,7 +188,7 @@ def train(recipe: TinyRecipe, out: Path) -> dict[str, float]:
     training = [document for document in documents if not document.held_out]
     held_out = [document for document in documents if document.held_out]
     tokenizer = train_tokenizer((document.text for document in training), recipe.model.vocabulary)
-    stream, unseen = pack(training, tokenizer), pack(held_out, tokenizer)
+    stream, unseen = pack_text(training, tokenizer), pack_text(held_out, tokenizer)
     model = build_model(recipe.model, recipe.seed)
     seconds = _optimise(model, recipe, stream, unseen, out)
     save_model(model, tokenizer, out / "model")

@@ -23,8 +23,16 @@ from labkit.training.train import train_all
 from tests.training.conftest import count_up
 
 HERE = Path(__file__).resolve()
-LAUNCH = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1".split()
-LAUNCH += "--mixed_precision no --dynamo_backend no".split()
+LAUNCH = [
+    "-m",
+    "accelerate.commands.launch",
+    "--multi_gpu",
+    "--num_processes",
+    "2",
+    "--num_machines",
+    "1",
+]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no"]
 
 
 def start(recipe: Path, out: Path, *launcher: str) -> subprocess.Popen[str]:

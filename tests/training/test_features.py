@@ -1,0 +1,104 @@
+"""Hidden states are the same computed, stored by a pass, or kept from the writing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from labkit.errors import LabkitError
+from labkit.models import load
+from labkit.training import features
+from labkit.training.data import Writing, Written, from_rows, make_shards
+from labkit.training.features import (
+    ComputedFeatures,
+    ShardFeatures,
+    last_hidden,
+    store_features,
+)
+from labkit.training.phases import cut_runs
+
+LENGTH = 8
+
+
+@pytest.fixture(scope="module")
+def base(base_folder):
+    return load(str(base_folder), device="cpu", dtype="float32").module
+
+
+@pytest.fixture
+def sequences():
+    generator = torch.Generator().manual_seed(0)
+    lengths = [(3, 12), (1, 30), (5, 6), (2, 9)]
+    rows = [torch.randint(0, 300, (size,), generator=generator).tolist() for _, size in lengths]
+    return from_rows(rows, [known for known, _ in lengths])
+
+
+def test_computed_states_are_those_of_the_whole_sequence(base, sequences):
+    runs = cut_runs(sequences, 5)
+    found = ComputedFeatures(base, sequences).hidden(runs, LENGTH)
+    for run in range(len(runs)):
+        row, start = int(runs.rows[run]), int(runs.starts[run] - runs.origins[run])
+        whole = last_hidden(base, sequences.row(row)[None])[0][start : start + LENGTH]
+        torch.testing.assert_close(found[run, : len(whole)], whole, atol=1e-5, rtol=1e-5)
+        assert not found[run, len(whole) :].any()
+
+
+def test_stored_states_are_the_computed_ones_in_half_precision(base, sequences, tmp_path):
+    runs = cut_runs(sequences, 5)
+    stored = store_features(base, sequences, tmp_path / "states.npy").hidden(runs, LENGTH)
+    computed = ComputedFeatures(base, sequences).hidden(runs, LENGTH)
+    torch.testing.assert_close(stored, computed, atol=2e-3, rtol=2e-3)
+
+
+def test_an_interrupted_pass_goes_on_where_it_was(base, tmp_path, monkeypatch):
+    rows = torch.randint(0, 300, (40 * 16, 5)).tolist()
+    sequences, path = from_rows(rows, [1] * len(rows)), tmp_path / "states.npy"
+    calls = []
+
+    def counted(module, tokens):
+        calls.append(len(tokens))
+        if len(calls) == 38:
+            raise KeyboardInterrupt
+        return last_hidden(module, tokens)
+
+    monkeypatch.setattr(features, "last_hidden", counted)
+    with pytest.raises(KeyboardInterrupt):
+        store_features(base, sequences, path)
+    assert not path.exists()
+    store_features(base, sequences, path)
+    assert len(calls) == 38 + 40 - 32  # passes 33 to 37 were not yet noted as done
+    whole = store_features(base, sequences, tmp_path / "whole.npy")
+    runs = cut_runs(sequences, 4)
+    resumed = store_features(base, sequences, path)
+    assert torch.equal(resumed.hidden(runs, 5), whole.hidden(runs, 5))
+
+
+def test_states_kept_by_the_writer_stand_where_the_pass_puts_them(base, tmp_path):
+    def write(prompts, manner, seed):
+        del seed
+        answers = [
+            [(prompt[-1] * 7 + n) % 300 for n in range(manner.max_new_tokens)] for prompt in prompts
+        ]
+        states = [
+            last_hidden(base, torch.tensor([prompt + answer]))[0, len(prompt) - 1 : -1]
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        return Written(answers, torch.cat(states).half())
+
+    prompts = [[number, 2 * number][: 1 + number % 2] for number in range(1, 10)]
+    answers = make_shards(tmp_path, prompts, write, Writing(11), shard_rows=4)
+    runs = cut_runs(answers.sequences, 3)
+    kept = ShardFeatures(answers).hidden(runs, 6)
+    computed = ComputedFeatures(base, answers.sequences).hidden(runs, 6)
+    for run in range(len(runs)):
+        known = int(runs.ends[run] - runs.starts[run]) - 1
+        torch.testing.assert_close(kept[run, :known], computed[run, :known], atol=2e-3, rtol=2e-3)
+
+
+def test_a_full_disk_says_how_much_is_needed(base, sequences, tmp_path, monkeypatch):
+    def full(*_arguments, **_settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features.np.lib.format, "open_memmap", full)
+    with pytest.raises(LabkitError, match=r"No space left on device.*GB are needed"):
+        store_features(base, sequences, tmp_path / "states.npy")

@@ -12,11 +12,17 @@ from labkit.threads import settle_waiting
 settle_waiting()  # before anything loads torch, which reads these settings once
 
 _HOMES = {
+    "base_name": "labkit.course",
+    "compare": "labkit.course",
+    "predict": "labkit.course",
+    "predictions": "labkit.course",
     "LanguageModel": "labkit.models",
     "load": "labkit.models",
     "LossLog": "labkit.records",
     "RiskTable": "labkit.records",
     "ServingLog": "labkit.records",
+    "Decoder": "labkit.speculative.decoder",
+    "Sampling": "labkit.speculative.generate",
     "Trace": "labkit.records",
 }
 """Where each public name lives."""

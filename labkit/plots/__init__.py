@@ -1,4 +1,4 @@
-"""One matplotlib figure per record, imported when first named; nothing here opens a window."""
+"""One matplotlib figure per record, and the course's own; nothing here opens a window."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from labkit.plots.lesson import plot_against, plot_lines, plot_overlap, plot_points
     from labkit.plots.loss import plot_loss
     from labkit.plots.risk import plot_risk
     from labkit.plots.serving import plot_serving
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
     from labkit.plots.tree import plot_tree
 
 __all__ = [
+    "plot_against",
+    "plot_lines",
     "plot_loss",
+    "plot_overlap",
+    "plot_points",
     "plot_race",
     "plot_risk",
     "plot_serving",
@@ -22,7 +27,11 @@ __all__ = [
 ]
 
 _FILES = {
+    "plot_against": "lesson",
+    "plot_lines": "lesson",
     "plot_loss": "loss",
+    "plot_overlap": "lesson",
+    "plot_points": "lesson",
     "plot_race": "trace",
     "plot_risk": "risk",
     "plot_serving": "serving",

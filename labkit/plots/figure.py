@@ -49,8 +49,10 @@ STYLE: dict[str, Any] = {
 class Picture(Figure):
     """A matplotlib figure that no global state holds on to and that a notebook shows once."""
 
-    def _repr_png_(self) -> bytes:
-        return self.png()
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """The picture at twice the dots of its place on the page, and the size of that place."""
+        width, height = (round(inches * 100) for inches in self.get_size_inches())
+        return self.png(dpi=200), {"width": width, "height": height}
 
     def png(self, dpi: float = 144) -> bytes:
         """The picture as a PNG file's bytes."""

@@ -1,0 +1,225 @@
+"""Predictions: said before an experiment, kept, and held against what was measured.
+
+Whoever has said what will happen looks at what does. A notebook asks with `predict`, whose ``...``
+the reader replaces, and answers with `compare`. What was said lies in ``predictions.json`` beside
+the notebook, so that it outlives the kernel.
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from types import EllipsisType
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from labkit.errors import LabkitError
+from labkit.records.base import RecordError, write_whole
+
+Value = bool | int | float | str
+"""What can be predicted: a number, a word, or True or False."""
+
+FILE = Path("predictions.json")
+"""Where predictions are kept: beside the notebook, which is where its kernel works."""
+
+CLOSE = 0.1
+"""A prediction within this share of the measured number counts as close."""
+
+
+class Prediction(BaseModel):
+    """What was said before the result was known, what came out, and what was said after that."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    guess: Value | None = None
+    measured: Value | None = None
+    unit: str = ""
+    revised: Value | None = None
+
+
+class Predictions(BaseModel):
+    """Every prediction by its name, in the order in which they were first named."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int = 1
+    by_name: dict[str, Prediction] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A piece of a notebook's page: as HTML, and as the text that stands for it elsewhere."""
+
+    text: str
+    markup: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.markup
+
+
+def predict(name: str, guess: Value | EllipsisType = ...) -> Shown:
+    """Keep what you think will come out, before you know: a number, a word, True or False.
+
+    Left as ``...``, nothing is kept and the page asks again. A guess made once the result is known
+    is kept beside the first one. Raises `LabkitError` for anything else than such a value, and
+    where the folder cannot be written.
+    """
+    kept = _read()
+    entry = kept.by_name.setdefault(name, Prediction())
+    if isinstance(guess, EllipsisType):
+        if entry.guess is None:
+            return _note(f"Your turn: put your prediction of “{name}” in place of the ... above.")
+        return _note(f"You have predicted “{name}”: {_words(entry.guess, entry.unit)}.")
+    if not isinstance(guess, Value):
+        raise LabkitError(
+            f"The prediction of {name!r} is a {type(guess).__name__}: give a number, a word in "
+            "quotes, True or False."
+        )
+    if entry.measured is None:
+        entry.guess = guess
+    elif guess != entry.guess:
+        entry.revised = guess
+    _write(kept)
+    after = "" if entry.measured is None else " The result was known by then."
+    return _note(f"Kept: “{name}” will be {_words(guess)}.{after}")
+
+
+def compare(name: str, measured: Value, unit: str = "") -> Shown:
+    """Hold the prediction of that name against what came out; ``unit`` stands after numbers."""
+    kept = _read()
+    entry = kept.by_name.setdefault(name, Prediction())
+    entry.measured, entry.unit = _plain(measured), unit
+    if entry.guess is not None:
+        _write(kept)
+    return _comparison(name, entry)
+
+
+def predictions() -> Shown:
+    """Everything that was predicted so far, beside what came out."""
+    said = {n: entry for n, entry in _read().by_name.items() if entry.guess is not None}
+    if not said:
+        return _note("No prediction is kept yet: each ... in a predict cell is a place for one.")
+    rows = [
+        (name, _words(e.guess, e.unit), _words(e.measured, e.unit), _judgement(e))
+        for name, e in said.items()
+    ]
+    text = "\n".join(f"{name}: you said {guess}, it was {came}" for name, guess, came, _ in rows)
+    cells = "".join(
+        "<tr>"
+        + "".join(f"<td style='text-align:left'>{html.escape(c)}</td>" for c in row)
+        + "</tr>"
+        for row in rows
+    )
+    heads = "".join(
+        f"<th style='text-align:left'>{head}</th>" for head in ("what", "you said", "it was", "")
+    )
+    return Shown(text, f"<table><thead><tr>{heads}</tr></thead><tbody>{cells}</tbody></table>")
+
+
+def _plain(value: object) -> Value:
+    """The value as plain Python has it, where it came out of an array or a tensor."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) else value  # type: ignore[return-value]
+
+
+def _number(value: Value | None) -> float | None:
+    """The value as a number, or None where it is a word or a truth."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return None
+
+
+def _words(value: Value | None, unit: str = "") -> str:
+    """A value for a person: three digits that count, yes and no for the truth.
+
+    >>> _words(0.61803), _words(1234), _words(True), _words(2, "×")
+    ('0.618', '1234', 'yes', '2 ×')
+    """
+    if value is None:
+        return "not known yet"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        value = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value} {unit}".strip()
+
+
+def _judgement(entry: Prediction) -> str:
+    """How the prediction did, in words; empty where there is nothing to judge."""
+    if entry.guess is None or entry.measured is None:
+        return ""
+    guess, measured = _number(entry.guess), _number(entry.measured)
+    if guess is None or measured is None:
+        said, came = (str(v).strip().casefold() for v in (entry.guess, entry.measured))
+        return "as you said" if said == came else "not as you said"
+    if guess == measured:
+        return "just so"
+    if abs(guess - measured) <= CLOSE * abs(measured):
+        return "close"
+    return "less than you said" if measured < guess else "more than you said"
+
+
+def _comparison(name: str, entry: Prediction) -> Shown:
+    """One prediction and its result, numbers as bars of one scale."""
+    if entry.guess is None:
+        came = _words(entry.measured, entry.unit)
+        return _note(f"{name}: {came}. (You made no prediction here.)")
+    lines = [("you said", entry.guess), ("it was", entry.measured)]
+    if entry.revised is not None:
+        lines.append(("later you said", entry.revised))
+    text = "; ".join(f"{who} {_words(value, entry.unit)}" for who, value in lines)
+    lengths = [_number(value) for _, value in lines]
+    most = max((n for n in lengths if n is not None), default=0.0)
+    drawn = most > 0 and all(n is not None and n >= 0 for n in lengths)
+    rows = "".join(
+        f"<tr><td style='text-align:left'>{who}</td>{_bar(who, (n or 0) / most) if drawn else ''}"
+        f"<td style='text-align:left'>{html.escape(_words(value, entry.unit))}</td></tr>"
+        for (who, value), n in zip(lines, lengths, strict=True)
+    )
+    verdict = _judgement(entry)
+    return Shown(
+        f"{name}: {text}: {verdict}.",
+        f"<table><caption style='text-align:left'><b>{html.escape(name)}</b>: {verdict}</caption>"
+        f"<tbody>{rows}</tbody></table>",
+    )
+
+
+def _bar(who: str, share: float) -> str:
+    """A table's cell with a bar in it, as long as ``share`` says."""
+    colour = "#0072b2" if who == "it was" else "#7f8794"
+    return (
+        "<td style='text-align:left;min-width:250px'>"
+        f"<div style='width:{max(2, round(240 * share))}px;height:10px;border-radius:2px;"
+        f"background:{colour}'></div></td>"
+    )
+
+
+def _note(text: str) -> Shown:
+    return Shown(text, f"<p>{html.escape(text)}</p>")
+
+
+def _read() -> Predictions:
+    """What is kept; raises `LabkitError` where the file is damaged."""
+    try:
+        text = FILE.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Predictions()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabkitError(f"The predictions in {FILE} cannot be read: {error}.") from None
+    try:
+        return Predictions.model_validate_json(text)
+    except ValidationError:
+        raise LabkitError(
+            f"The predictions in {FILE} are damaged: delete that file to begin anew."
+        ) from None
+
+
+def _write(kept: Predictions) -> None:
+    try:
+        write_whole(FILE, kept.model_dump_json(indent=1) + "\n")
+    except RecordError as error:
+        raise LabkitError(f"{error} Predictions are kept beside the notebook.") from None

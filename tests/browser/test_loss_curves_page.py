@@ -86,6 +86,13 @@ def test_switches_turn_by_keyboard(open_page):
     page.get_by_role("checkbox", name="log scale").focus()
     page.keyboard.press("Space")
     assert get(page, "log_scale") is True
+    start = page.get_by_role("checkbox", name="without the start")
+    start.focus()
+    page.keyboard.press("Space")
+    assert get(page, "skip_start") is True
+    page.get_by_role("slider", name="Place of the read-out").focus()
+    page.keyboard.press("Home")
+    assert get(page, "at") == 1000 * 6  # tokens after the first five of a hundred steps
     page.get_by_role("slider", name="Smoothed over").focus()
     page.keyboard.press("Home")
     assert get(page, "span") == 1

@@ -201,6 +201,8 @@ def test_model_weights_are_not_offered_without_log_probabilities(open_matrix):
     page = open_matrix(risk_table(logprobs=False))
     assert page.locator("input[value=model]").is_disabled()
     assert "log-probability" in page.locator("input[value=model]").get_attribute("title")
+    page.evaluate(f"{MODEL}.set('weighting', 'model')")
+    settled(page, "counts as weights: the record has no log-probability for every sample")
 
 
 def test_a_utility_of_the_record_alone_is_shown_and_left(open_matrix):

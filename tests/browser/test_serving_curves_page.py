@@ -71,6 +71,9 @@ def test_switches_turn_by_keyboard(open_page):
     page.keyboard.press("ArrowRight")
     assert get(page, "gap") == "itl"
     assert "ITL" in page.locator(".lk-ch-heading").nth(1).text_content()
+    page.keyboard.press("ArrowRight")
+    assert get(page, "gap") == "gain"
+    assert page.locator(".lk-sc-even").count() == 1
     page.get_by_role("combobox", name="Bands").select_option("none")
     assert page.locator(".lk-sc-band").count() == 0
     page.get_by_role("combobox", name="Lines").select_option("p99")
@@ -81,6 +84,7 @@ def test_switches_turn_by_keyboard(open_page):
     page.get_by_role("button", name="vanilla, measured").focus()
     page.keyboard.press("Enter")
     assert page.locator(".lk-sc-line").count() == 6
+    assert page.locator(".lk-ch-table tbody tr").count() == 3
 
 
 def test_one_load_and_no_load_are_drawn(open_page, violations):

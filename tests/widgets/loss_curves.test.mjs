@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { boundary, curvesOf, logTicks, readOut, spanned, stops, usualSpan, xOf } from "../../labkit/widgets/loss_curves/widget.js";
+import { boundary, curvesOf, logTicks, readOut, settled, spanned, stops, usualSpan, xOf } from "../../labkit/widgets/loss_curves/widget.js";
 import { apart, nearest, path, scale, short, smooth, thinned, ticks } from "../../labkit/widgets/shared/chart.js";
 
 const point = (phase, step, loss, seconds = step) => ({ phase, step, tokens: step * 100, loss, lr: 0.001, seconds });
@@ -37,6 +37,14 @@ test("phase 2 begins between its first point and the last of phase 1", () => {
   assert.equal(boundary(curvesOf(log, "tokens", 1)), 150);
   assert.equal(boundary(curvesOf({ ...log, points: log.points.slice(0, 2) }, "step", 1)), null);
   assert.equal(boundary(curvesOf({ ...log, points: log.points.slice(2) }, "step", 1)), 2);
+});
+
+test("without its start a run lacks its first twentieth, looks included", () => {
+  const long = { ...log, points: Array.from({ length: 40 }, (_, step) => point(1, step, [1, 1])) };
+  const cut = settled(long);
+  assert.equal(cut.points[0].step, 2);
+  assert.deepEqual(cut.validation.map(({ step }) => step), [3]);
+  assert.deepEqual(settled({ ...log, points: [] }).points, []);
 });
 
 test("a resumed run's clock runs on", () => {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { argmin, columnsOf, draws, normalised, orderBy, seriate, weigh } from "../../labkit/widgets/risk_matrix/decide.js";
-import { locate, longestMatches, lossRows, marked, ngramIndex, matchRow, tokenize13a } from "../../labkit/widgets/risk_matrix/utilities.js";
+import { editScore, keptUnits, locate, longestMatches, lossRows, marked, ngramIndex, matchRow, tokenize13a } from "../../labkit/widgets/risk_matrix/utilities.js";
 import {
   arrangement, cellMove, decision, geometry, lossStore, ramp, spanOf, weightingProblem,
 } from "../../labkit/widgets/risk_matrix/widget.js";
@@ -31,6 +31,13 @@ test("with nothing switched the record's own numbers stand", () => {
   assert.ok(made.untouched);
   assert.equal(made.risk, table.risk);
   assert.equal(made.best, 2);
+});
+
+test("recorded model weights stand though no log-probability says where they are from", () => {
+  const samples = [sample("a cat"), sample("dogs")];
+  const table = { ...record(), weighting: "model", hypotheses: samples, evidence: samples, weights: [0.9, 0.1], loss: [[0, 1], [1, 0]], risk: [0.1, 0.9] };
+  assert.ok(decision(table, { ...usual, weighting: "model" }, null).untouched);
+  assert.deepEqual([...decision(table, { ...usual, weighting: "model", left_out: [0] }, null).weights], [0, 1]);
 });
 
 test("another weighting uses the recorded losses", () => {
@@ -163,6 +170,21 @@ test("rows of losses come one after the other with rests between", () => {
   const steps = [...lossRows("chrf", ["a cat"], ["a cat", "dogs"])];
   assert.deepEqual(steps.map((step) => step && step.length), [null, null, 2]);
   assert.equal(steps[2][0], 0);
+});
+
+test("the edit distance is that of words, over the longer text", () => {
+  assert.equal(editScore([], []), 1);
+  assert.equal(editScore([1, 2, 3], []), 0);
+  assert.equal(editScore([1, 2, 3, 4], [1, 3, 4]), 0.75);
+  assert.ok(Math.abs(editScore([1, 2, 3], [3, 2, 1]) - 1 / 3) < 1e-12);
+  const [losses] = [...lossRows("edit", ["the cat sat."], ["the dog sat down.", ""])];
+  assert.deepEqual([...losses], [0.4, 1]);
+});
+
+test("the units that stay in an edit are as many on both sides and in order", () => {
+  const [one, other] = keptUnits([..."kitten"], [..."sitting"], 4);
+  assert.deepEqual([...one], [0, 4, 4, 4, 0, 4]);
+  assert.deepEqual([...other], [0, 4, 4, 4, 0, 4, 0]);
 });
 
 test("marks show the longest match around each word, clipped", () => {

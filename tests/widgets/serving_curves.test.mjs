@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { decades, foot, gain, legible, reach, seriesOf, spaced } from "../../labkit/widgets/serving_curves/widget.js";
+import { decades, extent, gain, legible, pointsOf, seriesOf, spaced } from "../../labkit/widgets/serving_curves/widget.js";
 
 const spread = (mean) => ({ mean, p50: mean * 0.9, p90: mean * 1.5, p99: mean * 2 });
 const row = (users, method, origin, tpot) => ({ users, method, origin, ttft_ms: spread(50), itl_ms: spread(30), tpot_ms: spread(tpot) });
@@ -25,20 +25,20 @@ test("a method keeps its colour whatever the origin", () => {
 
 test("the gain is vanilla's time over the method's under the same load and origin", () => {
   assert.equal(gain(log, log.rows[3]), 1.5);
-  assert.equal(gain(log, log.rows[2]), 2);
+  assert.equal(gain(log, log.rows[2]), 2.2);
   assert.equal(gain(log, log.rows[0]), null);
   assert.equal(gain(log, row(1, "mlp", "simulated", 9)), 2);
   assert.equal(gain(log, row(64, "mlp", "measured", 9)), null);
   assert.equal(gain(log, row(1, "mlp", "measured", 0)), null);
 });
 
-test("a panel reaches what is drawn on it", () => {
-  const series = seriesOf(log);
-  assert.equal(reach(series, "tpot", ["mean"]), 24);
-  assert.equal(reach(series, "tpot", ["mean", "p90"]), 36);
-  assert.equal(foot(series, "tpot", ["mean"]), 10);
-  assert.equal(reach([], "tpot", ["mean"]), 0);
-  assert.equal(foot([], "tpot", ["mean"]), 1);
+test("a panel spans the points that are drawn on it", () => {
+  const [vanilla, mlp] = seriesOf(log);
+  assert.deepEqual(pointsOf(log, mlp, "tpot", "mean"), [[1, 10], [4, 16]]);
+  assert.deepEqual(pointsOf(log, mlp, "gain", "mean"), [[1, 2.2], [4, 1.5]]);
+  assert.deepEqual(pointsOf(log, vanilla, "gain", "mean"), []);
+  assert.deepEqual(extent([pointsOf(log, mlp, "tpot", "mean"), pointsOf(log, vanilla, "tpot", "mean")]), [10, 24]);
+  assert.deepEqual(extent([]), [1, 1]);
 });
 
 test("labels that would touch an earlier one are left out", () => {

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 
@@ -84,6 +87,34 @@ def test_following_shows_each_step_until_training_has_ended(tmp_path: Path):
     assert len(curves.record.points) == 6, "what came before the end was left out"
     assert curves.records[1].name == "an earlier run"
     assert not curves._follower.is_alive() or curves._follower.join(10) is None
+
+
+def test_steps_reach_the_page_from_a_kernel_that_runs_a_cell(tmp_path: Path):
+    log = loss_log(every=0)
+    path = tmp_path / "loss.jsonl"
+    path.write_text(header(log) + lines(log)[0], encoding="utf-8")
+    training = f"""
+import time
+from pathlib import Path
+from labkit.widgets import LossCurves
+path = Path({str(path)!r})
+curves = LossCurves().follow(path, every=0.05)
+give_up = time.monotonic() + 60
+while len(curves.record.points) < 2 and time.monotonic() < give_up:
+    if len(curves.record.points) == 1:
+        with path.open("a", encoding="utf-8") as file:
+            file.write({lines(log)[1]!r})
+    time.sleep(0.2)
+"""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(training)])
+    nbclient.NotebookClient(book, timeout=120, store_widget_state=True).execute()
+    states = book.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    (shown,) = [
+        json.loads(each["state"]["records_json"])
+        for each in states.values()
+        if "records_json" in each["state"]
+    ]
+    assert len(shown[0]["points"]) >= 2, "the page was told nothing"
 
 
 def test_following_waits_for_a_log_that_is_still_empty(tmp_path: Path):

@@ -33,7 +33,8 @@ class LossCurves(RecordWidget):
     up with a training that is under way. Traits to read or to set:
 
     * ``span``: how many steps the smoothed curves average over (0: a fiftieth of the run);
-    * ``raw``: the raw losses behind them; ``log_scale``: the losses' axis;
+    * ``raw``: the raw losses behind them; ``log_scale``: the losses' axis; ``skip_start``: leave
+      out the steep first twentieth of a run;
     * ``along``: ``step``, ``tokens`` (positions seen) or ``seconds``;
     * ``at``: where the read-out stands on that axis (-1: at the end of the run);
     * ``live``: what `follow` is doing, in words.
@@ -47,6 +48,7 @@ class LossCurves(RecordWidget):
     span = traitlets.Int(0, min=0).tag(sync=True)
     raw = traitlets.Bool(True).tag(sync=True)
     log_scale = traitlets.Bool(False).tag(sync=True)
+    skip_start = traitlets.Bool(False).tag(sync=True)
     along = traitlets.Enum(("step", "tokens", "seconds"), "step").tag(sync=True)
     at = traitlets.Float(-1).tag(sync=True)
     live = traitlets.Unicode("").tag(sync=True)

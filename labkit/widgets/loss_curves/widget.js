@@ -36,6 +36,13 @@ export function curvesOf(log, along, span) {
   return { log, xs, steps, phases, heads, looks };
 }
 
+/** A log without the steep beginning: the first twentieth of its points, and looks before that. */
+export function settled(log) {
+  const points = log.points.slice(Math.floor(log.points.length / 20));
+  const from = points[0]?.step ?? 0;
+  return { ...log, points, validation: log.validation.filter((look) => look.step >= from) };
+}
+
 /** Where each point stands; time runs on where a resumed run's clock began anew. */
 export function xOf(points, along) {
   if (along !== "seconds") return points.map((point) => point[along]);
@@ -116,16 +123,17 @@ function draw({ root, records, signal, listen, put, get }) {
     span: slider("Smoothed over", { min: 0, max: 1, step: 0.01, value: 0, words: (value) => count(spanAt(value), "step"), input: (value) => put("span", spanAt(value)) }),
     along: choice("Along", ALONG, get("along"), (value) => put("along", value)),
     raw: checkbox("raw", get("raw"), (value) => put("raw", value)),
+    start: checkbox("without the start", get("skip_start"), (value) => put("skip_start", value)),
     log: checkbox("log scale", get("log_scale"), (value) => put("log_scale", value)),
   };
   root.append(
     el("div", { class: "lk-ch-head" }, title, state),
-    el("div", { class: "lk-bar lk-ch-controls" }, controls.span.field, controls.raw.field, controls.log.field, controls.along.group),
+    el("div", { class: "lk-bar lk-ch-controls" }, controls.span.field, controls.raw.field, controls.log.field, controls.start.field, controls.along.group),
     keys, plot, table, help,
   );
 
   function refresh() {
-    runs = logs.map((log) => curvesOf(log, get("along"), spanNow()));
+    runs = logs.map((log) => curvesOf(get("skip_start") ? settled(log) : log, get("along"), spanNow()));
     stopsAll = stops(runs);
     showWords();
     paint();
@@ -143,6 +151,7 @@ function draw({ root, records, signal, listen, put, get }) {
     controls.along.set(get("along"));
     controls.raw.set(get("raw"));
     controls.log.set(get("log_scale"));
+    controls.start.set(get("skip_start"));
     const most = Math.max(...logs.map((log) => log.heads));
     if (keys.childElementCount !== most + (logs.length > 1 ? 1 : 0)) {
       keys.replaceChildren(...Array.from({ length: most }, (_, head) => headKey(head)), ...(logs.length > 1 ? [runKey()] : []));
@@ -194,7 +203,7 @@ function draw({ root, records, signal, listen, put, get }) {
 
     const many = width > 700 ? 8 : 4;
     const common = { x, left: LEFT, right, xs: ticks(...x.domain, many), xWords: short };
-    const ys = kind === "log" ? logTicks(...y.domain) : ticks(...y.domain, 5);
+    const ys = kind === "log" ? logTicks(...y.domain) : ticks(...y.domain, 6);
     picture.replaceChildren(
       ...bands(x, top, bottom, right),
       axes({ ...common, y, top, bottom: middle, ys, xs: accepting ? [] : common.xs, xName: accepting ? null : X_NAME[get("along")] }),
@@ -352,7 +361,7 @@ function draw({ root, records, signal, listen, put, get }) {
   plot.addEventListener("pointermove", point, { signal });
   plot.addEventListener("pointerdown", point, { signal });
 
-  for (const name of ["span", "raw", "log_scale", "along"]) listen(name, refresh);
+  for (const name of ["span", "raw", "log_scale", "skip_start", "along"]) listen(name, refresh);
   listen("live", showWords);
   listen("at", () => { moveCursor(); showReadOut(); });
   onWidth(plot, (room) => { width = room; if (runs.length) paint(); }, signal);

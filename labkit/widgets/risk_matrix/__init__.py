@@ -13,7 +13,7 @@ from labkit.widgets.base import RecordWidget, script, style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-UTILITIES = ("chrf", "chrf++", "bleu", "precision", "recall", "f1", "exact")
+UTILITIES = ("chrf", "chrf++", "bleu", "precision", "recall", "f1", "edit", "exact")
 """The utilities that the page computes by itself, by the names of `labkit.mbr.utilities`."""
 
 
@@ -78,6 +78,18 @@ class RiskMatrix(RecordWidget):
                 f"The page computes no utility named {proposal['value']!r}; "
                 f"there are {', '.join(dict.fromkeys(known))}."
             )
+        return proposal["value"]
+
+    @traitlets.validate("weighting")
+    def _possible_weighting(self, proposal: Any) -> str:
+        table: RiskTable | None = self.record
+        if table and proposal["value"] == "model" != table.weighting:
+            without = sum(sample.logprob is None for sample in table.evidence)
+            if without:
+                raise traitlets.TraitError(
+                    f"{without} of {len(table.evidence)} evidence samples have no log-probability; "
+                    "model weights need one for every sample, the other weightings do not."
+                )
         return proposal["value"]
 
     @traitlets.validate("temperature")

@@ -178,8 +178,34 @@ export const recallScore = ([matches], _made, [wanted]) => matches / Math.max(wa
 export const f1Score = ([matches], [made], [wanted]) => (2 * matches) / Math.max(made + wanted, 1);
 
 /**
- * What the page can compute by itself. `parts` says which n-grams a utility counts, `score` what it
- * makes of the counts; `pair` is a utility of two texts that counts none.
+ * 1 less the edit distance of two lists of units over the longer one's length; 1 if both are empty.
+ * @param {ArrayLike<number>} one
+ * @param {ArrayLike<number>} other
+ */
+export function editScore(one, other) {
+  const longer = Math.max(one.length, other.length);
+  return longer ? 1 - editTable(one, other, false).at(-1) / longer : 1;
+}
+
+/** The edit distances of all beginnings of two lists: the last row of their table, or all rows. */
+function editTable(one, other, whole) {
+  let row = Int32Array.from({ length: other.length + 1 }, (_, at) => at);
+  const rows = [row];
+  for (let i = 1; i <= one.length; i++) {
+    const next = new Int32Array(other.length + 1);
+    next[0] = i;
+    for (let j = 1; j <= other.length; j++) {
+      next[j] = Math.min(row[j - 1] + (one[i - 1] === other[j - 1] ? 0 : 1), row[j] + 1, next[j - 1] + 1);
+    }
+    row = next;
+    if (whole) rows.push(row);
+  }
+  return whole ? rows : row;
+}
+
+/**
+ * What the page can compute by itself. `parts` says which n-grams a utility counts and `score` what
+ * it makes of the counts; `pair` is a utility of two lists of units, cut by `cut`.
  */
 export const UTILITIES = {
   chrf: { name: "chrF", parts: [[characters, 6]], score: chrfScore },
@@ -188,7 +214,8 @@ export const UTILITIES = {
   precision: { name: "precision of words", parts: [[tokenize13a, 1]], score: precisionScore },
   recall: { name: "recall of words", parts: [[tokenize13a, 1]], score: recallScore },
   f1: { name: "F1 of words", parts: [[tokenize13a, 1]], score: f1Score },
-  exact: { name: "exact match", pair: (one, other) => Number(one === other) },
+  edit: { name: "edit distance of words", cut: tokenize13a, pair: editScore },
+  exact: { name: "exact match", cut: (text) => [text], pair: ([one], [other]) => Number(one === other) },
 };
 
 /**
@@ -212,11 +239,12 @@ export function pairCounts(utility, hypothesis, evidence) {
  * @returns {Generator<Float64Array | null>}
  */
 export function* lossRows(utility, hypotheses, texts) {
-  const { parts, score, pair } = UTILITIES[utility];
+  const { parts, score, cut, pair } = UTILITIES[utility];
   if (pair) {
-    for (const one of hypotheses) {
-      yield Float64Array.from(texts, (other) => 1 - clampUnit(pair(one, other)));
-    }
+    const numbers = new Map();
+    const number = (unit) => numbers.get(unit) ?? numbers.set(unit, numbers.size).size - 1;
+    const [ones, others] = [hypotheses, texts].map((list) => list.map((text) => cut(text).map(number)));
+    for (const one of ones) yield Float64Array.from(others, (other) => 1 - pair(one, other));
     return;
   }
   const index = ngramIndex(parts);
@@ -268,6 +296,28 @@ export function longestMatches(one, other, most) {
         for (const at of starts.slice(0, common)) marks[side].fill(n, at, at + n);
       });
     }
+  }
+  return marks;
+}
+
+/**
+ * Which units of two lists stay where they are in the cheapest edit of one into the other, as marks.
+ * @param {string[]} one
+ * @param {string[]} other
+ * @param {number} mark for a unit that stays
+ * @returns {[Uint8Array, Uint8Array]}
+ */
+export function keptUnits(one, other, mark) {
+  const rows = editTable(one, other, true);
+  const marks = [new Uint8Array(one.length), new Uint8Array(other.length)];
+  let [i, j] = [one.length, other.length];
+  while (i > 0 && j > 0) {
+    if (one[i - 1] === other[j - 1] && rows[i][j] === rows[i - 1][j - 1]) {
+      marks[0][--i] = mark;
+      marks[1][--j] = mark;
+    } else if (rows[i][j] === rows[i - 1][j - 1] + 1) [i, j] = [i - 1, j - 1];
+    else if (rows[i][j] === rows[i - 1][j] + 1) i -= 1;
+    else j -= 1;
   }
   return marks;
 }

@@ -6,7 +6,7 @@ import {
 } from "../shared/prelude.js";
 import { argmin, columnsOf, draws, normalised, orderBy, riskOf, seriate, weigh } from "./decide.js";
 import {
-  UTILITIES, characters, locate, longestMatches, lossRows, marked, pairCounts, tokenize13a,
+  UTILITIES, characters, keptUnits, locate, longestMatches, lossRows, marked, pairCounts, tokenize13a,
 } from "./utilities.js";
 
 const WEIGHTINGS = [
@@ -133,6 +133,11 @@ export function weightingProblem(samples, weighting) {
   return null;
 }
 
+/** Are the weights under these switches the ones that the record holds? */
+export function weighsAsRecorded(record, { weighting, temperature, length_power: power, samples, evidence }) {
+  return evidence === "samples" && weighting === record.weighting && samples === 0 && temperature === 1 && power === 0;
+}
+
 /**
  * The decision under the switches: columns, weights, losses by row (null: still to come), risks.
  * With nothing switched these are the record's own numbers.
@@ -144,8 +149,7 @@ export function decision(record, switches, store) {
   const drawn = draws(list, record.seed ?? 0);
   const used = samples > 0 ? Math.min(samples, drawn.length) : drawn.length;
   const without = new Set(own ? switches.left_out : []);
-  const asRecorded = own && used === drawn.length && weighting === record.weighting
-    && temperature === 1 && power === 0;
+  const asRecorded = weighsAsRecorded(record, switches);
 
   const columns = asRecorded
     ? list.map((sample, index) => ({ ...sample, index }))
@@ -165,12 +169,12 @@ export function decision(record, switches, store) {
   };
 }
 
-/** The order of rows and columns that a sort asks for. */
-export function arrangement(record, made, sort) {
+/** The order of rows and columns that a sort asks for; `seriated()` gives the places by likeness. */
+export function arrangement(record, made, sort, seriated = () => seriate(made.losses)) {
   const { columns, weights, losses, risk } = made;
   if (sort === "drawn") return { rows: orderBy(risk.map(() => 0)), columns: orderBy(columns.map(() => 0)) };
   if (sort === "similarity") {
-    const place = seriate(losses);
+    const place = seriated();
     return { rows: orderBy(place.rows), columns: orderBy(place.columns) };
   }
   if (sort === "probability") {
@@ -197,6 +201,7 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
   let made = null; // the decision under the switches
   let order = { rows: [], columns: [] };
   let places = { rows: [], columns: [] }; // where each row and column stands in the order
+  let likeness = {}; // the last seriation, and of what
   let shape = null; // geometry on the canvas
   let width = 600; // of the canvas, in CSS pixels
   let frame = 0;
@@ -272,8 +277,8 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
     if (!utilities.some(([key]) => key === next.utility)) next.utility = record.utility;
     if (!sources.some(([key]) => key === next.evidence)) next.evidence = "samples";
     if (!(next.utility in UTILITIES) && next.evidence !== "samples") next.evidence = "samples";
-    if (weightingProblem(evidenceOf(record, next.evidence), next.weighting)) next.weighting = "counts";
-    return next;
+    const problem = weighsAsRecorded(record, next) ? null : weightingProblem(evidenceOf(record, next.evidence), next.weighting);
+    return problem ? { ...next, weighting: "counts", note: `counts as weights: ${problem}` } : next;
   }
 
   function storeFor({ utility, evidence }) {
@@ -298,7 +303,12 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
   }
 
   function arrange() {
-    order = arrangement(record, made, switches.sort);
+    order = arrangement(record, made, switches.sort, () => {
+      const columns = made.columns.map((column) => column.index).join();
+      const key = `${switches.utility} ${switches.evidence} ${columns}`; // weights do not matter to it
+      if (likeness.key !== key) likeness = { key, place: seriate(made.losses) };
+      return likeness.place;
+    });
     places = { rows: inverse(order.rows), columns: inverse(order.columns) };
   }
 
@@ -321,7 +331,7 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
 
   /** All losses are known: say what was decided. */
   function settle() {
-    status.textContent = made.untouched ? "as recorded" : "recomputed in this page";
+    status.textContent = made.untouched ? "as recorded" : switches.note ?? "recomputed in this page";
     put("best", made.best);
     showDecision();
     showCell();
@@ -406,11 +416,11 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
     const most = UTILITIES[utility]?.parts?.[0][1] ?? 4;
     const cut = byCharacter ? characters : tokenize13a;
     const units = [cut(one.text), cut(other.text)];
-    const marks = longestMatches(...units, most);
+    const marks = utility === "edit" ? keptUnits(...units, most) : longestMatches(...units, most);
     const text = (sample, side, title, facts_) => el("div", { class: "lk-rm-text" },
       el("p", { class: "lk-subtitle" }, title), el("p", { class: "lk-running", dir: "auto" }, markedText(sample.text, units[side], marks[side])),
       el("p", { class: "lk-rm-small" }, facts_));
-    const logprob = (sample) => (sample.logprob === null ? "" : `, log p ${sample.logprob.toFixed(2)}`);
+    const logprob = (sample) => (sample.logprob === null ? "" : `, log p ${sample.logprob.toFixed(2).replace("-", "−")}`);
     const left = made.without.has(other.index);
     return [
       el("div", { class: "lk-rm-loss" }, el("span", { class: "lk-rm-swatch", style: `background: ${css(loss)}` }),
@@ -418,7 +428,7 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
       el("div", { class: "lk-rm-texts" },
         text(one, 0, `Hypothesis ${row}${row === made.best ? " ◆" : ""}`, `risk ${made.risk[row].toFixed(4)}${times(one)}${logprob(one)}`),
         text(other, 1, evidenceTitle(other), `weight ${figures(made.weights[column])}${times(other)}${logprob(other)}`)),
-      most > 1 || UTILITIES[utility]?.parts ? marksLegend(most, byCharacter ? "characters" : "words") : null,
+      marksLegend(utility, most, byCharacter ? "characters" : "words"),
       UTILITIES[utility]?.parts ? countsTable(utility, one.text, other.text) : null,
       switches.evidence === "samples"
         ? button(left ? "Take this sample back" : "Leave this sample out", { icon: left ? "plus" : "cross", key: "x", click: () => toggle(selected()[1]) })
@@ -448,7 +458,7 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
     controls.samples.set(made.used);
     reset.disabled = made.untouched;
     for (const input of controls.weighting.group.querySelectorAll("input")) {
-      const problem = weightingProblem(evidenceOf(record, switches.evidence), input.value);
+      const problem = input.value === record.weighting ? null : weightingProblem(evidenceOf(record, switches.evidence), input.value);
       input.disabled = problem !== null;
       input.title = problem ?? "";
     }
@@ -553,9 +563,10 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
     const room = top - 18;
     context.fillStyle = paint_["ink-2"];
     const gap = columnWidth >= 4 ? 1 : 0;
+    const edge = (x) => Math.round((left + x * columnWidth) * devicePixelRatio) / devicePixelRatio;
     order.columns.forEach((column, x) => {
       const height = Math.max(made.weights[column] > 0 ? 0.75 : 0, (made.weights[column] / most) * room);
-      context.fillRect(left + x * columnWidth + gap / 2, top - 4 - height, columnWidth - gap, height);
+      context.fillRect(edge(x), top - 4 - height, edge(x + 1) - edge(x) - gap, height);
     });
     context.fillStyle = paint_.muted;
     context.textAlign = "left";
@@ -580,7 +591,7 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
       context.fillRect(x(made.risk[row]) - size / 2, top + (y + 0.5) * rowHeight - size / 2, Math.max(size, 3), size);
     });
     if (made.whole) {
-      const y = top + (order.rows.indexOf(made.best) + 0.5) * rowHeight;
+      const y = top + (places.rows[made.best] + 0.5) * rowHeight;
       diamond(context, x(made.risk[made.best]), y, Math.max(5, size), paint_.c2, paint_.surface);
     }
     context.fillStyle = paint_.muted;
@@ -607,7 +618,16 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
       });
     }
     if (!made.whole) return;
-    const y = top + order.rows.indexOf(made.best) * rowHeight;
+    const y = top + places.rows[made.best] * rowHeight;
+    if (rowHeight < 6) { // a frame would hide its neighbours
+      context.fillStyle = paint_.c2;
+      context.beginPath();
+      context.moveTo(left - 2, y + rowHeight / 2);
+      context.lineTo(left - 10, y + rowHeight / 2 - 5);
+      context.lineTo(left - 10, y + rowHeight / 2 + 5);
+      context.fill();
+      return;
+    }
     context.lineWidth = 2;
     context.strokeStyle = paint_.surface;
     context.strokeRect(left - 3, y - 3, heatWidth + 6, rowHeight + 6);
@@ -757,8 +777,11 @@ function markedText(text, units, marks) {
     running(part, mark ? { class: `lk-rm-mark lk-rm-mark${mark}` } : {})));
 }
 
-function marksLegend(most, unit) {
-  return el("p", { class: "lk-rm-small lk-rm-marks" }, `Longest match around it, in ${unit}: `,
+function marksLegend(utility, most, unit) {
+  const kind = "lk-rm-small lk-rm-marks";
+  if (utility === "edit") return el("p", { class: kind }, "Marked: words that stay in the cheapest edit of one into the other.");
+  if (most === 1) return el("p", { class: kind }, "Marked: words that both have.");
+  return el("p", { class: kind }, `Longest match around it, in ${unit}: `,
     Array.from({ length: most }, (_, n) => el("span", { class: `lk-rm-mark lk-rm-mark${n + 1}` }, ` ${n + 1} `)));
 }
 

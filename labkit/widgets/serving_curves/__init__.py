@@ -19,8 +19,9 @@ class ServingCurves(RecordWidget):
 
     Traits to read or to set:
 
-    * ``gap``: what the second panel shows, ``tpot`` (time per token) or ``itl`` (gap between
-      outputs, each of which can hold several tokens under speculation);
+    * ``gap``: what the second panel shows: ``tpot`` (time per token), ``itl`` (gap between
+      outputs, each of which can hold several tokens under speculation), or ``gain`` (vanilla's
+      time per token over the method's);
     * ``line``: ``mean``, ``p50``, ``p90`` or ``p99``; ``band``: from the median to ``p90`` or
       ``p99``, or ``none``; ``log_scale``: the latencies' axis;
     * ``users``: where the read-out stands (a load of the log, or the one nearest to it).
@@ -30,7 +31,7 @@ class ServingCurves(RecordWidget):
     _esm = script("serving_curves")
     _css = style("serving_curves", "chart")
 
-    gap = traitlets.Enum(("tpot", "itl"), "tpot").tag(sync=True)
+    gap = traitlets.Enum(("tpot", "itl", "gain"), "tpot").tag(sync=True)
     line = traitlets.Enum(("mean", "p50", "p90", "p99"), "mean").tag(sync=True)
     band = traitlets.Enum(("p90", "p99", "none"), "p90").tag(sync=True)
     log_scale = traitlets.Bool(False).tag(sync=True)
@@ -50,7 +51,7 @@ class ServingCurves(RecordWidget):
         """The two panels on paper."""
         from labkit.plots import plot_serving
 
-        return plot_serving(self.record, gap=self.gap)
+        return plot_serving(self.record, gap="itl" if self.gap == "itl" else "tpot")
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
         """Every row of the log."""

@@ -7,6 +7,7 @@ const MEASURES = {
   ttft: { name: "TTFT: time to first token, ms", short: "TTFT" },
   tpot: { name: "TPOT: time per output token, ms", short: "TPOT" },
   itl: { name: "ITL: gap between outputs, ms", short: "ITL" },
+  gain: { name: "Gain: vanilla’s time per token over this", short: "gain" },
 };
 const FIGURES = [["mean", "mean"], ["p50", "median"], ["p90", "90th percentile"], ["p99", "99th percentile"]];
 const BANDS = [["p90", "median to 90th"], ["p99", "median to 99th"], ["none", "none"]];
@@ -32,20 +33,26 @@ export function seriesOf(log) {
 /** How many times faster a method's row is than vanilla's under the same load; null if unknown. */
 export function gain(log, row, measure = "tpot", figure = "mean") {
   if (row.method === "vanilla") return null;
-  const plain = log.rows.find((each) => each.method === "vanilla" && each.origin === row.origin && each.users === row.users);
+  const plain = log.rows.findLast((each) => each.method === "vanilla" && each.origin === row.origin && each.users === row.users);
   const own = row[`${measure}_ms`][figure];
   return plain && own > 0 ? plain[`${measure}_ms`][figure] / own : null;
 }
 
-/** The highest value that a panel must reach. */
-export function reach(series, measure, figures_) {
-  return Math.max(0, ...series.flatMap(({ rows }) => rows.flatMap((row) => figures_.map((figure) => row[`${measure}_ms`][figure]))));
+/** What a panel shows of a row; null where there is nothing to show. */
+export function value(log, row, measure, figure) {
+  return measure === "gain" ? gain(log, row, "tpot", figure) : row[`${measure}_ms`][figure];
 }
 
-/** The lowest value above nought among them; 1 where there is none. */
-export function foot(series, measure, figures_) {
-  const above = series.flatMap(({ rows }) => rows.flatMap((row) => figures_.map((figure) => row[`${measure}_ms`][figure]))).filter((value) => value > 0);
-  return above.length ? Math.min(...above) : 1;
+/** A series' points on a panel, [users, value] each. */
+export function pointsOf(log, series, measure, figure) {
+  return series.rows.map((row) => [row.users, value(log, row, measure, figure)]).filter(([, each]) => each !== null);
+}
+
+/** The lowest value above nought and the highest of all points; [1, 1] where there is none. */
+export function extent(lists) {
+  const values = lists.flat().map(([, each]) => each);
+  const above = values.filter((each) => each > 0);
+  return above.length ? [Math.min(...above), Math.max(...above)] : [1, 1];
 }
 
 /**
@@ -95,7 +102,7 @@ function draw({ root, records: [log], signal, listen, put, get }) {
   const table = el("div", { class: "lk-ch-readout" });
   const scroll = el("div", { class: "lk-sc-scroll", role: "group", "aria-label": "Read-out" }, table);
   const controls = {
-    gap: choice("Second panel", [["tpot", "TPOT"], ["itl", "ITL"]], get("gap"), (value) => put("gap", value)),
+    gap: choice("Second panel", [["tpot", "TPOT"], ["itl", "ITL"], ["gain", "gain"]], get("gap"), (value) => put("gap", value)),
     line: select("Lines", FIGURES, get("line"), (value) => put("line", value)),
     band: select("Bands", BANDS, get("band"), (value) => put("band", value)),
     log: el("input", { type: "checkbox", change: () => put("log_scale", controls.log.checked) }),
@@ -106,7 +113,7 @@ function draw({ root, records: [log], signal, listen, put, get }) {
       else hidden.add(place);
       node.setAttribute("aria-pressed", String(!hidden.has(place)));
       refresh();
-    } }, sample(one.hue, { dashed: one.origin === "simulated" }), el("span", {}, words(one)));
+    } }, sample(one.hue, { dashed: simulated(one) }), el("span", {}, words(one)));
     return node;
   }));
   root.append(
@@ -117,7 +124,8 @@ function draw({ root, records: [log], signal, listen, put, get }) {
   );
 
   const on = () => series.filter((_, place) => !hidden.has(place));
-  const figures_ = () => (get("band") === "none" ? [get("line")] : [get("line"), "p50", get("band")]);
+  const simulated = (one) => one.origin === "simulated";
+  const banded = (measure) => get("band") !== "none" && measure !== "gain";
 
   function refresh() {
     controls.gap.set(get("gap"));
@@ -147,8 +155,10 @@ function draw({ root, records: [log], signal, listen, put, get }) {
 
   function paintPanel(measure, { left, right, top, bottom }) {
     const some = on();
-    const high = reach(some, measure, figures_()) || 1;
-    const low = foot(some, measure, figures_());
+    const figures_ = banded(measure) ? [get("line"), "p50", get("band")] : [get("line")];
+    const drawnPoints = some.flatMap((one) => figures_.map((figure) => pointsOf(log, one, measure, figure)));
+    if (measure === "gain") drawnPoints.push([[1, 1]]); // where nothing is gained
+    const [low, high] = extent(drawnPoints);
     const ends = loads.length > 1 ? [loads[0], loads.at(-1)] : [(loads[0] ?? 1) / 2, (loads[0] ?? 1) * 2];
     const x = scale(ends, [left + 10, right - 10], "log");
     const y = get("log_scale") ? scale([low / 1.25, high * 1.25], [bottom, top], "log") : scale([0, high * 1.1], [bottom, top]);
@@ -157,8 +167,13 @@ function draw({ root, records: [log], signal, listen, put, get }) {
       axes({ x, y, left, right, top, bottom, xs: spaced(loads, x, 26), ys, xWords: String, yWords: short, xName: "concurrent users" }),
       svg("text", { x: left - 50, y: top - 12, class: "lk-ch-heading" }, MEASURES[measure].name),
     );
-    const drawn = some.map((one) => ({ ...one, points: one.rows.map((row) => [x(row.users), y(row[`${measure}_ms`][get("line")])]) }));
-    for (const one of drawn) paintBand(one, measure, x, y);
+    const below = [...some].sort((a, b) => simulated(b) - simulated(a)); // what was measured lies on top
+    const drawn = below.map((one) => {
+      const points = pointsOf(log, one, measure, get("line"));
+      return { ...one, users: points.map(([users]) => users), points: points.map(([users, each]) => [x(users), y(each)]) };
+    });
+    if (measure === "gain") picture.append(svg("path", { d: `M${left} ${y(1)}H${right}`, class: "lk-sc-even" }));
+    if (banded(measure)) for (const one of drawn) paintBand(one, measure, x, y);
     for (const one of drawn) paintLine(one);
     writeUsers(drawn, top);
     const cursor = svg("g", {});
@@ -167,8 +182,8 @@ function draw({ root, records: [log], signal, listen, put, get }) {
   }
 
   function paintBand(one, measure, x, y) {
-    if (get("band") === "none" || one.rows.length < 2) return;
-    const edge = (figure) => one.rows.map((row) => [x(row.users), y(row[`${measure}_ms`][figure])]);
+    if (one.rows.length < 2) return;
+    const edge = (figure) => pointsOf(log, one, measure, figure).map(([users, each]) => [x(users), y(each)]);
     picture.append(svg("path", {
       d: `${path(edge("p50"))}${path(edge(get("band")).reverse()).replace("M", "L")}Z`, class: "lk-sc-band", fill: hue(one.hue),
       opacity: one.origin === "measured" ? 0.16 : 0.09,
@@ -176,15 +191,15 @@ function draw({ root, records: [log], signal, listen, put, get }) {
   }
 
   function paintLine({ points, hue: place, origin }) {
-    const simulated = origin === "simulated";
-    picture.append(svg("path", { d: path(points), class: "lk-sc-line", stroke: hue(place), "stroke-dasharray": simulated ? "6 4" : undefined }));
-    for (const at of points) picture.append(mark(place, ...at, { size: 4, hollow: simulated }));
+    const dashed = origin === "simulated";
+    picture.append(svg("path", { d: path(points), class: "lk-sc-line", stroke: hue(place), "stroke-dasharray": dashed ? "6 4" : undefined }));
+    for (const at of points) picture.append(mark(place, ...at, { size: 4, hollow: dashed }));
   }
 
   /** The users on the points, measured ones first, as far as they can be read. */
   function writeUsers(drawn, top) {
-    const labels = [...drawn].sort((a, b) => (a.origin > b.origin) - (a.origin < b.origin)).flatMap((one) => (
-      one.points.map(([x, y], at) => ({ x, y: Math.max(top + 4, y - 11), width: 4 + 7 * String(one.rows[at].users).length, users: one.rows[at].users, hue: one.hue }))));
+    const labels = [...drawn].reverse().flatMap((one) => (
+      one.points.map(([x, y], at) => ({ x, y: Math.max(top + 4, y - 11), width: 4 + 7 * String(one.users[at]).length, users: one.users[at], hue: one.hue }))));
     const free = legible(labels);
     labels.forEach((label, at) => {
       if (!free[at]) return;
@@ -201,12 +216,13 @@ function draw({ root, records: [log], signal, listen, put, get }) {
     for (const { x, y, top, bottom, cursor, measure } of panels) {
       if (!loads.length) return;
       cursor.replaceChildren(svg("path", { d: `M${x(load())} ${top}V${bottom}`, class: "lk-ch-hair" }),
-        ...here().map(({ one, row }) => mark(one.hue, x(load()), y(row[`${measure}_ms`][get("line")]), { size: 5, hollow: one.origin === "simulated" })));
+        ...here().map(({ one, row }) => ({ one, at: value(log, row, measure, get("line")) })).filter(({ at }) => at !== null)
+          .map(({ one, at }) => mark(one.hue, x(load()), y(at), { size: 5, hollow: simulated(one) })));
     }
   }
 
   function showReadOut() {
-    const measure = get("gap");
+    const measure = get("gap") === "itl" ? "itl" : "tpot";
     const figure = get("line");
     const users = load();
     plot.setAttribute("aria-valuemin", loads[0] ?? 0);
@@ -223,7 +239,7 @@ function draw({ root, records: [log], signal, listen, put, get }) {
       el("thead", {}, el("tr", {}, cells("th", head, { scope: "col" }))),
       el("tbody", {}, here().map(({ one, row }) => {
         const faster = gain(log, row, measure, figure);
-        return el("tr", {}, el("th", { scope: "row" }, sample(one.hue, { dashed: one.origin === "simulated" }), words(one)),
+        return el("tr", {}, el("th", { scope: "row" }, sample(one.hue, { dashed: simulated(one) }), words(one)),
           cells("td", [shown(row.ttft_ms[figure]), shown(row.ttft_ms.p90), shown(row[`${measure}_ms`][figure]), shown(row[`${measure}_ms`].p90),
             faster === null ? "–" : `${faster.toFixed(2)}×`, shown(row.tokens_per_step), shown(row.tokens_per_s), `${row.errors} of ${row.requests + row.errors}`]));
       }))));

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from labkit.errors import LabkitError
+from labkit.models.store import make_manifest
 from labkit.records.base import write_whole
 from labkit.training.checkpoints import (
     Checkpoint,
@@ -192,6 +193,9 @@ def train(recipe: TinyRecipe, out: Path) -> dict[str, float]:
     model = build_model(recipe.model, recipe.seed)
     seconds = _optimise(model, recipe, stream, unseen, out)
     save_model(model, tokenizer, out / "model")
+    make_manifest(out / "model", "labkit.training.tiny", revision=1, times=False).write(
+        out / "model"
+    )
     for parameter in model.parameters():
         parameter.data = parameter.data.half().float()
     loss = held_out_loss(model, unseen)

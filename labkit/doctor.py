@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import re
 import shutil
@@ -136,18 +137,21 @@ def look_at_device() -> Iterator[Finding]:
 
 
 def look_at_fast_paths() -> Iterator[Finding]:
-    """Whether this machine has the forward pass that reads each weight once."""
-    from labkit.kernels import panel
+    """The forward pass that Llama-shaped models take here, and why."""
+    from transformers import LlamaConfig
 
-    if panel.supported():
-        yield Finding("fast path", "ok", "weights-once on the CPU for Llama-shaped models")
+    from labkit import devices, kernels
+
+    try:
+        device = devices.pick_device()
+    except LabkitError:  # told already
+        return
+    choice = kernels.choose(LlamaConfig(), device, devices.pick_dtype(None, device))
+    found = f"{choice.path.replace('_', ' ')} ({choice.why})"
+    if choice.path == "plain":
+        yield Finding("fast path", "note", found, "speculation works there, and gains less")
     else:
-        yield Finding(
-            "fast path",
-            "note",
-            "none: this processor has no fused multiply-add, so torch's plain path is used",
-            "speculation works there and gains less",
-        )
+        yield Finding("fast path", "ok", found)
 
 
 def look_at_threads() -> Iterator[Finding]:
@@ -177,11 +181,13 @@ def look_at_real(deep: bool) -> Iterator[Finding]:
 
 def look_at_shipped(deep: bool) -> Iterator[Finding]:
     """Whether the models that come with the lab are there, undamaged."""
-    from labkit.models import model_folder, shipped_names
+    from labkit.models import check_weights, model_folder, shipped_names
 
     try:
         names = shipped_names()
         folders = [model_folder(name, deep) for name in names]
+        for folder in folders:
+            check_weights(folder)
     except LabkitError as error:
         yield Finding("models shipped", "bad", str(error))
         return
@@ -233,9 +239,10 @@ def look_at_test_tools(needed: bool) -> Iterator[Finding]:
 
 
 def find_chromium() -> str | None:
-    """A Chromium or Chrome on the path, else the one that playwright keeps, else None."""
-    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
-        if found := shutil.which(name):
+    """``LABKIT_CHROMIUM``, else a Chromium on the path, else the one that playwright keeps."""
+    named = os.environ.get("LABKIT_CHROMIUM")
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if found := named or shutil.which(name):
             return found
     if importlib.util.find_spec("playwright") is None:
         return None

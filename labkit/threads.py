@@ -25,6 +25,10 @@ CONTENDED = 0.15
 """A `contention` above this spoils timings: a benchmark says so."""
 
 
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+"""Where Linux says how much processor time a container gets: a quota and a period."""
+
+
 def settle_waiting() -> None:
     """Choose a short spin unless the user chose how OpenMP waits; called as labkit is imported."""
     if not any(name in os.environ for name in WAITING):
@@ -49,7 +53,7 @@ def cores() -> int:
 def _container_limit() -> int | None:
     """Whole cores that Linux's control group grants, or None where it sets no limit."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        quota, period = CONTAINER_LIMIT.read_text(encoding="ascii").split()
     except (OSError, ValueError):  # another system, or the older layout of control groups
         return None
     return None if quota == "max" else max(1, int(quota) // int(period))

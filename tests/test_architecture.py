@@ -27,8 +27,6 @@ MAY_IMPORT = {
     "serving": GROUND | {"records", "devices", "models", "kernels", "speculative"},
     "plots": {"records"},
     "widgets": {"records", "plots"},
-    "together": GROUND | {"records", "speculative", "mbr"},
-    "course": GROUND | {"records"},
     "checks": GROUND | {"records", "devices", "models", "kernels", "speculative", "mbr"},
     "gallery": GROUND | {"records", "plots", "widgets"},
     "together": GROUND | {"records", "speculative"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -35,3 +35,20 @@ def only_results_on_stdout() -> Iterator[Callable[[dict[str, Any] | str], None]]
 
     with contextlib.redirect_stdout(sys.stderr):
         yield show
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text under a header, each column as wide as it must be.
+
+    >>> print(table(("method", "tokens/s"), [("vanilla", "31"), ("mlp", "52")]))
+    method   tokens/s
+    vanilla  31
+    mlp      52
+    """
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    lines = (header, *rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

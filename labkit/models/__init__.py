@@ -7,10 +7,12 @@
 from labkit.models.catalogue import load, model_folder, shipped_names
 from labkit.models.language_model import LanguageModel
 from labkit.models.smollm2 import check_real, fetch_real
+from labkit.models.weights import check_weights
 
 __all__ = [
     "LanguageModel",
     "check_real",
+    "check_weights",
     "fetch_real",
     "load",
     "model_folder",

@@ -38,7 +38,7 @@ def model_folder(name: str, deep: bool = False) -> Path:
         folder = data_dir() / "models" / name
         check_folder(folder, f"`git checkout -- {folder}` brings it back", deep)
         return folder
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         folder = Path(name).resolve()
         check_folder(folder, "make or fetch that folder again", deep)
         return folder

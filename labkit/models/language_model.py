@@ -13,7 +13,7 @@ import numpy as np
 
 from labkit import devices
 from labkit.errors import LabkitError
-from labkit.models.weights import read_header, read_weights, weight_files
+from labkit.models.weights import check_weights, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +34,7 @@ class LanguageModel:
         self.name = name
         self.folder = folder
         self.config = _read_config(folder)
-        for path in weight_files(folder):
-            read_header(path)
+        check_weights(folder)
         self._device = device
         self._dtype = dtype
         if device or dtype:  # a mistake in either is named now, though neither is needed yet
@@ -126,10 +125,15 @@ class LanguageModel:
         """The token ids of ``prompt``, as a user's turn where the model has a chat template.
 
         ``chat`` False leaves the template out. Raises `LabkitError` for an empty prompt, for one
-        that leaves no room in the context, and for ``chat`` True without a template.
+        that leaves no room in the context or is no Unicode text, and for ``chat`` True without a
+        template.
         """
         if not prompt.strip():
             raise LabkitError("The prompt is empty: give some text.")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise LabkitError("The prompt is not Unicode text: give it in UTF-8.") from None
         if chat and not self.chat:
             raise LabkitError(f"The model {self.name!r} has no chat template: give chat=False.")
         if self.chat and chat is not False:

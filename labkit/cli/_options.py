@@ -1,0 +1,30 @@
+"""Options that several commands share."""
+
+import click
+
+COUNT = click.IntRange(min=1)
+"""A number of things, at least one."""
+
+
+def base_option(default: str = "real"):
+    """``--base``: which model decodes."""
+    return click.option(
+        "--base",
+        default=default,
+        show_default=True,
+        help="Model: real, tiny, another shipped one, a folder, or a name on a hub.",
+    )
+
+
+device_option = click.option("--device", help="Device: cpu, cuda, mps (default: the best here).")
+"""Where the model computes."""
+
+max_new_tokens_option = click.option(
+    "--max-new-tokens", type=COUNT, default=64, show_default=True, help="Longest output, in tokens."
+)
+"""How long an output may become."""
+
+seed_option = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of everything random."
+)
+"""What makes a run repeatable."""

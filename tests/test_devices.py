@@ -1,0 +1,47 @@
+"""Devices, generators and clocks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from labkit import devices
+from labkit.errors import LabkitError
+
+
+def test_the_environment_chooses_the_device_and_an_argument_overrules_it(monkeypatch):
+    monkeypatch.setenv("LABKIT_DEVICE", "abacus")
+    with pytest.raises(LabkitError, match="abacus"):
+        devices.pick_device()
+    assert devices.pick_device("cpu") == torch.device("cpu")
+
+
+def test_the_best_device_is_the_first_of_those_there_are():
+    assert devices.available_devices()[-1] == "cpu"
+    assert devices.pick_device(devices.best_device()).type == devices.available_devices()[0]
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "xpu", "nonsense", "cpu:-4"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(LabkitError, match=name):
+        devices.pick_device(name)
+
+
+def test_float32_is_the_format_on_a_cpu():
+    cpu = torch.device("cpu")
+    assert devices.pick_dtype(None, cpu) is torch.float32
+    assert devices.pick_dtype("bf16", cpu) is torch.bfloat16
+
+
+def test_generators_repeat_and_leave_the_global_state_alone():
+    before = torch.random.get_rng_state()
+    first = torch.rand(3, generator=devices.torch_generator(7))
+    again = torch.rand(3, generator=devices.torch_generator(7))
+    other = torch.rand(3, generator=devices.torch_generator(8))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_clock_goes_forward():
+    assert devices.clock() <= devices.clock(torch.device("cpu"))

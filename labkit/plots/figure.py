@@ -9,8 +9,9 @@ import matplotlib
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#7f7f7f")
-"""One colour a head or method, after Okabe and Ito (2008), told apart under colour blindness."""
+HUES = ("#0072b2", "#bd4e00", "#007a5e", "#a24a82", "#806500", "#2f3e9e", "#a02c4a", "#4d5661")
+"""One colour a head or method, the widgets' own on a light page: from Okabe and Ito's set (2008),
+told apart under colour blindness, each dark enough to be read as text on white."""
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """One mark a head or method, so that nothing hangs on colour alone."""

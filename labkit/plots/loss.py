@@ -51,7 +51,7 @@ def plot_loss(log: LossLog, other: LossLog | None = None, span: int | None = Non
         _mark_phases(panels[0], log)
         panels[0].set_ylabel("loss, nats")
         panels[0].set_title(" against ".join(run.name for run in runs))
-        panels[0].legend(ncols=4, fontsize=8.5)
+        panels[0].legend(ncols=4, fontsize=8.5, loc="upper right")
         if looked:
             for run, stroke in zip(runs, STROKES, strict=False):
                 _acceptance(panels[1], run, stroke)
@@ -80,8 +80,8 @@ def _losses(axes: Axes, run: LossLog, stroke: str, name: str, span: int) -> None
             [look.loss[head] for look in run.validation],
             mark,
             color=color,
-            markeredgecolor="white",
-            markersize=6,
+            markerfacecolor=color if stroke == "-" else "white",
+            markersize=5,
             label=label,
         )
 
@@ -92,7 +92,15 @@ def _acceptance(axes: Axes, run: LossLog, stroke: str) -> None:
     for head in range(run.heads):
         shares = [look.accept[head] for look in run.validation]
         color, mark = HUES[head % len(HUES)], MARKS[head % len(MARKS)]
-        axes.plot(steps, shares, stroke + mark, color=color, markersize=5, linewidth=1.4)
+        axes.plot(
+            steps,
+            shares,
+            stroke + mark,
+            color=color,
+            markerfacecolor=color if stroke == "-" else "white",
+            markersize=5,
+            linewidth=1.4,
+        )
 
 
 def _of_phase(points: Sequence[LossPoint], phase: int) -> list[LossPoint]:

@@ -100,6 +100,22 @@ def pack_text(documents: Sequence[Document], tokenizer: Any) -> Tensor:
     return torch.tensor([token for row in rows for token in (*row, tokenizer.eos_token_id)])
 
 
+def some_text(documents: Sequence[Document], tokenizer: Any, enough: int) -> Tensor:
+    """`pack_text` of so many documents that they hold ``enough`` tokens, or of all: (N,).
+
+    They come in an order that depends on their names alone and mixes the sources, so asking for
+    more only adds to the end. Tokenising everything would take a small machine half a minute.
+    """
+    mixed = sorted(documents, key=lambda document: hashlib.sha256(document.name.encode()).digest())
+    parts, size = [], 0
+    for first in range(0, len(mixed), 8):
+        parts.append(pack_text(mixed[first : first + 8], tokenizer))
+        size += len(parts[-1])
+        if size >= enough:
+            break
+    return torch.cat(parts)
+
+
 def text_windows(stream: Tensor, window: int) -> Sequences:
     """Whole windows of ``window`` tokens cut from ``stream`` (N,); the last, shorter one is left.
 

@@ -22,8 +22,8 @@ from labkit.training.data import (
     Writing,
     distinct,
     make_shards,
-    pack_text,
     read_answers,
+    some_text,
     text_prompts,
     text_windows,
 )
@@ -41,6 +41,8 @@ from labkit.training.recipe import Generation, Recipe
 from labkit.training.text import Document, read_documents
 
 HELD_OUT_WINDOWS = 8
+PROMPTS_FROM = 8
+"""Prompts are cut from a text so many times as long as all of them."""
 WHOLE = 1 << 30
 """A window that no sequence fills."""
 
@@ -66,8 +68,10 @@ def text_material(recipe: Recipe, base: LanguageModel) -> Material:
     """Phase 1: every window of the recipe's text, held-out documents left out."""
     assert recipe.phase1 is not None
     documents = [text for text in read_documents(recipe.phase1.sources) if not text.held_out]
-    windows = text_windows(pack_text(documents, base.tokenizer), recipe.phase1.window)
-    runs = cut_runs(windows, recipe.phase1.window)
+    phase = recipe.phase1
+    stream = some_text(documents, base.tokenizer, phase.steps * phase.rows * phase.window)
+    windows = text_windows(stream, phase.window)
+    runs = cut_runs(windows, phase.window)
     return Material(windows.tokens, runs, ComputedFeatures(base.module, windows))
 
 
@@ -94,7 +98,9 @@ def held_out_material(recipe: Recipe, base: LanguageModel, write: Continue) -> H
     if recipe.generation is None:
         assert recipe.phase1 is not None
         documents = [text for text in read_documents(recipe.phase1.sources) if text.held_out]
-        windows = text_windows(pack_text(documents, base.tokenizer), recipe.phase1.window)
+        window = recipe.phase1.window
+        stream = some_text(documents, base.tokenizer, 4 * HELD_OUT_WINDOWS * window)
+        windows = text_windows(stream, window)
         runs = cut_runs(windows, WHOLE).take(_spread(len(windows), HELD_OUT_WINDOWS))
         features = ComputedFeatures(base.module, windows)
         return hold_out(Material(windows.tokens, runs, features), table, heads, greedy=False)
@@ -129,7 +135,10 @@ def make_prompts(
     seed = 2 * recipe.seed + held_out
     makers: dict[str, Callable[[int], list[list[int]]]] = {
         "text": lambda share: text_prompts(
-            pack_text(documents, base.tokenizer), plan.prompt_tokens, share, seed
+            some_text(documents, base.tokenizer, PROMPTS_FROM * share * plan.prompt_tokens),
+            plan.prompt_tokens,
+            share,
+            seed,
         ),
         "tasks": lambda share: [
             base.encode(prompt) for prompt in task_prompts(_passages(documents), share, seed)

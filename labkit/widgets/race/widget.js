@@ -1,5 +1,5 @@
 // Race: several generations replayed side by side in their measured time.
-import { button, clamp, count, duration, el, figures, icon, onWidth, recordWidget, reducedMotion, running, select, sizeCanvas, slider, token } from "../shared/prelude.js";
+import { button, clamp, count, duration, el, figures, icon, onWidth, paragraphs, recordWidget, reducedMotion, running, select, sizeCanvas, slider, token } from "../shared/prelude.js";
 import { ROOT, countUpTo, endTimes, headColor, headsOf, originOfTokens, tokensAfter } from "../shared/trace.js";
 
 // ---------------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ function makeLane({ root, signal }) {
       spans.push(span);
     }
     tokens = next;
-    body.replaceChildren(...spans, ghost);
+    body.replaceChildren(...paragraphs([...spans, ghost], [...tokens.map((each) => each.text), ""]));
     shown = Math.min(shown, keep);
     title.textContent = trace.method;
     node.setAttribute("aria-label", `Lane ${scale.place + 1}: ${trace.method}`);

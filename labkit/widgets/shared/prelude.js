@@ -183,6 +183,7 @@ export function visible(text) {
 
 /** At most `most` characters as a reader counts them, the cut marked. */
 export function shorten(text, most) {
+  if (text.length <= most) return text;
   const letters = graphemes(text);
   return letters.length <= most ? text : `${letters.slice(0, Math.max(1, most - 1)).join("")}…`;
 }
@@ -207,15 +208,34 @@ export function spoken(text) {
  * does) and carry a faint sign. Not isolated, so that right-to-left text keeps its own order.
  */
 export function running(text, attributes = {}) {
-  return el("span", { ...attributes, class: `lk-token ${attributes.class ?? ""}`.trim() },
-    text === "" ? [] : pieces(text).map(runningPiece));
+  const given = attributes.class ?? "";
+  if (PLAIN_WORD.test(text)) { // most tokens: one element, the sign of the blank in front is painted behind it
+    const side = RIGHT_TO_LEFT.test(text) ? "right" : "left";
+    return el("span", { ...attributes, class: `lk-token ${text[0] === " " ? `lk-lead-${side} ` : ""}${given}`.trim() }, text);
+  }
+  return el("span", { ...attributes, class: `lk-token ${given}`.trim() }, text === "" ? [] : pieces(text).map(runningPiece));
 }
+const PLAIN_WORD = new RegExp(`^ ?(?:(?![ \\u00a0\\u3000\\t\\n\\r])(?!${CONTROL.source}).)+$`, "su");
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
 
 function runningPiece(piece) {
   if (piece.kind === "text") return piece.raw;
   if (piece.kind === "newline") return el("span", { class: "lk-newline" }, el("span", { class: "lk-sign", "aria-hidden": "true" }, "↵"), "\n");
   if (piece.kind === "space") return Array.from(piece.raw, (blank) => el("span", { class: "lk-space" }, blank));
   return el("span", { class: piece.kind === "tab" ? "lk-tab" : "lk-control" }, piece.kind === "tab" ? "\t" : piece.shown);
+}
+
+/**
+ * Spans of running text in blocks, one a line that the text itself ends: a change then costs the
+ * browser one block, not the whole text, and each block finds its own direction.
+ */
+export function paragraphs(spans, texts) {
+  const blocks = [el("div", { class: "lk-paragraph" })];
+  spans.forEach((span, index) => {
+    if (index > 0 && /\n$/.test(texts[index - 1])) blocks.push(el("div", { class: "lk-paragraph" }));
+    blocks.at(-1).append(span);
+  });
+  return blocks;
 }
 
 /** A token for a label: one line, blanks visible, cut off from the direction of its surroundings. */

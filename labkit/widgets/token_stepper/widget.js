@@ -1,5 +1,5 @@
 // TokenStepper: one generation, step by step.
-import { button, choice, clamp, count, duration, el, icon, label, onWidth, percent, probability, recordWidget, reducedMotion, roving, running, select, shorten, sizeCanvas, spoken, svg, token, visible } from "../shared/prelude.js";
+import { button, choice, clamp, count, duration, el, icon, label, onWidth, paragraphs, percent, probability, recordWidget, reducedMotion, roving, running, select, shorten, sizeCanvas, spoken, svg, token, visible } from "../shared/prelude.js";
 import { ROOT, acceptedPath, headColor, headsOf, originOfTokens, rejectedAt, tokensAfter } from "../shared/trace.js";
 
 // ---------------------------------------------------------------------------------------------
@@ -227,6 +227,7 @@ function drawStepper(place) {
   }
 
   let shown = -1;
+  let changed = 0;
   function show() {
     const at = clamp(get("step"), 0, last);
     const step = steps[at];
@@ -236,7 +237,9 @@ function drawStepper(place) {
       text.move(at);
       told.replaceChildren(el("strong", {}, `Step ${at + 1} of ${steps.length}. `), tellStep(step));
       clock.replaceChildren(...timeParts(step));
-      tree.draw(at, get("head"), true);
+      const now = performance.now();
+      tree.draw(at, get("head"), now - changed > 400); // no arrival when steps follow fast
+      changed = now;
       for (const each of back) each.disabled = at === 0;
       for (const each of on) each.disabled = at === last;
       jump.disabled = nextRejection(steps, at, get("head")) < 0;
@@ -399,7 +402,7 @@ function makeText(trace, goto) {
       const step = Number(event.target.closest("[data-step]")?.dataset.step ?? -1);
       if (step >= 0) goto(step);
     },
-  }, el("span", { class: "ts-prompt" }, running(trace.prompt)), spans);
+  }, el("div", { class: "ts-prompt" }, running(trace.prompt)), paragraphs(spans, tokens.map((each) => each.text)));
   let seen = null;
   let from = 0;
   let to = 0;
@@ -432,6 +435,7 @@ function makeTree({ root, signal, tip }, trace, choose) {
   const greedy = trace.temperature === 0;
   const tokens = originOfTokens(trace);
   const ends = tokensAfter(trace);
+  const names = headsOf(trace);
   let items = [];
   let layout = null;
   let step = null;
@@ -456,7 +460,6 @@ function makeTree({ root, signal, tip }, trace, choose) {
     picture.setAttribute("height", height);
     const edges = svg("g", { class: "ts-edges", "aria-hidden": "true" });
     const titles = svg("g", { class: "ts-columns", "aria-hidden": "true" });
-    const names = headsOf(trace);
     const deepest = Math.max(0, ...step.nodes.map((node) => node.depth));
     for (let depth = 1; depth <= deepest; depth += 1) {
       titles.append(svg("text", { x: x(depth) + wide / 2, y: 13, "text-anchor": "middle", style: `fill: var(${headColor(depth)})` }, names[depth - 1]?.name ?? ""));

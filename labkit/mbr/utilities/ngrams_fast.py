@@ -93,7 +93,7 @@ def _with_occurrence(
 
 
 @numba.njit(cache=True, nogil=True)
-def _index(  # noqa: PLR0917 (compiled functions take no structures)
+def _index(
     ids: np.ndarray, many: int, starts: np.ndarray, order: int, hypotheses: int, share: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Which evidence has each feature: as a row of bytes if frequent, else as a list.
@@ -129,7 +129,7 @@ def _index(  # noqa: PLR0917 (compiled functions take no structures)
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(  # noqa: PLR0917
+def _count(
     ids: np.ndarray,
     place: np.ndarray,
     lists: np.ndarray,

@@ -1,0 +1,202 @@
+"""p(y|x) token by token: all that drawing and searching need of a model.
+
+A `Conditional` begins a set of `Rows`, one for each source. A row is a source with the tokens
+written after it so far, and knows the logits of its next token. `Rows.advance` makes new rows out
+of old ones, each an old row with one more token: a row can be continued in several ways, or
+dropped. So what texts of one source have in common is computed once, for as long as it is common.
+
+`conditional` makes one of a transformers model, causal or encoder-decoder; anything else that
+keeps the two promises below (a toy distribution, another engine) serves as well.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from labkit.errors import LabkitError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Rows(Protocol):
+    """Texts being written side by side."""
+
+    logits: torch.Tensor
+    """The logits of each row's next token: (N, V), float32."""
+    room: int
+    """How many tokens the model has room for after its longest source, from the beginning."""
+
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Make row i the old row ``parents[i]`` with ``tokens[i]`` after it; both (N',)."""
+
+
+class Conditional(Protocol):
+    """A distribution over texts, given a source."""
+
+    ends: Collection[int]
+    """The tokens that end a text."""
+
+    def begin(self, sources: Sequence[str]) -> Rows:
+        """One row for each source, nothing written yet."""
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text that tokens stand for, the ending one left out."""
+
+
+class Base(Protocol):
+    """A transformers model with its way from text to tokens and back; `labkit.load` gives these."""
+
+    @property
+    def module(self) -> PreTrainedModel:
+        """The model."""
+
+    @property
+    def context(self) -> int:
+        """The most tokens it can look at."""
+
+    @property
+    def eos_ids(self) -> Collection[int]:
+        """The tokens that end a text."""
+
+    def encode(self, prompt: str) -> list[int]:
+        """A source's tokens."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of tokens, special ones left out."""
+
+
+def conditional(base: Base) -> Conditional:
+    """The distribution that a transformers model defines, encoder-decoder or causal."""
+    return EncoderDecoder(base) if base.module.config.is_encoder_decoder else Causal(base)
+
+
+class _OfBase:
+    """What the two kinds of transformers model have in common."""
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        self.ends = base.eos_ids
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text that tokens stand for, special ones left out."""
+        return self.base.decode(token for token in tokens if token not in self.ends)
+
+    def _batch(self, sources: Sequence[str], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sources' tokens padded on one side, and which of them are real: both (B, T)."""
+        lists = []
+        for source in sources:
+            if not source.strip():
+                raise LabkitError("A source is empty: give some text.")
+            lists.append(self.base.encode(source))
+            if len(lists[-1]) >= self.base.context:
+                raise LabkitError(
+                    f"A source has {len(lists[-1]):,} tokens and the model can look at "
+                    f"{self.base.context:,}: give a shorter one."
+                )
+        longest = max(map(len, lists))
+        ids = torch.zeros(len(lists), longest, dtype=torch.long)
+        real = torch.zeros(len(lists), longest, dtype=torch.long)
+        for row, tokens in enumerate(lists):
+            place = slice(longest - len(tokens), longest) if left else slice(0, len(tokens))
+            ids[row, place] = torch.tensor(tokens)
+            real[row, place] = 1
+        device = self.base.module.device
+        return ids.to(device), real.to(device)
+
+
+class Causal(_OfBase):
+    """A decoder-only model: the source is a prompt, the text is what follows it."""
+
+    def begin(self, sources: Sequence[str]) -> CausalRows:
+        """One row for each prompt."""
+        ids, real = self._batch(sources, left=True)
+        return CausalRows(self.base.module, ids, real, room=self.base.context - ids.shape[1])
+
+
+class CausalRows:
+    """Rows of a decoder-only model: prompts padded on the left, one shared key/value cache."""
+
+    def __init__(
+        self, module: PreTrainedModel, ids: torch.Tensor, real: torch.Tensor, room: int
+    ) -> None:
+        from transformers import DynamicCache
+
+        self.module = module
+        self.room = room
+        self.cache = DynamicCache(config=module.config)
+        self.real = real  # (N, T), T growing by one a step
+        self.padded = not bool(real.all())
+        self.position = (real.cumsum(1) - 1).clamp(min=0)  # (N, T), then (N, 1)
+        parameters = inspect.signature(module.forward).parameters
+        # A prompt's logits are all the vocabulary at every place: ask for the last place only.
+        last: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+        self._forward(ids, **last)
+        self.position = self.position[:, -1:]
+
+    def _forward(self, ids: torch.Tensor, **options: Any) -> None:
+        out = self.module(
+            input_ids=ids,
+            attention_mask=self.real if self.padded else None,
+            position_ids=self.position,
+            cache=self.cache,
+            use_cache=True,
+            **options,
+        )
+        self.logits = out.logits[:, -1].float()  # (N, V)
+
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Continue old rows ``parents``, picked or repeated, by one token each."""
+        self.cache.reorder_cache(parents)
+        self.real = torch.cat([self.real[parents], torch.ones_like(tokens)[:, None]], dim=1)
+        self.position = self.position[parents] + 1
+        self._forward(tokens[:, None])
+
+
+class EncoderDecoder(_OfBase):
+    """An encoder-decoder model, such as a translator."""
+
+    def begin(self, sources: Sequence[str]) -> EncoderDecoderRows:
+        """One row for each source, its encoding computed."""
+        ids, real = self._batch(sources, left=False)
+        return EncoderDecoderRows(self.base.module, ids, real, room=self.base.context)
+
+
+class EncoderDecoderRows:
+    """Rows of an encoder-decoder model; each row keeps the keys and values of its source."""
+
+    def __init__(
+        self, module: PreTrainedModel, ids: torch.Tensor, real: torch.Tensor, room: int
+    ) -> None:
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        self.module = module
+        self.room = room
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.real = real  # (N, S)
+        self.encoded = module.get_encoder()(input_ids=ids, attention_mask=real).last_hidden_state
+        self.never = [token for token in (module.config.pad_token_id,) if token is not None]
+        start = module.config.decoder_start_token_id
+        self._forward(torch.full((len(ids), 1), start, device=ids.device))
+
+    def _forward(self, ids: torch.Tensor) -> None:
+        out = self.module(
+            attention_mask=self.real,
+            encoder_outputs=(self.encoded,),
+            decoder_input_ids=ids,
+            cache=self.cache,
+            use_cache=True,
+        )
+        self.logits = out.logits[:, -1].float()  # (N, V)
+        self.logits[:, self.never] = float("-inf")
+
+    def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Continue old rows ``parents``, picked or repeated, by one token each."""
+        self.cache.reorder_cache(parents)
+        self.real = self.real[parents]
+        self.encoded = self.encoded[parents]
+        self._forward(tokens[:, None])

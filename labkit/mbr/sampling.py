@@ -1,0 +1,220 @@
+"""Drawing texts from p(y|x): the hypothesis set, and the evidence set that stands for p.
+
+Ancestral sampling draws token after token from the model's own distribution, and is the only way
+here whose samples are fair (Eikema & Aziz 2020); temperature, top-k, top-p and epsilon trade
+fairness for likelier texts, which make better hypotheses and, measured, often better evidence too
+(Freitag et al. 2023, "Epsilon Sampling Rocks").
+
+Samples of one source mostly begin alike. Each distinct beginning is one row of the batch, however
+many samples stand on it, so the model is asked once for each node of the samples' prefix tree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from labkit.errors import LabkitError
+from labkit.mbr import filters
+from labkit.mbr.conditional import Conditional
+from labkit.records import Sample
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw.
+
+    ``samples`` texts for each source, each of at most ``max_new_tokens`` tokens (fewer where the
+    model's context ends before); ``temperature``,
+    ``top_k``, ``top_p`` and ``epsilon`` as in `labkit.mbr.filters`, applied in that order;
+    ``at_once`` sources go through the model together. The samples of a source depend on ``seed``
+    and on the source, not on the sources beside it.
+
+    Raises `LabkitError` naming the value that cannot be used.
+    """
+
+    samples: int = 64
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    epsilon: float | None = None
+    max_new_tokens: int = 128
+    seed: int = 0
+    at_once: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "max_new_tokens", "at_once"):
+            if getattr(self, name) < 1:
+                raise LabkitError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 < self.temperature < float("inf"):
+            raise LabkitError(
+                f"The temperature is {self.temperature}; it must be positive, and greedy decoding "
+                "is a function of its own."
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise LabkitError(f"top_k is {self.top_k}; it must be at least 1.")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise LabkitError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
+        if self.epsilon is not None and not 0 <= self.epsilon < 1:
+            raise LabkitError(f"epsilon is {self.epsilon}; it must be at least 0 and below 1.")
+
+    def filtered(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (N, V) of the distribution that is drawn from."""
+        steps = [
+            (filters.temperature, None if self.temperature == 1 else self.temperature),
+            (filters.top_k, self.top_k),
+            (filters.top_p, self.top_p),
+            (filters.epsilon, self.epsilon),
+        ]
+        for step, value in steps:
+            if value is not None:
+                logits = step(logits, value)
+        return logits
+
+
+def draw(
+    model: Conditional, sources: Sequence[str], how: Sampling | None = None
+) -> list[tuple[Sample, ...]]:
+    """Samples for each source: distinct texts in order of first appearance, with their counts.
+
+    A sample's ``logprob`` is log p(y|x) under the model's own distribution, neither tempered nor
+    filtered; ``tokens`` counts the token that ends the text. Where one text was drawn in several
+    splits into tokens, their probabilities are added.
+
+    Raises `LabkitError` for an empty source or one longer than the model's context.
+    """
+    return list(stream(model, sources, how))
+
+
+def stream(
+    model: Conditional, sources: Iterable[str], how: Sampling | None = None
+) -> Iterator[tuple[Sample, ...]]:
+    """Like `draw`, one source's samples after the other, ``at_once`` sources in memory."""
+    how = how or Sampling()
+    for batch in batched(sources, how.at_once):
+        for sequences, logprobs in _sequences(model, batch, how):
+            yield _distinct(model, sequences, logprobs)
+
+
+def batched(items: Iterable[str], many: int) -> Iterator[list[str]]:
+    """Lists of ``many`` items, the last perhaps shorter."""
+    batch: list[str] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == many:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def _sequences(
+    model: Conditional, sources: Sequence[str], how: Sampling
+) -> Iterator[tuple[list[list[int]], list[float]]]:
+    """For each source, the tokens and the log-probability of each of its samples."""
+    rows = model.begin(sources)
+    vocabulary = rows.logits.shape[1]
+    device = rows.logits.device
+    ends = torch.tensor(sorted(model.ends), device=device)
+    generators = [_generator(how.seed, source) for source in sources]
+    row = torch.arange(len(sources), device=device).repeat_interleave(how.samples)  # (S,)
+    logprob = torch.zeros(len(row), dtype=torch.float64, device=device)
+    live = torch.arange(len(row), device=device)  # samples that have not ended
+    columns = []
+    longest = min(how.max_new_tokens, rows.room)
+    for step in range(longest):
+        uniform = torch.cat([_uniform(how.samples, generator) for generator in generators])
+        known = rows.logits.log_softmax(dim=-1)  # (N, V)
+        token = choose(how.filtered(known), row[live], uniform.to(device)[live])
+        logprob[live] += known[row[live], token].double()
+        column = torch.full_like(row, -1)
+        column[live] = token
+        columns.append(column)
+        going = ~torch.isin(token, ends)
+        live, token = live[going], token[going]
+        if not len(live) or step == longest - 1:
+            break
+        # Samples on one row that drew the same token stay on one row.
+        nodes, row[live] = torch.unique(row[live] * vocabulary + token, return_inverse=True)
+        rows.advance(nodes // vocabulary, nodes % vocabulary)
+    table = torch.stack(columns, dim=1).view(len(sources), how.samples, -1).tolist()
+    for drawn, scores in zip(table, logprob.view(len(sources), -1).tolist(), strict=True):
+        yield [[token for token in tokens if token >= 0] for tokens in drawn], scores
+
+
+def _generator(seed: int, source: str) -> torch.Generator:
+    digest = hashlib.blake2b(f"{seed}\n{source}".encode("utf-8", "surrogatepass"), digest_size=8)
+    return torch.Generator().manual_seed(int.from_bytes(digest.digest(), "big"))
+
+
+def _uniform(many: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(many, generator=generator, dtype=torch.float64)
+
+
+BLOCK = 128
+"""Tokens summed up together in `choose`."""
+
+
+def choose(logits: torch.Tensor, row: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Draw a token for each sample by the inverse of its row's distribution function: (S,).
+
+    ``logits`` (N, V); ``row`` (S,) says on which row each sample stands; ``uniform`` (S,) are
+    numbers in [0, 1), float64. The token is the first whose cumulative probability is above the
+    number; it is looked for among blocks of tokens first, then within one, so that many samples
+    of one row cost one pass over it.
+
+    >>> half = torch.tensor([[0.5, 0.0, 0.5]]).log()
+    >>> choose(half, torch.tensor([0, 0]), torch.tensor([0.49, 0.51], dtype=torch.float64))
+    tensor([0, 2])
+    """
+    probability = logits.softmax(dim=-1)
+    vocabulary = probability.shape[1]
+    whole = vocabulary - vocabulary % BLOCK
+    sums = probability[:, :whole].unflatten(1, (-1, BLOCK)).sum(dim=-1)
+    if whole < vocabulary:
+        sums = torch.cat([sums, probability[:, whole:].sum(dim=-1, keepdim=True)], dim=1)
+    upto = sums.double().cumsum(dim=-1)  # (N, blocks)
+    block, rest = _first_above(upto[row], uniform * upto[row, -1])
+    place = block[:, None] * BLOCK + torch.arange(BLOCK, device=row.device)  # (S, BLOCK)
+    inside = probability[row[:, None], place.clamp(max=vocabulary - 1)].double()
+    inside[place >= vocabulary] = 0
+    return block * BLOCK + _first_above(inside.cumsum(dim=-1), rest)[0]
+
+
+def _first_above(
+    cumulative: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first place (S,) of a row of ``cumulative`` (S, M) above its target, and what is left."""
+    # Rounding must not carry the target past the last place that has any probability.
+    below = torch.nextafter(cumulative[:, -1], torch.zeros_like(target))
+    target = torch.minimum(target, below)[:, None]
+    place = torch.searchsorted(cumulative, target, right=True)
+    before = torch.where(place > 0, cumulative.gather(1, (place - 1).clamp(min=0)), 0)
+    return place[:, 0], (target - before)[:, 0]
+
+
+def _distinct(
+    model: Conditional, sequences: list[list[int]], logprobs: list[float]
+) -> tuple[Sample, ...]:
+    """Equal texts made one: their counts added, and the probabilities of their distinct splits."""
+    counts: dict[tuple[int, ...], int] = {}
+    of_split: dict[tuple[int, ...], float] = {}
+    for tokens, logprob in zip(map(tuple, sequences), logprobs, strict=True):
+        counts[tokens] = counts.get(tokens, 0) + 1
+        of_split[tokens] = logprob
+    splits: dict[str, list[tuple[int, ...]]] = {}
+    for tokens in counts:
+        splits.setdefault(model.text(tokens), []).append(tokens)
+    return tuple(
+        Sample(
+            text=text,
+            count=sum(counts[tokens] for tokens in ways),
+            logprob=float(torch.tensor([of_split[t] for t in ways]).logsumexp(0).clamp(max=0)),
+            tokens=len(max(ways, key=of_split.__getitem__)),
+        )
+        for text, ways in splits.items()
+    )

@@ -35,6 +35,7 @@ class Writing:
     top_k: int = 1000
     top_p: float = 1.0
     repeats: int = 0
+    seed: int = 0
 
 
 Continue = Callable[[Sequence[Sequence[int]], Writing, int], "Written"]
@@ -198,7 +199,7 @@ def make_shards(
 ) -> Answers:
     """Answer every prompt, keep the answers in ``folder`` as shards, and return them all.
 
-    Shards that are there already are not made again; a shard's number is its seed. Raises
+    Shards that are there already are not made again; each has a seed of its own. Raises
     `LabkitError` where ``folder`` was made of other prompts or settings, or the disk refuses.
     ``watch`` may wrap the loop over shards in a progress bar.
     """
@@ -207,7 +208,7 @@ def make_shards(
         path = folder / f"shard-{index:05d}.safetensors"
         part = prompts[index * shard_rows : (index + 1) * shard_rows]
         if not path.exists():
-            _write_shard(path, part, write(part, manner, index))
+            _write_shard(path, part, write(part, manner, manner.seed * 1_000_003 + index))
     return read_answers(folder)
 
 

@@ -157,13 +157,15 @@ class Trainer:
     def run_phase(
         self, phase: int, schedule: Schedule, material: Material, held_out: HeldOut
     ) -> None:
-        """Do the steps of ``phase`` that are left; a phase that is behind is passed over.
+        """Do the steps of ``phase`` that are left; a phase that is done is passed over.
 
         An interrupt (Ctrl-C, or stopping a notebook's cell) is honoured after the step under way:
         the state is saved and KeyboardInterrupt raised.
         """
         if phase < self.progress.phase:
             return
+        if phase > self.progress.phase:  # the one before was left out
+            self.progress.phase, self.progress.step = phase, 0
         half = self.recipe.loss.sampled_vocabulary // 2
         frequent = frequent_targets(material, self._vocabulary)[:half]
         bar = tqdm(

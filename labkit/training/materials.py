@@ -43,6 +43,8 @@ from labkit.training.text import Document, read_documents
 HELD_OUT_WINDOWS = 8
 PROMPTS_FROM = 8
 """Prompts are cut from a text so many times as long as all of them."""
+FRAME_TOKENS = 64
+"""As much as a chat template may put around a prompt."""
 WHOLE = 1 << 30
 """A window that no sequence fills."""
 
@@ -116,8 +118,15 @@ def held_out_material(recipe: Recipe, base: LanguageModel, write: Continue) -> H
 def training_answers(recipe: Recipe, base: LanguageModel, write: Continue) -> Answers:
     """The base model's answers to the recipe's prompts, kept as shards in the cache folder."""
     plan = _generation(recipe)
-    prompts = make_prompts(recipe, base, write, held_out=False)
-    manner = Writing(plan.answer_tokens, plan.temperature, plan.top_k, repeats=plan.repeats)
+    kept_apart = set(map(tuple, make_prompts(recipe, base, write, held_out=True)))
+    prompts = [
+        prompt
+        for prompt in make_prompts(recipe, base, write, held_out=False)
+        if tuple(prompt) not in kept_apart
+    ]
+    manner = Writing(
+        plan.answer_tokens, plan.temperature, plan.top_k, repeats=plan.repeats, seed=recipe.seed
+    )
     folder = _folder(base, prompts, manner)
     return make_shards(folder, prompts, write, manner, watch=_bar("answers"))
 
@@ -132,22 +141,22 @@ def make_prompts(
     plan = _generation(recipe)
     documents = [text for text in read_documents(plan.sources) if text.held_out == held_out]
     count = plan.held_out if held_out else plan.count
-    seed = 2 * recipe.seed + held_out
-    makers: dict[str, Callable[[int], list[list[int]]]] = {
-        "text": lambda share: text_prompts(
+    makers: dict[str, Callable[[int, int], list[list[int]]]] = {
+        "text": lambda share, seed: text_prompts(
             some_text(documents, base.tokenizer, PROMPTS_FROM * share * plan.prompt_tokens),
             plan.prompt_tokens,
             share,
             seed,
         ),
-        "tasks": lambda share: [
-            base.encode(prompt) for prompt in task_prompts(_passages(documents), share, seed)
-        ],
-        "own": lambda share: _own_prompts(base, write, plan.prompt_tokens, share, seed),
+        "tasks": lambda share, seed: _encoded(
+            base, task_prompts(_passages(documents), share, seed), plan.answer_tokens
+        ),
+        "own": lambda share, seed: _own_prompts(base, write, plan.prompt_tokens, share, seed),
     }
     kinds = len(plan.kinds)
     shares = [count // kinds + (number < count % kinds) for number in range(kinds)]
-    made = (makers[kind](share) for kind, share in zip(plan.kinds, shares, strict=True))
+    seeds = [1_000 * recipe.seed + 2 * number + held_out for number in range(kinds)]
+    made = map(lambda kind, *rest: makers[kind](*rest), plan.kinds, shares, seeds)
     return distinct(prompt for part in made for prompt in part)
 
 
@@ -157,11 +166,23 @@ def _own_prompts(
     """User's turns that the chat model writes itself after its template's opening."""
     if not base.chat:
         raise LabkitError(f"The model {base.name!r} has no chat template, so it writes no prompts.")
-    opening = _opening(base)
-    manner = Writing(length, temperature=1.0, top_p=0.95)
-    written = write([opening] * count, manner, seed)
-    texts = (base.decode(turn).strip() for turn in written.answers)
-    return [base.encode(text) for text in texts if text]
+    manner = Writing(length, temperature=1.0, top_p=0.95, seed=seed)
+    openings = [_opening(base)] * count
+    made = make_shards(_folder(base, openings, manner), openings, write, manner).sequences
+    turns = (made.row(row)[made.given[row] :].tolist() for row in range(len(made)))
+    texts = (base.decode(turn).strip() for turn in turns)
+    return _encoded(base, texts, length)
+
+
+def _encoded(base: LanguageModel, texts: Iterable[str], room: int) -> list[list[int]]:
+    """Those of ``texts`` as prompts that are not empty and leave ``room`` tokens in the context."""
+    framed = room + FRAME_TOKENS
+    fitting = (
+        text
+        for text in texts
+        if text and len(base.tokenizer(text)["input_ids"]) + framed <= base.context
+    )
+    return [base.encode(text) for text in fitting]
 
 
 def _opening(base: LanguageModel) -> list[int]:

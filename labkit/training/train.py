@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.models import load
-from labkit.records.base import RecordError
+from labkit.records.base import Provenance, RecordError
 from labkit.records.losslog import LossLog
 from labkit.speculative.checkpoint import save_heads
 from labkit.training.data import Continue
@@ -84,6 +86,19 @@ def generate(recipe_path: str | Path, write: Continue | None = None) -> dict[str
     return {"answers": len(sequences), "tokens": tokens, "folder": str(answers.paths[0].parent)}
 
 
+def _provenance(trainer: Trainer) -> Provenance:
+    """How the heads came to be: the command and the versions it ran with."""
+    recipe = trainer.recipe
+    return Provenance(
+        command=f"labkit train all --recipe data/recipes/{recipe.name}.toml",
+        seed=recipe.seed,
+        versions={name: version(name) for name in ("torch", "transformers")},
+        machine=f"{trainer.device.type}, {torch.get_num_threads()} threads,"
+        f" {trainer.accelerator.num_processes} processes",
+        date=datetime.now(UTC).date().isoformat(),
+    )
+
+
 def _finish(trainer: Trainer, held_out: HeldOut, last: Material | None) -> dict[str, Any]:
     """Write the heads and the finished log; what `train_all` returns."""
     speculator = trainer.speculator()
@@ -96,7 +111,10 @@ def _finish(trainer: Trainer, held_out: HeldOut, last: Material | None) -> dict[
     if trainer.accelerator.is_main_process:
         try:
             save_heads(folder, speculator, draft_ids)
-            LossLog.follow(trainer.out / LOG_NAME).save(folder / "losslog.json")
+            log = LossLog.follow(trainer.out / LOG_NAME)
+            log.model_copy(update={"provenance": _provenance(trainer)}).save(
+                folder / "losslog.json"
+            )
         except (RecordError, OSError) as error:
             raise LabkitError(f"Could not write the heads to {folder}: {error}") from None
     progress = trainer.progress

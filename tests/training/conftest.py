@@ -65,7 +65,7 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained Llama of width 32 with a tokenizer of 300 tokens, as a folder."""
     folder = tmp_path_factory.mktemp("base")
     shape = tiny.ModelShape(
-        vocabulary=300, width=32, layers=1, inner=32, heads=2, key_value_heads=1, context=64
+        vocabulary=300, width=32, layers=1, inner=32, heads=2, key_value_heads=1, context=512
     )
     tokenizer = tiny.train_tokenizer([document.text for document in documents()], 300)
     tiny.save_model(tiny.build_model(shape, seed=1), tokenizer, folder)

@@ -183,3 +183,10 @@ def test_rows_that_processes_cannot_share_are_named(small_world, make_recipe, mo
     monkeypatch.setattr(loop.Accelerator, "num_processes", 3)
     with pytest.raises(LabkitError, match="4 rows, which 3 processes"):
         train_all(make_recipe(), small_world / "out", write=count_up)
+
+
+def test_phase_two_alone_is_logged_as_phase_two(small_world, make_recipe):
+    result = train_all(make_recipe(), small_world / "out", phases=[2], write=count_up)
+    log = LossLog.load(Path(result["heads"]) / "losslog.json")
+    assert {point.phase for point in (*log.points, *log.validation)} == {2}
+    assert result["steps"] == 12

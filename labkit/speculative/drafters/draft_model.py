@@ -1,0 +1,104 @@
+"""A smaller model of the same vocabulary drafts (Leviathan et al. 2023, Chen et al. 2023).
+
+It needs no training beside the base model and sees the whole text, which the heads do not; but
+every draft token costs it a whole pass of its own. Its cache is kept in step with the text: what
+the base model accepted is there already, what it rejected is rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from labkit.errors import LabkitError
+from labkit.kernels.engine import Cache, Engine, Rows
+from labkit.speculative.drafters.mlp import SHOWN
+from labkit.speculative.generate import prefill
+from labkit.speculative.tree import ROOT, Draft
+
+GROWTH = 256
+"""Places that the draft model's cache has beyond the prompt, and grows by."""
+
+
+class DraftModel:
+    """Drafts a chain of at most ``max_nodes`` tokens with another engine.
+
+    The chain ends early where it is unlikely to be reached: after a node that the drafter itself
+    gives a joint probability below ``least``. Raises `LabkitError` where the draft model's
+    vocabulary is not the base model's, of ``vocabulary`` tokens.
+    """
+
+    name = "draft_model"
+
+    def __init__(
+        self, engine: Engine, vocabulary: int, max_nodes: int = 4, least: float = 0.1
+    ) -> None:
+        if engine.vocabulary != vocabulary:
+            raise LabkitError(
+                f"The draft model has {engine.vocabulary:,} tokens and the base model "
+                f"{vocabulary:,}: give one with the base model's own tokenizer."
+            )
+        if max_nodes < 1 or not 0 <= least < 1:
+            raise LabkitError(
+                f"A draft needs at least 1 node and 0 <= least < 1; got {max_nodes} and {least}."
+            )
+        self.engine, self.max_nodes, self.least = engine, max_nodes, least
+        self._cache: Cache = engine.new_cache(0)
+        self._held: list[int] = []
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Read the prompt, all but its last token, which the first draft reads with the root."""
+        self._held = []
+        self._cache = self.engine.new_cache(len(prompt) + GROWTH)
+        self._catch_up(prompt[:-1])
+
+    def _catch_up(self, tokens: Sequence[int]) -> None:
+        """Make the cache hold exactly ``tokens``, reading no token that it holds already."""
+        if len(tokens) + self.max_nodes + 1 > self._cache.capacity:
+            self._held = []
+            self._cache = self.engine.new_cache(len(tokens) + self.max_nodes + 1 + GROWTH)
+        known = 0
+        for ours, theirs in zip(self._held, tokens, strict=False):
+            if ours != theirs:
+                break
+            known += 1
+        self._cache.truncate(known)
+        if len(tokens) > known:
+            prefill(self.engine, tokens[known:], self._cache)
+        self._held = list(tokens)
+
+    def draft(
+        self,
+        tokens: Sequence[int],
+        hidden: torch.Tensor,
+        generator: torch.Generator | None = None,
+        temperature: float = 0.0,
+    ) -> Draft:
+        """A chain after the last of ``tokens``; see `Drafter.draft`."""
+        self._catch_up(tokens[:-1])
+        nodes: list[int] = []
+        q: list[float] = []
+        outlooks, considered = {}, {}
+        token, joint = int(tokens[-1]), 1.0
+        while len(nodes) < self.max_nodes and (not nodes or joint >= self.least):
+            logits = self.engine.forward([Rows([token])], self._cache).logits[0]
+            self._cache.commit([0])
+            self._held.append(token)
+            logits = logits.double().cpu() / (temperature or 1.0)
+            probs = logits.softmax(-1)  # (V,)
+            top = probs.topk(min(SHOWN, len(probs)))
+            above = len(nodes) - 1  # ROOT for the first
+            considered[above] = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+            if generator is None:
+                token = int(top.indices[0])
+            else:
+                token = int(torch.multinomial(probs, 1, generator=generator))
+                outlooks[above] = (torch.arange(len(probs)), probs)
+            nodes.append(token)
+            q.append(float(probs[token]))
+            joint *= q[-1]
+        many = len(nodes)
+        sources = ("draft model",) * many
+        parents = tuple(range(ROOT, many - 1))
+        return Draft(tuple(nodes), parents, tuple(q), sources, outlooks, considered)

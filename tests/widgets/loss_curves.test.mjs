@@ -1,8 +1,12 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { boundary, curvesOf, logTicks, readOut, settled, spanned, stops, usualSpan, xOf } from "../../labkit/widgets/loss_curves/widget.js";
-import { apart, nearest, path, scale, short, smooth, thinned, ticks } from "../../labkit/widgets/shared/chart.js";
+import {
+  boundary, curvesOf, readOut, settled, spanned, stops, usualSpan, xOf,
+} from "../../labkit/widgets/loss_curves/curves.js";
+import {
+  apart, logTicks, nearest, path, scale, short, smooth, stopMove, thinned, ticks,
+} from "../../labkit/widgets/shared/chart.js";
 
 const point = (phase, step, loss, seconds = step) => ({ phase, step, tokens: step * 100, loss, lr: 0.001, seconds });
 const look = (phase, step, loss, accept) => ({ phase, step, tokens: step * 100, loss, accept, tokens_per_step: null });
@@ -127,6 +131,15 @@ test("the nearest of a list, which may be empty", () => {
   assert.equal(nearest([1, 5, 9], -3), 0);
   assert.equal(nearest([1, 5, 9], 99), 2);
   assert.equal(nearest([], 1), -1);
+});
+
+test("keys lead a read-out from stop to stop and no further", () => {
+  assert.equal(stopMove("ArrowRight", 4, 5), 4);
+  assert.equal(stopMove("PageUp", 1, 100, 20), 21);
+  assert.equal(stopMove("PageDown", 1, 100, 20), 0);
+  assert.equal(stopMove("End", 0, 100), 99);
+  assert.equal(stopMove("End", 0, 0), null);
+  assert.equal(stopMove("q", 0, 100), null);
 });
 
 test("numbers on an axis are short", () => {

@@ -1,11 +1,15 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { argmin, columnsOf, draws, normalised, orderBy, seriate, weigh } from "../../labkit/widgets/risk_matrix/decide.js";
-import { editScore, keptUnits, locate, longestMatches, lossRows, marked, ngramIndex, matchRow, tokenize13a } from "../../labkit/widgets/risk_matrix/utilities.js";
+import { cellMove, colourStep, geometry, placeUnder, ramp, spanOf } from "../../labkit/widgets/risk_matrix/board.js";
 import {
-  arrangement, cellMove, decision, geometry, lossStore, ramp, spanOf, weightingProblem,
-} from "../../labkit/widgets/risk_matrix/widget.js";
+  argmin, arrangement, asListed, columnsOf, decision, draws, inverse, lossStore, normalised, orderBy,
+  seriate, weigh, weightingProblem,
+} from "../../labkit/widgets/risk_matrix/decide.js";
+import {
+  editScore, keptUnits, locate, longestMatches, lossRows, marked, matchRow, ngramIndex, tokenize13a,
+} from "../../labkit/widgets/risk_matrix/utilities.js";
+import { utilityOptions } from "../../labkit/widgets/risk_matrix/widget.js";
 
 const sample = (text, count = 1, logprob = null) => ({ text, count, logprob, tokens: null });
 
@@ -242,4 +246,28 @@ test("keys move within the matrix and no further", () => {
   assert.deepEqual(cellMove("PageDown", [0, 3], 5, 5), [4, 3]);
   assert.deepEqual(cellMove("End", [2, 0], 5, 5), [2, 4]);
   assert.equal(cellMove("q", [0, 0], 5, 5), null);
+});
+
+test("the pointer is over a cell or over none", () => {
+  const shape = geometry(700, 4, 5);
+  const at = (row, column) => [shape.left + (column + 0.5) * shape.columnWidth, shape.top + (row + 0.5) * shape.rowHeight];
+  assert.deepEqual(placeUnder(shape, ...at(3, 4), 4, 5), [3, 4]);
+  assert.equal(placeUnder(shape, ...at(-1, 2), 4, 5), null);
+  assert.equal(placeUnder(shape, ...at(2, 5), 4, 5), null);
+});
+
+test("colours span exactly the losses shown", () => {
+  assert.equal(colourStep(0.3, [0.3, 0.6]), 0);
+  assert.equal(colourStep(0.6, [0.3, 0.6]), 255);
+});
+
+test("places undo an order", () => {
+  assert.deepEqual(inverse([2, 0, 1]), [1, 2, 0]);
+  assert.deepEqual(asListed(2, 3), { rows: [0, 1], columns: [0, 1, 2] });
+});
+
+test("the record's own loss is marked, and offered though the page knows it not", () => {
+  assert.deepEqual(utilityOptions({ utility: "chrf" })[0], ["chrf", "1 − chrF (recorded)"]);
+  assert.deepEqual(utilityOptions({ utility: "comet" })[0], ["comet", "1 − comet (recorded)"]);
+  assert.equal(utilityOptions({ utility: "comet" }).length, 1 + utilityOptions({ utility: "chrf" }).length);
 });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { decades, extent, gain, legible, pointsOf, seriesOf, spaced } from "../../labkit/widgets/serving_curves/widget.js";
+import { extent, gain, legible, pointsOf, seriesOf, spaced } from "../../labkit/widgets/serving_curves/series.js";
 
 const spread = (mean) => ({ mean, p50: mean * 0.9, p90: mean * 1.5, p99: mean * 2 });
 const row = (users, method, origin, tpot) => ({ users, method, origin, ttft_ms: spread(50), itl_ms: spread(30), tpot_ms: spread(tpot) });
@@ -44,10 +44,6 @@ test("a panel spans the points that are drawn on it", () => {
 test("labels that would touch an earlier one are left out", () => {
   const labels = [{ x: 0, y: 0, width: 10 }, { x: 5, y: 5, width: 10 }, { x: 5, y: 20, width: 10 }, { x: 11, y: 0, width: 10 }];
   assert.deepEqual(legible(labels), [true, false, true, true]);
-});
-
-test("ticks of a logarithmic latency lie within it", () => {
-  assert.deepEqual(decades(8, 120), [10, 20, 50, 100]);
 });
 
 test("loads are written where there is room for them", () => {

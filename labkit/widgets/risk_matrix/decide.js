@@ -1,26 +1,28 @@
-// From a risk table to another decision: which samples count, what they weigh, the risks, the order.
+// From a risk table to another decision: which samples count, what they weigh, the risks.
 //
 // Pure functions on plain arrays. What a student switches in the page goes through here, in this
-// order: draws, columns, weights, risks, orders.
+// order: draws, columns, weights, losses, risks, orders of rows and columns.
+
+import { lossRows } from "./utilities.js";
 
 /** @typedef {{text: string, count: number, logprob: number?, tokens: number?}} Sample */
-/** @typedef {Sample & {index: number}} Column a sample, and where it stands in the list it is from */
+/** @typedef {Sample & {index: number}} Column a sample and its place in the list it is from */
 
-/** Random numbers on [0, 1) from a seed: enough to shuffle a list the same way each time. */
+/** Numbers on [0, 1) from a seed, by a linear congruence: enough to shuffle a list. */
 export function generator(seed) {
-  let state = (seed ^ 0x9e3779b9) >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  let state = seed >>> 0;
+  const next = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
   };
+  for (let round = 0; round < 8; round++) next(); // neighbouring seeds start alike
+  return next;
 }
 
 /**
- * The draws behind a list of samples, one entry a draw, as indices into the list. A list with counts
- * has forgotten the order of its draws; draws are exchangeable, so a shuffled order (the same each
- * time) is as good, and its first n are n fair draws without replacement.
+ * The draws behind a list of samples, one entry a draw, as indices into the list. A list with
+ * counts has forgotten the order of its draws; draws are exchangeable, so a shuffled order (the
+ * same each time) is as good, and its first n are n fair draws without replacement.
  * @param {Sample[]} samples
  * @param {number} seed
  * @returns {number[]}
@@ -46,7 +48,9 @@ export function draws(samples, seed) {
  */
 export function columnsOf(samples, drawn, weighting) {
   const sorted = [...drawn].sort((a, b) => a - b);
-  if (weighting === "uniform") return sorted.map((index) => ({ ...samples[index], count: 1, index }));
+  if (weighting === "uniform") {
+    return sorted.map((index) => ({ ...samples[index], count: 1, index }));
+  }
   const distinct = new Map();
   for (const index of sorted) {
     const seen = distinct.get(samples[index].text);
@@ -70,9 +74,11 @@ export function columnsOf(samples, drawn, weighting) {
  *   indices of samples that are left out
  * @returns {Float64Array}
  */
-export function weigh(columns, weighting, { temperature = 1, power = 0, without = new Set() } = {}) {
+export function weigh(columns, weighting, how = {}) {
+  const { temperature = 1, power = 0, without = new Set() } = how;
   const kept = columns.filter((column) => !without.has(column.index));
-  const exponent = (column) => column.logprob / (temperature * Math.max(column.tokens ?? 1, 1) ** power);
+  const length = (column) => Math.max(column.tokens ?? 1, 1) ** power;
+  const exponent = (column) => column.logprob / (temperature * length(column));
   const top = weighting === "model" ? Math.max(...kept.map(exponent)) : 0;
   return normalised(Float64Array.from(columns, (column) => {
     if (without.has(column.index)) return 0;
@@ -84,7 +90,8 @@ export function weigh(columns, weighting, { temperature = 1, power = 0, without 
 /** The weights divided by their sum; weights that already sum to 1 stay as they are. */
 export function normalised(weights) {
   const total = weights.reduce((sum, weight) => sum + weight, 0);
-  return total > 0 && Math.abs(total - 1) > 1e-9 ? weights.map((weight) => weight / total) : weights;
+  const off = total > 0 && Math.abs(total - 1) > 1e-9;
+  return off ? weights.map((weight) => weight / total) : weights;
 }
 
 /** The expected loss of one row. */
@@ -109,9 +116,9 @@ export function orderBy(keys) {
 }
 
 /**
- * Coordinates of a matrix's rows and columns along its first singular vectors: sorting by them
- * brings similar rows, and similar columns, next to each other (seriation by one dimension of
- * correspondence; the signs are fixed so that the result does not depend on the start).
+ * Coordinates of a matrix's rows and columns along its first pair of singular vectors, once the
+ * means of rows and columns are taken off (by power iteration; the sign is fixed, so the result
+ * does not hang on the start). Sorted by them, similar rows and similar columns come together.
  * @param {Float64Array[]} rows
  * @returns {{rows: Float64Array, columns: Float64Array}}
  */
@@ -122,7 +129,9 @@ export function seriate(rows) {
   const columnMeans = new Float64Array(much);
   rows.forEach((row) => row.forEach((value, r) => { columnMeans[r] += value / many; }));
   const mean = rowMeans.reduce((sum, value) => sum + value, 0) / many;
-  const centred = rows.map((row, h) => row.map((value, r) => value - rowMeans[h] - columnMeans[r] + mean));
+  const centred = rows.map(
+    (row, h) => row.map((value, r) => value - rowMeans[h] - columnMeans[r] + mean),
+  );
 
   const random = generator(1);
   let right = Float64Array.from({ length: much }, () => random() - 0.5);
@@ -140,4 +149,124 @@ export function seriate(rows) {
 function unit(vector) {
   const length = Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
   return length > 0 ? vector.map((value) => value / length) : vector;
+}
+
+// ---------------------------------------------------------------------------------------------
+// What follows from the switches (pure but for the losses computed so far)
+
+/**
+ * The losses of one utility, as far as they are known: `row(h)` against all texts (null: to come),
+ * `places(columns)` of columns among the texts, `step()` for one piece of the work that is left.
+ */
+export function lossStore(utility, hypotheses, texts) {
+  const place = new Map(texts.map((text, index) => [text, index]));
+  const work = lossRows(utility, hypotheses, texts);
+  const rows = [];
+  return {
+    row: (h) => rows[h] ?? null,
+    places: (columns) => columns.map((column) => place.get(column.text)),
+    share: () => rows.length / hypotheses.length,
+    /** Do one piece of work; false once all is done. */
+    step() {
+      const { value, done } = work.next();
+      if (value) rows.push(value);
+      return !done && rows.length < hypotheses.length;
+    },
+  };
+}
+
+/** The values at those places, in that order; null of null. */
+export function gather(values, places) {
+  if (!values) return null;
+  const out = new Float64Array(places.length);
+  for (let at = 0; at < out.length; at++) out[at] = values[places[at]];
+  return out;
+}
+
+/** The evidence list that a switch names. */
+export function evidenceOf(record, name) {
+  if (name === "hypotheses") return record.hypotheses;
+  if (name === "reference") return [{ text: record.reference, count: 1, logprob: 0, tokens: null }];
+  return record.evidence;
+}
+
+/** Why a weighting cannot be had of these samples, or null. */
+export function weightingProblem(samples, weighting) {
+  if (weighting === "model" && samples.some((sample) => sample.logprob === null)) {
+    return "the record has no log-probability for every sample";
+  }
+  return null;
+}
+
+/** Are the weights under these switches the ones that the record holds? */
+export function weighsAsRecorded(record, switches) {
+  const { weighting, temperature, length_power: power, samples, evidence } = switches;
+  return evidence === "samples" && weighting === record.weighting && samples === 0
+    && temperature === 1 && power === 0;
+}
+
+/**
+ * The decision under the switches: columns, weights, losses by row (null: still to come), risks.
+ * With nothing switched these are the record's own numbers.
+ */
+export function decision(record, switches, store) {
+  const { utility, weighting, temperature, length_power: power, samples, evidence } = switches;
+  const list = evidenceOf(record, evidence);
+  const own = evidence === "samples";
+  const drawn = draws(list, record.seed ?? 0);
+  const used = samples > 0 ? Math.min(samples, drawn.length) : drawn.length;
+  const without = new Set(own ? switches.left_out : []);
+  const asRecorded = weighsAsRecorded(record, switches);
+
+  const columns = asRecorded
+    ? list.map((sample, index) => ({ ...sample, index }))
+    : columnsOf(list, drawn.slice(0, used), weighting);
+  const weights = asRecorded
+    ? normalised(Float64Array.from(record.weights, (weight, r) => (without.has(r) ? 0 : weight)))
+    : weigh(columns, weighting, { temperature, power, without });
+  const recorded = own && utility === record.utility;
+  const from = recorded ? columns.map((column) => column.index) : store.places(columns);
+  const losses = record.hypotheses.map(
+    (_, h) => gather(recorded ? record.loss[h] : store.row(h), from),
+  );
+  const untouched = asRecorded && recorded && !without.size;
+  const risk = untouched ? record.risk : losses.map((row) => (row ? riskOf(row, weights) : NaN));
+  const whole = losses.every(Boolean);
+  return {
+    columns, weights, losses, risk, whole, untouched, without,
+    best: untouched ? record.best : argmin(risk), draws: drawn.length, used,
+  };
+}
+
+/** The orders of rows and columns for a sort; `seriated()` gives their places by likeness. */
+export function arrangement(record, made, sort, seriated = () => seriate(made.losses)) {
+  const { columns, weights, losses, risk } = made;
+  if (sort === "drawn") return asListed(losses.length, columns.length);
+  if (sort === "similarity") {
+    const place = seriated();
+    return { rows: orderBy(place.rows), columns: orderBy(place.columns) };
+  }
+  if (sort === "probability") {
+    const known = record.hypotheses.every((sample) => sample.logprob !== null);
+    return {
+      rows: orderBy(record.hypotheses.map((sample) => -(known ? sample.logprob : sample.count))),
+      columns: orderBy(weights.map((weight) => -weight)),
+    };
+  }
+  const mean = new Float64Array(columns.length);
+  for (const row of losses) for (let r = 0; r < mean.length; r++) mean[r] += row[r];
+  return { rows: orderBy(risk), columns: orderBy(mean) };
+}
+
+/** Rows and columns in the record's own order. */
+export const asListed = (rows, columns) => ({
+  rows: Array.from({ length: rows }, (_, at) => at),
+  columns: Array.from({ length: columns }, (_, at) => at),
+});
+
+/** Where each item stands in an order. */
+export function inverse(order) {
+  const places = new Array(order.length);
+  order.forEach((item, place) => { places[item] = place; });
+  return places;
 }

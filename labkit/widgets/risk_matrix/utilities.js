@@ -45,7 +45,7 @@ export function characters(text) {
 
 const PUNCTUATION = new Set("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~");
 
-/** @param {string} text @returns {string[]} words, one mark at an end set apart, as chrF++ counts */
+/** @param {string} text @returns {string[]} words, a mark at an end set apart, chrF++'s units */
 export function wordsAndMarks(text) {
   return splitWords(text).flatMap((word) => {
     const letters = Array.from(word);
@@ -62,7 +62,7 @@ export function wordsAndMarks(text) {
  * @typedef {Int32Array[]} Profile
  */
 
-/** @typedef {[(text: string) => string[], number]} Part how to cut a text, and the longest n-gram */
+/** @typedef {[(text: string) => string[], number]} Part how to cut a text, the longest n-gram */
 
 /**
  * Give equal n-grams of all texts equal numbers.
@@ -132,8 +132,9 @@ export function matchRow(one, many, size) {
 // evidence's (wanted), and gives a utility on 0..1.
 
 /**
- * chrF (Popović 2015) as sacrebleu's `sentence_chrf`: mean precision and mean recall over the orders
- * that both texts have, recall weighing beta² = 4 times as much. chrF++ (2017) has word orders too.
+ * chrF (Popović 2015) as sacrebleu's `sentence_chrf`: mean precision and mean recall over the
+ * orders that both texts have, recall weighing beta² = 4 times as much. chrF++ (2017) has word
+ * orders too.
  */
 export function chrfScore(matches, made, wanted) {
   let precision = 0;
@@ -195,7 +196,8 @@ function editTable(one, other, whole) {
     const next = new Int32Array(other.length + 1);
     next[0] = i;
     for (let j = 1; j <= other.length; j++) {
-      next[j] = Math.min(row[j - 1] + (one[i - 1] === other[j - 1] ? 0 : 1), row[j] + 1, next[j - 1] + 1);
+      const changed = one[i - 1] === other[j - 1] ? 0 : 1;
+      next[j] = Math.min(row[j - 1] + changed, row[j] + 1, next[j - 1] + 1);
     }
     row = next;
     if (whole) rows.push(row);
@@ -215,7 +217,7 @@ export const UTILITIES = {
   recall: { name: "recall of words", parts: [[tokenize13a, 1]], score: recallScore },
   f1: { name: "F1 of words", parts: [[tokenize13a, 1]], score: f1Score },
   edit: { name: "edit distance of words", cut: tokenize13a, pair: editScore },
-  exact: { name: "exact match", cut: (text) => [text], pair: ([one], [other]) => Number(one === other) },
+  exact: { name: "exact match", cut: (text) => [text], pair: ([a], [b]) => Number(a === b) },
 };
 
 /**
@@ -242,9 +244,15 @@ export function* lossRows(utility, hypotheses, texts) {
   const { parts, score, cut, pair } = UTILITIES[utility];
   if (pair) {
     const numbers = new Map();
-    const number = (unit) => numbers.get(unit) ?? numbers.set(unit, numbers.size).size - 1;
-    const [ones, others] = [hypotheses, texts].map((list) => list.map((text) => cut(text).map(number)));
-    for (const one of ones) yield Float64Array.from(others, (other) => 1 - pair(one, other));
+    const number = (unit) => {
+      if (!numbers.has(unit)) numbers.set(unit, numbers.size);
+      return numbers.get(unit);
+    };
+    const numbered = (text) => cut(text).map(number);
+    const others = texts.map(numbered);
+    for (const one of hypotheses.map(numbered)) {
+      yield Float64Array.from(others, (other) => 1 - pair(one, other));
+    }
     return;
   }
   const index = ngramIndex(parts);
@@ -301,7 +309,7 @@ export function longestMatches(one, other, most) {
 }
 
 /**
- * Which units of two lists stay where they are in the cheapest edit of one into the other, as marks.
+ * Which units of two lists stay in the cheapest edit of one into the other, as marks.
  * @param {string[]} one
  * @param {string[]} other
  * @param {number} mark for a unit that stays
@@ -323,8 +331,8 @@ export function keptUnits(one, other, mark) {
 }
 
 /**
- * Where a list of units stands in the text it was cut from: [start, end) of each in UTF-16 units, or
- * null where the cutting changed it (an entity such as &amp;amp; became a letter).
+ * Where a list of units stands in the text it was cut from: [start, end) of each in UTF-16 units,
+ * or null where the cutting changed it (as when an entity became a mark).
  * @param {string} text
  * @param {string[]} units
  * @returns {Array<[number, number] | null>}

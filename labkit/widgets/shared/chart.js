@@ -1,12 +1,12 @@
 // What the two curve widgets share: scales, ticks, smoothing, paths, axes.
 
-import { el, figures, svg } from "./prelude.js";
+import { clamp, el, figures, svg } from "./prelude.js";
 
 // ---------------------------------------------------------------------------------------------
 // Numbers (pure)
 
 /**
- * Round numbers that cover low…high, about `many` of them (steps of 1, 2 or 5 times a power of ten).
+ * Round numbers within low…high, about `many` of them: steps of 1, 2 or 5 times a power of ten.
  * @returns {number[]}
  */
 export function ticks(low, high, many = 5) {
@@ -14,8 +14,20 @@ export function ticks(low, high, many = 5) {
   const rough = (high - low) / Math.max(1, many);
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((part) => part * power).find((size) => size >= rough * 0.999);
+  const [first, last] = [Math.ceil(low / step - 1e-9), Math.floor(high / step + 1e-9)];
+  return Array.from({ length: last - first + 1 }, (_, at) => (
+    Number(((first + at) * step).toPrecision(12))));
+}
+
+/** 1, 2 and 5 times the powers of ten within low…high, for a logarithmic axis. */
+export function logTicks(low, high) {
   const found = [];
-  for (let at = Math.ceil(low / step - 1e-9); at * step <= high + step * 1e-9; at++) found.push(Number((at * step).toPrecision(12)));
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
+    for (const part of [1, 2, 5]) {
+      const value = Number((part * 10 ** power).toPrecision(3));
+      if (value >= low * 0.999 && value <= high * 1.001) found.push(value);
+    }
+  }
   return found;
 }
 
@@ -79,7 +91,8 @@ export function thinned(points) {
       if (points[to][1] < points[low][1]) low = to;
       if (points[to][1] > points[high][1]) high = to;
     }
-    for (const at of new Set([from, low, high, to - 1].sort((a, b) => a - b))) kept.push(points[at]);
+    const telling = new Set([from, low, high, to - 1].sort((a, b) => a - b));
+    for (const at of telling) kept.push(points[at]);
     from = to;
   }
   return kept;
@@ -150,9 +163,26 @@ export function mark(n, x, y, { size = 4, hollow = false, color = hue(n), ...res
 
 /** A key's sample: a piece of line in the series' stroke with its mark on it. */
 export function sample(n, { dashed = false, hollow = dashed, color = hue(n) } = {}) {
-  return svg("svg", { width: 30, height: 12, viewBox: "0 0 30 12", class: "lk-ch-sample", "aria-hidden": "true", focusable: "false" },
-    svg("path", { d: "M1 6H29", stroke: color, "stroke-width": 2, "stroke-dasharray": dashed ? "5 3" : undefined }),
+  const room = { width: 30, height: 12, viewBox: "0 0 30 12" };
+  return svg("svg", { ...room, class: "lk-ch-sample", "aria-hidden": "true", focusable: "false" },
+    line("M1 6H29", { stroke: color, "stroke-width": 2, dashed }),
     mark(n, 15, 6, { hollow, color }));
+}
+
+/** A stroke along an SVG path, dashed or whole. */
+export function line(d, { dashed = false, ...rest } = {}) {
+  return svg("path", { d, fill: "none", "stroke-dasharray": dashed ? "6 4" : undefined, ...rest });
+}
+
+/** Give a picture its size in pixels. */
+export function resize(picture, width, height) {
+  const size = { width, height, viewBox: `0 0 ${width} ${height}` };
+  for (const [name, value] of Object.entries(size)) picture.setAttribute(name, value);
+}
+
+/** Words at a point of the picture. */
+export function words(x, y, text, attributes = {}) {
+  return svg("text", { x, y, ...attributes }, text);
 }
 
 /**
@@ -160,20 +190,22 @@ export function sample(n, { dashed = false, hollow = dashed, color = hue(n) } = 
  * @param {{x: Function, y: Function, left: number, right: number, top: number, bottom: number,
  *   xs: number[], ys: number[], xWords?: Function, yWords?: Function, xName?: string}} panel
  */
-export function axes({ x, y, left, right, top, bottom, xs, ys, xWords = short, yWords = short, xName = null }) {
+export function axes(panel) {
+  const { x, y, left, right, bottom, xs, ys, xWords = short, yWords = short, xName = null } = panel;
   const group = svg("g", { class: "lk-ch-axes" });
   for (const value of ys) {
     const at = Math.round(y(value)) + 0.5;
-    group.append(svg("path", { d: `M${left} ${at}H${right}`, class: "lk-ch-grid" }),
-      svg("text", { x: left - 7, y: at, dy: "0.32em", "text-anchor": "end" }, yWords(value)));
+    group.append(line(`M${left} ${at}H${right}`, { class: "lk-ch-grid" }),
+      words(left - 7, at, yWords(value), { dy: "0.32em", "text-anchor": "end" }));
   }
   for (const value of xs) {
     const at = Math.round(x(value)) + 0.5;
-    group.append(svg("path", { d: `M${at} ${bottom}v4`, class: "lk-ch-tick" }),
-      svg("text", { x: at, y: bottom + 16, "text-anchor": "middle" }, xWords(value)));
+    group.append(line(`M${at} ${bottom}v4`, { class: "lk-ch-tick" }),
+      words(at, bottom + 16, xWords(value), { "text-anchor": "middle" }));
   }
-  group.append(svg("path", { d: `M${left} ${bottom + 0.5}H${right}`, class: "lk-ch-line" }));
-  if (xName) group.append(svg("text", { x: (left + right) / 2, y: bottom + 33, "text-anchor": "middle" }, xName));
+  group.append(line(`M${left} ${bottom + 0.5}H${right}`, { class: "lk-ch-line" }));
+  const middle = (left + right) / 2;
+  if (xName) group.append(words(middle, bottom + 33, xName, { "text-anchor": "middle" }));
   return group;
 }
 
@@ -181,4 +213,65 @@ export function axes({ x, y, left, right, top, bottom, xs, ys, xWords = short, y
 export const shown = (value) => (value === null || value === undefined ? "–" : figures(value));
 
 /** A table cell or heading in a row. */
-export const cells = (tag, values, attributes = {}) => values.map((value) => el(tag, attributes, value));
+export function cells(tag, values, attributes = {}) {
+  return values.map((value) => el(tag, attributes, value));
+}
+
+/**
+ * Buttons that put series on show and take them off.
+ * @param {Array<{sample: Node, name: string}>} series
+ * @param {Set<number>} hidden the places of those that are off; kept up to date
+ * @param {() => void} changed
+ */
+export function seriesKeys(series, hidden, changed) {
+  return series.map(({ sample: picture, name }, place) => {
+    const node = el("button", { type: "button", class: "lk-button lk-ch-key", click: toggle },
+      picture, el("span", {}, name));
+    const show = () => node.setAttribute("aria-pressed", String(!hidden.has(place)));
+    function toggle() {
+      if (!hidden.delete(place)) hidden.add(place);
+      show();
+      changed();
+    }
+    show();
+    return node;
+  });
+}
+
+/** Where a key leads a read-out among `many` stops, `leap` at a time by page; null if nowhere. */
+export function stopMove(key, here, many, leap = 1) {
+  const to = {
+    ArrowLeft: here - 1, ArrowDown: here - 1, ArrowRight: here + 1, ArrowUp: here + 1,
+    PageDown: here - leap, PageUp: here + leap, Home: 0, End: many - 1,
+  }[key];
+  return to === undefined || !many ? null : clamp(to, 0, many - 1);
+}
+
+/**
+ * A picture with a read-out: one tab stop, a slider to screen readers, moved by keys.
+ * @param {string} name what the slider sets
+ * @param {Element} picture
+ * @param {Element} help
+ */
+export function readOutPlot(name, picture, help) {
+  return el("div", {
+    class: "lk-ch-plot", tabindex: "0", role: "slider", "aria-label": name,
+    "aria-describedby": help.id,
+  }, picture);
+}
+
+/** Tell screen readers where the read-out stands, and what it says. */
+export function tellSlider(plot, { least, most, now, text }) {
+  const told = { valuemin: least, valuemax: most, valuenow: now, valuetext: text };
+  for (const [key, value] of Object.entries(told)) plot.setAttribute(`aria-${key}`, value);
+}
+
+/** A labelled checkbox. @returns {{field: HTMLElement, set: (value: boolean) => void}} */
+export function checkbox(name, value, change) {
+  const input = el("input", { type: "checkbox", change: () => change(input.checked) });
+  input.checked = value;
+  return {
+    field: el("label", { class: "lk-field" }, input, el("span", { class: "lk-label" }, name)),
+    set: (next) => { input.checked = next; },
+  };
+}

@@ -19,7 +19,7 @@ processor time, measured and by this plan: a pass over 2 x 256 tokens, tiny 0.04
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def head_operations(recipe: Recipe, shape: Shape, positions: int) -> int:
 def plan(recipe_path: str | Path, shape: str, gpu: str = "cpu", gpus: int = 1) -> dict[str, Any]:
     """What the recipe at ``recipe_path`` costs for a base of ``shape`` on ``gpus`` times ``gpu``.
 
-    Returns ``base_weights``, ``head_weights``, ``memory`` (bytes per device by part, and their
+    Returns ``rates`` (of the device, at its peak), ``base_weights``, ``head_weights``, ``memory`` (bytes per device by part, and their
     ``total``), ``fits``, ``micro_batches`` (the fewest with which each phase fits, or null),
     ``disk`` (bytes of kept hidden states) and ``seconds`` by stage and in ``total``. Raises
     `LabkitError` for names that are not known and counts that cannot be.
@@ -170,7 +170,7 @@ def plan(recipe_path: str | Path, shape: str, gpu: str = "cpu", gpus: int = 1) -
         "shape": shape,
         "gpu": gpu,
         "gpus": gpus,
-        "machine": asdict(machine) if gpu == "cpu" else {},
+        "rates": {"operations": machine.operations, "bandwidth": machine.bandwidth},
         "base_weights": base.weights,
         "head_weights": sum(head_weights(recipe, base)),
         "memory": largest,

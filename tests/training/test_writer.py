@@ -1,0 +1,42 @@
+"""The base model writes what transformers would, and keeps the states that the heads are to read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from labkit.models import load
+from labkit.training.data import Writing
+from labkit.training.features import last_hidden
+from labkit.training.writer import writer
+
+PROMPTS = [[5, 9, 200], [17], [40, 41, 42, 43, 44]]
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load("tiny", device="cpu", dtype="float32")
+
+
+def test_greedy_answers_are_those_of_transformers(base):
+    written = writer(base, slots=2)(PROMPTS, Writing(12), 0)
+    for prompt, answer in zip(PROMPTS, written.answers, strict=True):
+        expected = base.module.generate(
+            torch.tensor([prompt]), max_new_tokens=12, do_sample=False, use_cache=True
+        )
+        assert [*prompt, *answer] == expected[0].tolist()
+
+
+def test_states_are_those_that_gave_each_token(base):
+    written = writer(base, slots=2)(PROMPTS, Writing(6), 0)
+    states = written.states.split([len(answer) for answer in written.answers])
+    for prompt, answer, found in zip(PROMPTS, written.answers, states, strict=True):
+        expected = last_hidden(base.module, torch.tensor([[*prompt, *answer]]))[0]
+        expected = expected[len(prompt) - 1 : -1]
+        torch.testing.assert_close(found.float(), expected, atol=5e-3, rtol=5e-3)
+
+
+def test_sampled_answers_follow_the_seed(base):
+    manner = Writing(16, temperature=1.0, top_k=50)
+    one, two, other = (writer(base)(PROMPTS, manner, seed).answers for seed in (1, 1, 2))
+    assert one == two != other

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
+
+from labkit.devices import clock
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Cache(Protocol):
     lengths: np.ndarray
 
     def commit(self, path: Sequence[int], slot: int = 0) -> None:
-        """Keep, of the slot's rows of the last pass, those in ``path``, in order; forget the rest."""
+        """Keep, of the slot's rows of the last pass, those in ``path``; forget the rest."""
 
     def truncate(self, length: int, slot: int = 0) -> None:
         """Forget all but the first ``length`` tokens of the slot."""
@@ -63,6 +65,17 @@ class Engine(Protocol):
     width: int
     device: torch.device
 
+    @property
+    def bytes_per_pass(self) -> int:
+        """Bytes of weights that one forward pass reads, however many tokens it is for."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of the processor that share a pass."""
+
+    def bandwidth_probe(self) -> Callable[[], float]:
+        """A function that reads a large array as a pass reads the weights: bytes per second."""
+
     def new_cache(self, capacity: int, slots: int = 1) -> Cache:
         """An empty cache for ``slots`` sequences of at most ``capacity`` tokens."""
 
@@ -70,6 +83,19 @@ class Engine(Protocol):
         self, rows: Sequence[Rows], cache: Cache, logits: Literal["all", "last"] = "all"
     ) -> Output:
         """Look at new tokens; nothing of them stays in the cache until ``commit``."""
+
+
+class TorchProbe:
+    """Reads a large array through torch, again and again, where the engine computes."""
+
+    def __init__(self, device: torch.device, numbers: int = 1 << 26) -> None:
+        self.numbers = torch.ones(numbers, device=device)
+
+    def __call__(self) -> float:
+        """Bytes per second of one reading."""
+        began = clock(self.numbers.device)
+        self.numbers.sum()
+        return self.numbers.nbytes / (clock(self.numbers.device) - began)
 
 
 def chain_visible(count: int) -> np.ndarray:

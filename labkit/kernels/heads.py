@@ -48,7 +48,7 @@ def activate(x, gain, shift):
 
 @njit(**JIT)
 def best(logits, many, ids, logprobs):
-    """The ``many`` largest of one row of logits, in falling order, as indices and log-probabilities."""
+    """The ``many`` largest of one row of logits, falling: their indices and log-probabilities."""
     found = np.full(many, LOWEST, F)
     ids[:many] = 0
     for v in range(logits.shape[0]):
@@ -72,12 +72,12 @@ def best(logits, many, ids, logprobs):
 
 
 @njit(parallel=True, **JIT)
-def head_step(state, embedded, keep, add, w_proj, w_token, gain, shift, w_out, w_table, many):
+def head_step(state, embedded, keep, add, w_proj, w_token, gain, shift, w_out, w_table, size, many):
     """One head for M nodes: new states (M, I), and the best ``many`` tokens of each node.
 
     state (M, S) and embedded (M, D), the token's row in the base model's table. Returns the state
-    (M, I), the logits (M, R) over the draft vocabulary's R tokens, and ids and log-probabilities
-    (M, many) of the best of them.
+    (M, I), the logits (M, R) over the draft vocabulary's R tokens, padded to a whole panel, and ids
+    and log-probabilities (M, many) of the best of its ``size`` tokens.
     """
     rows, inner = state.shape[0], gain.shape[0]
     before, token = np.ascontiguousarray(state.T), np.ascontiguousarray(embedded.T)
@@ -101,14 +101,14 @@ def head_step(state, embedded, keep, add, w_proj, w_token, gain, shift, w_out, w
         multiply(features, w_table[p], logits, p * LANES)
     ids, logprobs = np.empty((rows, many), np.int64), np.empty((rows, many), F)
     for i in prange(rows):
-        best(logits[i], many, ids[i], logprobs[i])
+        best(logits[i][:size], many, ids[i], logprobs[i])
     return mixed, logits, ids, logprobs
 
 
 class PanelHeads:
     """All heads of a speculator, packed. ``weights`` are `Speculator`'s state dict as NumPy arrays.
 
-    ``draft_ids`` (R,) are the tokens that a head may draft; R must be a multiple of 16.
+    ``draft_ids`` (R,) are the tokens that a head may draft.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class PanelHeads:
     def step(
         self, head: int, state: np.ndarray, tokens: np.ndarray, many: int
     ) -> tuple[np.ndarray, ...]:
-        """Head ``head`` for M nodes: states, logits (M, R), token ids and log-probabilities (M, many)."""
+        """A head for M nodes: states, logits (M, R), token ids and log-probabilities (M, many)."""
         w_proj, w_token, gain, shift, w_out = self.heads[head]
         state, logits, places, logprobs = head_step(
             state,
@@ -161,6 +161,7 @@ class PanelHeads:
             shift,
             w_out,
             self.w_table,
+            len(self.draft_ids),
             many,
         )
-        return state, logits, self.draft_ids[places], logprobs
+        return state, logits[:, : len(self.draft_ids)], self.draft_ids[places], logprobs

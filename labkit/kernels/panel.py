@@ -1,8 +1,8 @@
 """A matrix product that reads each weight once, however many tokens ask for it.
 
 Decoding one token multiplies a few numbers by every weight of the model, so its time is the time
-to read the weights from memory. Checking eight draft tokens needs the same weights; if they are read
-once for all eight, the check costs little more than one token. That is the whole economy of
+to read the weights from memory. Checking eight draft tokens needs the same weights; if they are
+read once for all eight, the check costs little more than one token. That is the whole economy of
 speculative decoding on a CPU, and stock matrix products miss it at these skinny shapes.
 
 The weights of a linear layer lie in *panels*: 16 outputs wide, one row for each input, so that

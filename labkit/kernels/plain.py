@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from labkit.errors import LabkitError
-from labkit.kernels.engine import Output, Rows, stack
+from labkit.kernels.engine import Output, Rows, TorchProbe, stack
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 """The kinds of layers that transformers tells apart and a mask can serve."""
@@ -92,6 +92,23 @@ class PlainEngine:
         if kinds == {FULL}:
             self.window = None
         self.mixed = kinds == {FULL, SLIDING}
+
+    @property
+    def bytes_per_pass(self) -> int:
+        """Bytes of weights that one forward pass reads, however many tokens it is for."""
+        every = sum(weight.nbytes for weight in self.module.parameters())
+        table = self.module.get_input_embeddings().weight
+        tied = table is self.module.get_output_embeddings().weight
+        return every if tied else every - table.nbytes  # of the table only a few rows are read
+
+    @property
+    def threads(self) -> int:
+        """Threads of the processor that share a pass."""
+        return torch.get_num_threads()
+
+    def bandwidth_probe(self) -> TorchProbe:
+        """See `kernels.engine.Engine`."""
+        return TorchProbe(self.device)
 
     def new_cache(self, capacity: int, slots: int = 1) -> PlainCache:
         """An empty cache for ``slots`` sequences of at most ``capacity`` tokens."""

@@ -22,6 +22,7 @@ from llvmlite import ir
 from numba import get_num_threads, njit, prange, types
 from numba.extending import intrinsic
 
+from labkit.kernels.bandwidth import Probe
 from labkit.kernels.engine import Output, Rows, stack
 from labkit.kernels.panel import BFLOAT16, FLOAT32, JIT, LANES, aligned_zeros, multiply, pack
 from labkit.kernels.rotary import rotary_tables
@@ -31,7 +32,7 @@ STORAGE = {"float32": FLOAT32, "bfloat16": BFLOAT16}
 F = np.float32
 ZERO, ONE, LOWEST = F(0), F(1), F(-np.inf)
 # exp(x) = 2^n * exp(r): r = x - n ln 2 lies within +-0.35, where Taylor's polynomial of degree 6 is
-# good to 1.2e-7. ROUNDER = 1.5 * 2^23 pushes x / ln 2 to a whole number in the low bits of the float.
+# good to 1.2e-7. ROUNDER = 1.5 * 2^23 pushes x / ln 2 to a whole number in the low bits.
 LOG2_E, LN2_HIGH, LN2_LOW, ROUNDER = F(1.44269504), F(0.693359375), F(-2.12194440e-4), F(12582912)
 E6, E5, E4, E3 = F(1 / 720), F(1 / 120), F(1 / 24), F(1 / 6)
 E2, SMALLEST, LARGEST = F(0.5), F(-87), F(88)
@@ -39,7 +40,7 @@ E2, SMALLEST, LARGEST = F(0.5), F(-87), F(88)
 
 @intrinsic
 def _times_power_of_two(_context: Any, value: Any, rounded: Any) -> Any:
-    """``value`` * 2^n, where n stands in the low bits of ``rounded``: n is added to the exponent."""
+    """``value`` * 2^n, n being the low bits of ``rounded``: n is added to the exponent."""
     signature = types.float32(types.float32, types.float32)
 
     def generate(_ctx: Any, b: Any, _sig: Any, args: Any) -> Any:
@@ -152,6 +153,29 @@ def remember(qkv, low, high, positions, length, heads, keys, values, cosines, si
 
 
 @njit(**JIT)
+def exponentials(row, end, length, seen):
+    """Turn the scores row[:end] into e^(score - top), hidden tokens' into 0; return their sum.
+
+    ``seen`` (count,) says which of the new tokens, at row[length:], are visible.
+    """
+    for j in range(seen.shape[0]):
+        if seen[j] == 0:
+            row[length + j] = LOWEST
+    top = LOWEST
+    for j in range(end):
+        top = max(top, row[j])
+    for j in range(end):
+        row[j] = exp(row[j] - top)
+    for j in range(seen.shape[0]):
+        if seen[j] == 0:
+            row[length + j] = ZERO
+    mass = ZERO
+    for j in range(end):
+        mass += row[j]
+    return mass
+
+
+@njit(**JIT)
 def attend(
     group, share, qkv, low, high, positions, length, visible, keys, values, cosines, sines, out
 ):
@@ -181,22 +205,9 @@ def attend(
     weights = np.empty((end, rows), F)
     total = np.empty(rows, F)
     for r in range(rows):
-        row, seen = scores[r], visible[low + r // share]
-        for j in range(count):
-            if seen[low + j] == 0:
-                row[length + j] = LOWEST
-        top = LOWEST
+        mass = exponentials(scores[r], end, length, visible[low + r // share, low:high])
         for j in range(end):
-            top = max(top, row[j])
-        for j in range(end):
-            row[j] = exp(row[j] - top)
-        for j in range(count):
-            if seen[low + j] == 0:
-                row[length + j] = ZERO
-        mass = ZERO
-        for j in range(end):
-            mass += row[j]
-            weights[j, r] = row[j]
+            weights[j, r] = scores[r, j]
         total[r] = ONE / mass
     mixed = np.empty((rows, LANES), F)
     for v in range(values.shape[0]):
@@ -414,6 +425,10 @@ class WeightsOnce:
     def threads(self) -> int:
         """Threads that share a pass."""
         return int(get_num_threads())
+
+    def bandwidth_probe(self) -> Probe:
+        """See `kernels.engine.Engine`."""
+        return Probe()
 
     def new_cache(self, capacity: int, slots: int = 1) -> PanelCache:
         """An empty cache for ``slots`` sequences of at most ``capacity`` tokens."""

@@ -1,0 +1,40 @@
+"""How fast numba's threads read memory, which is what bounds a pass over one token."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numba import njit, prange
+
+PROBE = 1 << 26
+"""Numbers of float32 in what is read: 256 MiB, more than any cache holds."""
+
+PIECE = 1 << 16
+"""Numbers that a thread reads in a piece: 256 KiB."""
+
+
+@njit(parallel=True, nogil=True, cache=True, fastmath=True, boundscheck=False)
+def read_through(numbers):
+    """The sum of ``numbers``, a multiple of `PIECE`; reading them is what takes the time."""
+    total = 0.0
+    for piece in prange(numbers.shape[0] // PIECE):
+        part = np.float32(0)
+        for i in range(piece * PIECE, (piece + 1) * PIECE):
+            part += numbers[i]
+        total += part
+    return total
+
+
+class Probe:
+    """Reads the same large array again and again, as a forward pass reads the weights."""
+
+    def __init__(self, numbers: int = PROBE) -> None:
+        self.numbers = np.ones(numbers, np.float32)
+        read_through(self.numbers[:PIECE])  # compiled now, not when it is timed
+
+    def __call__(self) -> float:
+        """Bytes per second of one reading."""
+        began = time.perf_counter()
+        read_through(self.numbers)
+        return self.numbers.nbytes / (time.perf_counter() - began)

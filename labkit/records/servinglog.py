@@ -25,8 +25,12 @@ class ServingRow(Part):
 
     TTFT: request sent to first streamed output. ITL: gaps between consecutive streamed outputs,
     pooled over requests; one output can hold several tokens under speculation. TPOT: (end to end
-    - TTFT) / (output tokens - 1), per request: the lecture's "inter-token latency". ``gain`` of
-    a simulated row comes with its prediction; measured rows leave it null.
+    - TTFT) / (output tokens - 1), per request: the lecture's "inter-token latency".
+
+    ``nodes_per_step`` is how much was drafted after a row in a step on average: where it falls as
+    users grow, speculation turned itself down. ``rate_per_s`` is the rate at which requests arrived
+    where users did not wait for their answers; ``users`` then says how many were under way on
+    average.
     """
 
     users: Annotated[int, Field(ge=1)]
@@ -38,6 +42,8 @@ class ServingRow(Part):
     e2e_ms: Spread
     tokens_per_s: float
     tokens_per_step: float | None = None
+    nodes_per_step: float | None = None
+    rate_per_s: float | None = None
     requests: Count
     errors: Count
 

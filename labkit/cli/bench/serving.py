@@ -1,0 +1,271 @@
+"""``labkit bench serving``: latency against users, measured here or elsewhere, or computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labkit.cli._options import (
+    COUNT,
+    base_option,
+    device_option,
+    max_new_tokens_option,
+    seed_option,
+)
+from labkit.cli._output import json_option, only_results_on_stdout, say, table
+from labkit.errors import LabkitError
+
+if TYPE_CHECKING:
+    from labkit.serving.bench import Outcome
+
+MEASURED_USERS, SIMULATED_USERS = "1,2,4,8", "1,2,4,8,16,32,64,128"
+
+
+class Numbers(click.ParamType):
+    """Numbers above 0 with commas between them."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """A tuple of the numbers, or a sentence on what is none."""
+        if not isinstance(value, str):
+            return value
+        try:
+            found = tuple(self.kind(part) for part in value.split(","))
+        except ValueError:
+            found = ()
+        if not found or not all(0 < number < float("inf") for number in found):
+            what = "whole numbers" if self.kind is int else "numbers"
+            self.fail(f"{value!r} is not a row of {what} above 0, such as 1,2,4.", param, ctx)
+        return found
+
+
+@click.command()
+@base_option()
+@click.option(
+    "--users",
+    type=Numbers(int),
+    help=f"Users at once, level by level (default: {MEASURED_USERS}; simulated up to 128).",
+)
+@click.option(
+    "--rates", type=Numbers(float), help="In place of users: requests a second, by Poisson's law."
+)
+@click.option(
+    "--requests",
+    type=COUNT,
+    default=24,
+    show_default=True,
+    help="Requests of each level, at least one a user.",
+)
+@max_new_tokens_option
+@click.option(
+    "--prompts",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON lines with id, category, and prompt or turns (default: the lab's own 48).",
+)
+@click.option(
+    "--methods", default="vanilla,mlp", show_default=True, help="Methods, with commas between."
+)
+@click.option("--slots", type=COUNT, help="Requests answered at once (default: users, up to 32).")
+@click.option("--check", is_flag=True, help="Simulate the same users too, and compare the gains.")
+@click.option(
+    "--url", help="Measure the server there, by OpenAI's protocol, instead of a model here."
+)
+@click.option("--model", help="The model to ask that server for (default: the first it lists).")
+@click.option("--simulate", is_flag=True, help="Compute a model on a GPU instead of measuring.")
+@click.option(
+    "--model-params", type=float, default=13e9, show_default=True, help="Its parameters: 13e9."
+)
+@click.option(
+    "--gpu",
+    type=click.Choice(["a100", "h100", "h200", "t4"]),
+    default="a100",
+    show_default=True,
+    help="The GPU that is computed.",
+)
+@click.option(
+    "--acceptance",
+    type=Numbers(float),
+    help="How often each head is right, as 0.6,0.5,0.4 (default: as --base's heads were).",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the record in this file, for the ServingCurves widget.",
+)
+@seed_option
+@device_option
+@json_option
+def command(
+    *,
+    base: str,
+    users: tuple[int, ...] | None,
+    rates: tuple[float, ...] | None,
+    requests: int,
+    max_new_tokens: int,
+    prompts: Path | None,
+    methods: str,
+    slots: int | None,
+    check: bool,
+    url: str | None,
+    model: str | None,
+    simulate: bool,
+    model_params: float,
+    gpu: str,
+    acceptance: tuple[float, ...] | None,
+    out: Path | None,
+    seed: int,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Measure TTFT, ITL and time per token as users grow, plain and speculative."""
+    if simulate and url:
+        raise LabkitError("Either --simulate or --url: a server elsewhere is measured.")
+    if users and rates:
+        raise LabkitError("Either --users, who wait for their answers, or --rates.")
+    with only_results_on_stdout() as show:
+        from labkit.serving.bench import (
+            Level,
+            bench_engine,
+            bench_server,
+            bench_simulated,
+            shipped_acceptance,
+        )
+
+        default = SIMULATED_USERS if simulate else MEASURED_USERS
+        if rates:
+            levels = [Level(rate=rate) for rate in rates]
+        else:
+            counts = users or tuple(map(int, default.split(",")))
+            levels = [Level(users=count) for count in counts]
+        if simulate:
+            accept = [[a] for a in acceptance] if acceptance else shipped_acceptance(base)
+            outcome = bench_simulated(
+                gpu, model_params, levels, accept, requests, max_new_tokens, seed
+            )
+        else:
+            from labkit.speculative.bench import read_questions
+
+            texts = [question.said[0] for question in read_questions(prompts)]
+            if url:
+                from labkit.serving.targets import RemoteServer
+
+                outcome = bench_server(
+                    RemoteServer(url, model), levels, texts, requests, max_new_tokens, seed, say
+                )
+            else:
+                from labkit.models import load
+                from labkit.speculative.decoder import Decoder
+
+                chosen = [name.strip() for name in methods.split(",")]
+                outcome = bench_engine(
+                    Decoder(load(base, device)),
+                    levels,
+                    texts,
+                    requests,
+                    max_new_tokens,
+                    chosen,
+                    slots,
+                    check,
+                    seed,
+                    say,
+                )
+        if out:
+            outcome.log.save(out)
+        show(as_object(outcome) if as_json else as_text(outcome))
+    if outcome.lost:
+        raise LabkitError(f"{outcome.lost} The figures above are those of before.")
+
+
+def as_object(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as a JSON object."""
+    log = outcome.log
+    return {
+        "name": log.name,
+        "base": log.base,
+        "target": log.target,
+        "max_new_tokens": log.max_new_tokens,
+        "rows": [row.model_dump(mode="json") for row in log.rows],
+        "identical": outcome.identical,
+        "decisions": outcome.decisions,
+        "checks": [
+            {
+                "users": check.users,
+                "method": check.method,
+                "measured_gain": check.measured,
+                "predicted_gain": check.predicted,
+                "error": check.error,
+            }
+            for check in outcome.checks
+        ],
+        "contention": outcome.contention,
+        "contended": outcome.contended,
+        "lost": outcome.lost,
+    }
+
+
+HEADER = ("load", "method", "origin", "TTFT ms", "p90", "TPOT ms", "p90", "ITL ms", "p90")
+
+
+def as_text(outcome: Outcome) -> str:
+    """The outcome for a person: a row a load and method, then what is to be said about them."""
+    from labkit.serving.simulate import gains
+
+    log = outcome.log
+    found = {origin: gains(log.rows, origin) for origin in ("measured", "simulated")}
+    rows = []
+    for row in log.rows:
+        gain = found[row.origin].get((row.users, row.method))
+        rows.append(
+            (
+                f"{row.rate_per_s:g}/s" if row.rate_per_s else str(row.users),
+                row.method,
+                row.origin,
+                f"{row.ttft_ms.mean:.0f}",
+                f"{row.ttft_ms.p90:.0f}",
+                f"{row.tpot_ms.mean:.1f}",
+                f"{row.tpot_ms.p90:.1f}",
+                f"{row.itl_ms.mean:.1f}",
+                f"{row.itl_ms.p90:.1f}",
+                f"{row.tokens_per_s:.1f}",
+                "" if row.tokens_per_step is None else f"{row.tokens_per_step:.2f}",
+                "" if row.nodes_per_step is None else f"{row.nodes_per_step:.1f}",
+                "" if gain is None else f"{gain:.2f}",
+                str(row.errors),
+            )
+        )
+    header = (*HEADER, "tokens/s", "tokens/step", "drafted", "gain", "errors")
+    parts = [
+        f"{log.name} ({log.target}), up to {log.max_new_tokens} tokens",
+        table(header, rows),
+        "TPOT is the time per token, which the lecture calls inter-token latency; ITL is the gap "
+        "between outputs, each of which can hold several tokens. Gain: vanilla's TPOT over it.",
+    ]
+    for method, decisions in outcome.decisions.items():
+        parts.append("\n".join((f"{method} changed how much it drafts:", *decisions)))
+    if outcome.checks:
+        lines = [
+            (
+                str(check.users),
+                check.method,
+                f"{check.measured:.2f}",
+                f"{check.predicted:.2f}",
+                f"{check.error:+.0%}",
+            )
+            for check in outcome.checks
+        ]
+        parts.append(table(("users", "method", "measured gain", "predicted", "off by"), lines))
+    if outcome.identical is not None:
+        same = "the same" if outcome.identical else "NOT the same"
+        parts.append(f"Every prompt got {same} answer at every load and by every method.")
+    if outcome.contended:
+        parts.append(
+            f"Other processes took {outcome.contention:.0%} of the processor meanwhile, so these "
+            "times mean little: run it again when the machine is quiet."
+        )
+    return "\n\n".join(parts)

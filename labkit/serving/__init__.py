@@ -1,0 +1,13 @@
+"""Many users of one model at once: an engine that batches them, a load that measures it, a model.
+
+* `labkit.serving.engine`: continuous batching in one process, plain and speculative; a measuring
+  instrument for a lesson, not a production server.
+* `labkit.serving.load`: users who wait for their answers, and users who do not, with the
+  definitions of vLLM's benchmark; against the engine or any server that speaks OpenAI's protocol.
+* `labkit.serving.simulate`: the same users against a cost model.
+
+For production there are vLLM, SGLang and TGI. vLLM served hierarchical heads such as these up to
+its version 0.9, in the engine it had then and as a chain only; from 0.10 it failed on them, and
+0.33.0 dropped them along with Medusa's. TGI, now only maintained, still has both. What such servers
+run today instead are n-grams, draft models and EAGLE's heads.
+"""

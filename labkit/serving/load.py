@@ -1,0 +1,235 @@
+"""Users: what each of them waits for, and how that is summed up.
+
+Two kinds of load, as vLLM's benchmark has them. *Closed loop*: so many users, each of whom sends a
+request, waits for the answer, and sends the next. *Open loop*: requests arrive at a rate, by
+Poisson's law, whether or not the earlier ones were answered.
+
+The definitions are vLLM's as well (`vllm bench serve`):
+
+* **TTFT**, time to first token: from a request being sent to its first streamed output.
+* **ITL**, inter-token latency: the gaps between streamed outputs, of all requests together. With
+  speculation an output can hold several tokens, so this is *not* the time per token, and what the
+  lecture calls inter-token latency is the next one.
+* **TPOT**, time per output token: (end to end - TTFT) / (output tokens - 1), of each request.
+* **end to end**: from a request being sent to its last output.
+
+Requests that fail count as errors and in nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from labkit.errors import LabkitError
+from labkit.records import ServingRow, Spread
+
+GRACE = 0.05
+"""Seconds between looks at whether all users are done, so that an interruption is noticed."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One request as its user saw it; times in seconds on one clock.
+
+    ``arrivals`` are those of the streamed outputs. ``tokens`` counts the output's tokens,
+    ``output`` is what they were (token ids, or text from a server elsewhere). ``error`` says in one
+    sentence why there was no whole answer.
+    """
+
+    prompt: str
+    sent: float
+    arrivals: tuple[float, ...]
+    tokens: int
+    output: tuple[int, ...] | str = ""
+    error: str | None = None
+
+    @property
+    def ttft(self) -> float:
+        """Time to first token."""
+        return self.arrivals[0] - self.sent
+
+    @property
+    def e2e(self) -> float:
+        """Time to the last output."""
+        return self.arrivals[-1] - self.sent
+
+    @property
+    def tpot(self) -> float | None:
+        """Time per output token after the first; None for an answer of one token."""
+        return (self.e2e - self.ttft) / (self.tokens - 1) if self.tokens > 1 else None
+
+    @property
+    def gaps(self) -> list[float]:
+        """Times between outputs."""
+        return np.diff(self.arrivals).tolist()
+
+
+class Target(Protocol):
+    """Something that answers requests; asked by many threads at once."""
+
+    name: str
+
+    def ask(self, prompt: str, max_new_tokens: int) -> Answer:
+        """Send a request and read its answer to the end; a failure is an `Answer` with an error."""
+
+    def lost(self) -> str | None:
+        """Why no further request will be answered, in a sentence; None where there is hope."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a load found: the answers to those requests that were sent, and how long it went on.
+
+    ``lost`` says why the target stopped answering, where it did; what was measured until then
+    stands.
+    """
+
+    answers: tuple[Answer, ...]
+    seconds: float
+    lost: str | None = None
+
+    @property
+    def good(self) -> list[Answer]:
+        """The whole answers."""
+        return [answer for answer in self.answers if answer.error is None and answer.arrivals]
+
+    @property
+    def errors(self) -> int:
+        """Requests that failed."""
+        return len(self.answers) - len(self.good)
+
+    @property
+    def in_flight(self) -> float:
+        """How many requests were under way on average (Little's law)."""
+        return sum(answer.e2e for answer in self.good) / self.seconds if self.seconds else 0.0
+
+
+def closed_loop(target: Target, prompts: Sequence[str], users: int, max_new_tokens: int) -> Load:
+    """``users`` send the ``prompts`` between them, each the next one once its last is answered."""
+    if users < 1 or not prompts:
+        raise LabkitError(f"{users} users with {len(prompts)} prompts: give at least 1 of each.")
+    line = iter(prompts)
+    asking = _Asking(target, max_new_tokens)
+
+    def user() -> None:
+        while not asking.lost:
+            with asking.lock:
+                prompt = next(line, None)
+            if prompt is None:
+                return
+            asking.ask(prompt)
+
+    return asking.run([user] * users)
+
+
+def open_loop(
+    target: Target,
+    prompts: Sequence[str],
+    rate: float,
+    max_new_tokens: int,
+    rng: np.random.Generator,
+) -> Load:
+    """Send the ``prompts`` at ``rate`` a second on average, by Poisson's law."""
+    if rate <= 0 or not prompts:
+        raise LabkitError(f"{rate} requests a second of {len(prompts)}: give more than 0 of each.")
+    asking = _Asking(target, max_new_tokens)
+    due = np.cumsum(rng.exponential(1 / rate, len(prompts)))
+
+    def user(prompt: str, at: float) -> Callable[[], None]:
+        def send() -> None:
+            asking.wait_until(at)
+            if not asking.lost:
+                asking.ask(prompt)
+
+        return send
+
+    return asking.run([user(prompt, at) for prompt, at in zip(prompts, due.tolist(), strict=True)])
+
+
+class _Asking:
+    """The answers of a load that is under way; its users are threads."""
+
+    def __init__(self, target: Target, max_new_tokens: int) -> None:
+        self.target, self.max_new_tokens = target, max_new_tokens
+        self.lock = threading.Lock()
+        self.answers: list[Answer] = []
+        self.lost: str | None = None
+        self.began = 0.0
+        self._over = threading.Event()
+
+    def ask(self, prompt: str) -> None:
+        """Send one request and keep its answer; see whether the target is still there."""
+        answer = self.target.ask(prompt, self.max_new_tokens)
+        lost = self.target.lost() if answer.error else None
+        with self.lock:
+            self.answers.append(answer)
+            self.lost = self.lost or lost
+        if lost:
+            self._over.set()
+
+    def wait_until(self, at: float) -> None:
+        """Sleep until ``at`` seconds after the load began, or until it is over."""
+        self._over.wait(max(0.0, self.began + at - time.perf_counter()))
+
+    def run(self, users: Sequence[Callable[[], None]]) -> Load:
+        """Let every user act in a thread of its own."""
+        threads = [threading.Thread(target=user, daemon=True) for user in users]
+        self.began = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(GRACE)
+        with self.lock:
+            answers = tuple(sorted(self.answers, key=lambda answer: answer.sent))
+        ends = [answer.arrivals[-1] for answer in answers if answer.arrivals]
+        seconds = max(ends) - min(answer.sent for answer in answers) if ends else 0.0
+        return Load(answers, seconds, self.lost)
+
+
+def spread(seconds: Sequence[float]) -> Spread:
+    """Mean and percentiles in milliseconds, numpy's way; all 0 where there is nothing.
+
+    >>> spread([0.001, 0.002, 0.003]).p50
+    2.0
+    """
+    ms = 1e3 * np.asarray(seconds if len(seconds) else [0.0])
+    p50, p90, p99 = np.percentile(ms, [50, 90, 99])
+    return Spread(mean=float(ms.mean()), p50=float(p50), p90=float(p90), p99=float(p99))
+
+
+def summarise(
+    load: Load,
+    users: int,
+    method: str,
+    origin: Literal["measured", "simulated"] = "measured",
+    tokens_per_step: float | None = None,
+    nodes_per_step: float | None = None,
+    rate_per_s: float | None = None,
+) -> ServingRow:
+    """A load as a row of the record; raises `LabkitError` where nothing was answered."""
+    good = load.good
+    if not good:
+        said = next((answer.error for answer in load.answers if answer.error), load.lost)
+        raise LabkitError(f"None of {len(load.answers)} requests was answered: {said}")
+    return ServingRow(
+        users=users,
+        method=method,
+        origin=origin,
+        ttft_ms=spread([answer.ttft for answer in good]),
+        itl_ms=spread([gap for answer in good for gap in answer.gaps]),
+        tpot_ms=spread([tpot for answer in good if (tpot := answer.tpot) is not None]),
+        e2e_ms=spread([answer.e2e for answer in good]),
+        tokens_per_s=sum(answer.tokens for answer in good) / load.seconds if load.seconds else 0.0,
+        tokens_per_step=tokens_per_step,
+        nodes_per_step=nodes_per_step,
+        rate_per_s=rate_per_s,
+        requests=len(load.answers),
+        errors=load.errors,
+    )

@@ -1,0 +1,304 @@
+"""The batch: whoever stands beside a row, the row gets what it gets alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from labkit.errors import LabkitError
+from labkit.kernels.heads import PanelHeads
+from labkit.kernels.weights_once import WeightsOnce
+from labkit.serving.batch import PREFILL_ROWS, Batch, Fixed, Row, gumbel, sampled_scores
+from labkit.serving.drafting import (
+    Drafting,
+    OneByOne,
+    SideBySide,
+    best_part,
+    drafting_for,
+    no_deeper,
+    ranks,
+)
+from labkit.speculative.drafters.mlp import MLPDrafter
+from labkit.speculative.drafters.prompt_lookup import PromptLookup
+from labkit.speculative.generate import Sampling, generate
+from labkit.speculative.speculator import Speculator, SpeculatorConfig
+from labkit.speculative.tree import ROOT, Draft
+from tests.kernels.shapes import arrays, small_model
+from tests.speculative.fakes import Planned, ToyEngine
+
+WARM = Sampling(temperature=0.9, top_k=8)
+
+
+def run(batch: Batch, arrivals: list[tuple[int, list[int], int, Sampling]]) -> list[list[int]]:
+    """Serve requests (step of arrival, prompt, limit, sampling); the outputs, in their order."""
+    waiting = sorted(enumerate(arrivals), key=lambda item: (item[1][0], item[0]))
+    outputs: list[list[int]] = [[] for _ in arrivals]
+    rows: dict[Row, int] = {}
+    step = 0
+    while waiting or rows:
+        while waiting and waiting[0][1][0] <= step and batch.free:
+            index, (_, prompt, limit, sampling) = waiting.pop(0)
+            rows[batch.join(prompt, limit, sampling, seed=index)] = index
+        for emitted in batch.step().emitted:
+            outputs[rows[emitted.row]] += emitted.tokens
+            if emitted.ended:
+                del rows[emitted.row]
+        step += 1
+        assert step < 5000, "the batch does not come to an end"
+    return outputs
+
+
+prompts = st.one_of(
+    st.lists(st.integers(0, 10), min_size=1, max_size=6),
+    st.lists(st.integers(0, 10), min_size=60, max_size=90),
+)
+
+
+@given(
+    requests=st.lists(
+        st.tuples(st.integers(0, 12), prompts, st.integers(1, 15), st.booleans()),
+        min_size=1,
+        max_size=7,
+    ),
+    slots=st.integers(1, 4),
+    length=st.integers(0, 4),
+    decoys=st.integers(0, 2),
+    nodes=st.integers(0, 12),
+    plan=st.lists(st.integers(0, 4), min_size=1, max_size=5),
+)
+@settings(max_examples=25, deadline=None)
+def test_every_request_gets_what_it_gets_alone(
+    requests: list[tuple[int, list[int], int, bool]],
+    slots: int,
+    length: int,
+    decoys: int,
+    nodes: int,
+    plan: list[int],
+) -> None:
+    toy = ToyEngine()
+    drafting = None
+    if length:
+        drafting = OneByOne(
+            lambda: Planned(toy, length, lambda step: plan[step % len(plan)], decoys)
+        )
+    arrivals = [
+        (step, prompt, limit, WARM if warm else Sampling())
+        for step, prompt, limit, warm in requests
+    ]
+    pace = Fixed(min(nodes, drafting.max_nodes) if drafting else 0)
+    batch = Batch(toy, slots, 120, {4}, drafting, pace)
+    together = run(batch, arrivals)
+    assert sorted(batch.free) == list(range(slots))
+    for index, (_, prompt, limit, sampling) in enumerate(arrivals):
+        if sampling.greedy:
+            assert together[index] == generate(toy, prompt, limit, eos_ids={4}).tokens
+        alone = Batch(toy, 1, 120, {4})
+        row = alone.join(prompt, limit, sampling, seed=index)
+        while alone.running:
+            alone.step()
+        assert together[index] == row.output
+
+
+@pytest.fixture(scope="module")
+def panels() -> tuple[WeightsOnce, Callable[[int], MLPDrafter]]:
+    """A small Llama on the exact fast path, and heads of random weights over its table."""
+    model = small_model("Llama", vocab_size=96)
+    engine = WeightsOnce(model.config, arrays(model))
+    config = SpeculatorConfig(
+        base="small", vocab_size=96, emb_dim=engine.width, inner_dim=32, n_predict=3
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        speculator = Speculator(config, torch.from_numpy(engine.embedding))
+    weights = {name: value.numpy() for name, value in speculator.state_dict().items()}
+    heads = PanelHeads(config, weights, engine.embedding, np.arange(96))
+    return engine, lambda nodes: MLPDrafter(heads, nodes)
+
+
+@pytest.mark.parametrize("method", ["vanilla", "mlp", "prompt_lookup"])
+def test_on_the_fast_path_a_batch_of_trees_writes_what_generate_writes(
+    panels: tuple[WeightsOnce, Callable[[int], MLPDrafter]], method: str
+) -> None:
+    engine, heads = panels
+    drafting: Drafting | None = {
+        "vanilla": lambda: None,
+        "mlp": lambda: SideBySide(heads(6)),
+        "prompt_lookup": lambda: OneByOne(PromptLookup),
+    }[method]()
+    rng = np.random.default_rng(0)
+    arrivals = [
+        (2 * index, rng.integers(1, 96, size).tolist(), 20, Sampling())
+        for index, size in enumerate((5, 70, 1, 30, 64, 9))
+    ]
+    together = run(Batch(engine, 3, 100, {0}, drafting), arrivals)
+    for output, (_, prompt, limit, _) in zip(together, arrivals, strict=True):
+        assert output == generate(engine, prompt, limit, eos_ids={0}).tokens
+
+
+@pytest.mark.parametrize(
+    ("decoys", "length", "right"), [(0, 3, 3), (2, 3, 3), (1, 4, 2), (0, 2, 0)]
+)
+def test_every_row_takes_exactly_the_steps_its_drafts_deserve(
+    decoys: int, length: int, right: int
+) -> None:
+    toy = ToyEngine()
+    batch = Batch(toy, 3, 80, (), OneByOne(lambda: Planned(toy, length, lambda _: right, decoys)))
+    for prompt in ([1], [2, 3], [4, 5, 6]):
+        batch.join(prompt, 25)
+    steps = []
+    while batch.running:
+        steps.append(batch.step())
+    assert len(steps) == -(-24 // (right + 1))
+    assert sum(step.committed for step in steps) == 3 * 24
+    assert steps[0].prompt_rows == 6
+    assert all(step.drafted == 3 * length * (1 + decoys) for step in steps[: 24 // (right + 1) - 1])
+    assert sum(map(sum, (step.taken for step in steps[:-1]))) == 3 * right * (len(steps) - 1)
+
+
+def test_a_long_prompt_is_read_in_chunks_while_others_are_answered() -> None:
+    toy = ToyEngine()
+    batch = Batch(toy, 2, 300)
+    quick = batch.join([1, 2], 40)
+    batch.step()
+    slow = batch.join([3] * (3 * PREFILL_ROWS + 5), 4)
+    seen = [batch.step() for _ in range(4)]
+    assert [step.prompt_rows for step in seen] == [PREFILL_ROWS] * 3 + [5]
+    assert [step.batch for step in seen] == [1, 1, 1, 2]
+    assert len(quick.output) == 2 + 4
+    assert len(slow.output) == 2
+    assert max(toy.passes) <= PREFILL_ROWS
+
+
+def test_prompts_share_a_chunk_in_the_order_in_which_they_came() -> None:
+    batch = Batch(ToyEngine(), 3, 200)
+    rows = [batch.join([7] * 40, 2) for _ in range(3)]
+    batch.step()
+    assert [row.read for row in rows] == [40, 24, 0]
+    batch.step()
+    assert [row.read for row in rows] == [40, 40, 40]
+
+
+def test_no_draft_reaches_beyond_what_a_row_may_still_answer() -> None:
+    toy = ToyEngine()
+    batch = Batch(toy, 1, 40, (), OneByOne(lambda: Planned(toy, 5, lambda _: 5)))
+    batch.join([1], 4)
+    step = batch.step()
+    assert (step.drafted, step.committed) == (2, 3)
+    assert not batch.running
+
+
+def test_leaving_midway_frees_the_slot_and_leaves_the_others_alone() -> None:
+    toy = ToyEngine()
+    batch = Batch(toy, 2, 60, (), OneByOne(lambda: Planned(toy, 3, lambda step: step % 3)))
+    first, second = batch.join([1, 2, 3], 30), batch.join([4], 30)
+    for _ in range(3):
+        batch.step()
+    batch.leave(first)
+    assert list(batch.free) == [first.slot]
+    assert batch.cache.lengths[first.slot] == 0
+    third = batch.join([5, 6], 9)
+    while batch.running:
+        batch.step()
+    assert second.output == toy.greedy([4], 30)
+    assert third.output == toy.greedy([5, 6], 9)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "limit", "sampling", "said"),
+    [
+        ([], 4, Sampling(), "The prompt is empty"),
+        ([1], 0, Sampling(), "max_new_tokens is 0"),
+        ([1] * 20, 21, Sampling(), "20 tokens and 21 more .* holds 40"),
+        ([1], 4, Sampling(temperature=1, typical=True), "not lossless"),
+    ],
+)
+def test_what_no_slot_could_serve_is_refused(
+    prompt: list[int], limit: int, sampling: Sampling, said: str
+) -> None:
+    batch = Batch(ToyEngine(), 1, 40)
+    with pytest.raises(LabkitError, match=said):
+        batch.join(prompt, limit, sampling)
+    assert list(batch.free) == [0]
+
+
+@pytest.mark.parametrize("sizes", [(0, 40), (2, 5)])
+def test_a_batch_without_room_is_refused(sizes: tuple[int, int]) -> None:
+    with pytest.raises(LabkitError, match="at least 1 slot"):
+        Batch(ToyEngine(), *sizes)
+
+
+def test_sampled_tokens_are_distributed_as_the_base_model_says() -> None:
+    """Chi-square over 4,000 seeds at two places; false-alarm rate 1e-3, seeds fixed."""
+    p = torch.tensor([[0.5, 0.2, 0.2, 0.1, 0.0], [0.05, 0.05, 0.3, 0.1, 0.5]]).double()
+    counts = np.zeros((2, 5))
+    for seed in range(4000):
+        for place, token in enumerate(sampled_scores(p, seed, [3, 4]).argmax(-1).tolist()):
+            counts[place, token] += 1
+    assert counts[0, 4] == 0
+    assert chisquare(counts[0, :4], 4000 * p[0, :4].numpy()).pvalue > 1e-3
+    assert chisquare(counts[1], 4000 * p[1].numpy()).pvalue > 1e-3
+
+
+def test_noise_belongs_to_a_seed_and_a_place() -> None:
+    assert np.array_equal(gumbel(1, 5, 8), gumbel(1, 5, 8))
+    for other in (gumbel(2, 5, 8), gumbel(1, 6, 8), gumbel(-1, 5, 8)):
+        assert not np.intersect1d(gumbel(1, 5, 8), other).size
+
+
+@st.composite
+def drafts(draw: st.DrawFn) -> Draft:
+    count = draw(st.integers(0, 9))
+    parents = tuple(draw(st.integers(ROOT, node - 1)) for node in range(count))
+    q = tuple(draw(st.one_of(st.none(), st.floats(0, 1))) for _ in range(count))
+    return Draft(tuple(range(count)), parents, q, ("drawn",) * count)
+
+
+def spelled(draft: Draft) -> set[tuple[int, ...]]:
+    return {tuple(draft.tokens[i] for i in draft.path(node)) for node in range(len(draft))}
+
+
+@given(draft=drafts(), nodes=st.integers(1, 10))
+def test_a_smaller_budget_buys_the_likeliest_part_of_the_tree(draft: Draft, nodes: int) -> None:
+    part = best_part(draft, nodes)
+    assert len(part) == min(nodes, len(draft))
+    assert spelled(part) <= spelled(draft)
+    places = ranks(draft)
+    assert sorted(places) == list(range(len(draft)))
+    assert {draft.tokens[node] for node, place in enumerate(places) if place < nodes} == set(
+        part.tokens
+    )
+
+
+@given(draft=drafts(), depth=st.integers(0, 5))
+def test_a_shallower_tree_keeps_every_node_above_the_cut(draft: Draft, depth: int) -> None:
+    assert spelled(no_deeper(draft, depth)) == {p for p in spelled(draft) if len(p) <= depth}
+
+
+def test_the_heads_of_a_batch_draft_for_each_row_what_they_draft_alone(
+    panels: tuple[WeightsOnce, Callable[[int], MLPDrafter]],
+) -> None:
+    engine, heads = panels
+    drafter = heads(9)
+    rng = np.random.default_rng(2)
+    hidden = torch.from_numpy(rng.normal(size=(5, engine.width)).astype(np.float32))
+    texts = [[3, 9 + row] for row in range(5)]
+    for nodes in (1, 4, 9):
+        together = SideBySide(drafter).draft(range(5), texts, hidden, nodes)
+        for text, z, draft in zip(texts, hidden, together, strict=True):
+            alone = best_part(drafter.draft(text, z), nodes)
+            assert (draft.tokens, draft.parents, draft.q) == (alone.tokens, alone.parents, alone.q)
+
+
+def test_heads_are_shared_and_drafters_with_a_memory_are_not(
+    panels: tuple[WeightsOnce, Callable[[int], MLPDrafter]],
+) -> None:
+    _, heads = panels
+    assert isinstance(drafting_for(lambda: heads(3)), SideBySide)
+    assert isinstance(drafting_for(PromptLookup), OneByOne)
+    assert drafting_for(lambda: None) is None

@@ -117,7 +117,8 @@ class RecordWidget(anywidget.AnyWidget):
             if not given:
                 raise RecordError(f"{name} needs a record of kind {kind!r}.")
             if self.MOST and len(given) > self.MOST:
-                raise RecordError(f"{name} shows at most {self.MOST} records, not {len(given)}.")
+                most = counted(self.MOST, "record")
+                raise RecordError(f"{name} shows at most {most}, not {len(given)}.")
             self._records = tuple(read(self.READS, each) for each in given)
         except RecordError as error:
             self._records = ()
@@ -184,6 +185,15 @@ def _check_header(kind: type[Record], text: str | bytes) -> None:
             f"This labkit reads version {kind.VERSION} of {kind.KIND!r} records, "
             f"this is version {version}: make it again."
         )
+
+
+def counted(number: int, one: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "step"), counted(0, "step")
+    ('1 step', '0 steps')
+    """
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
 
 
 def png(figure: Figure) -> str:

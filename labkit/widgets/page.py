@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import uuid
 from collections.abc import Iterable
@@ -48,7 +49,7 @@ def page(widgets: Iterable[RecordWidget], title: str) -> str:
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
+<title>{html.escape(title)}</title>
 <style>
 :root {{ color-scheme: light dark; }}
 body {{ margin: 0 auto; max-width: 1160px; padding: 20px; font: 16px/1.5 system-ui, sans-serif;
@@ -59,7 +60,7 @@ body {{ margin: 0 auto; max-width: 1160px; padding: 20px; font: 16px/1.5 system-
 </head>
 <body>
 <main>
-<h1>{title}</h1>
+<h1>{html.escape(title)}</h1>
 {inner}
 </main>
 </body>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,17 @@ HERE = Path(__file__).parent
 WIDGETS = HERE.parents[1] / "labkit" / "widgets"
 
 
+def node() -> str:
+    """The path of node, which these tests cannot do without."""
+    found = shutil.which("node")
+    assert found, "These tests run the widgets' JavaScript and need node 20 or later on the PATH."
+    return found
+
+
 def run_tests(name: str) -> None:
     """Run ``name``.test.mjs by node's own test runner; its report is the failure's text."""
     done = subprocess.run(
-        ["node", "--test", str(HERE / f"{name}.test.mjs")],
+        [node(), "--test", str(HERE / f"{name}.test.mjs")],
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -32,7 +40,7 @@ def evaluate(module: str, expression: str, data: Any) -> Any:
         process.stdout.write(JSON.stringify({expression}));
     """
     done = subprocess.run(
-        ["node", "--input-type=module", "--eval", program],
+        [node(), "--input-type=module", "--eval", program],
         input=json.dumps(data),
         capture_output=True,
         text=True,

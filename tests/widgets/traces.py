@@ -111,11 +111,11 @@ def make_trace(
 def _step(plan: Plan, place: int) -> Step:
     """One step whose first committed token stands at ``place``."""
     draft, frontier = Draft(), [ROOT]
-    for depth, width in enumerate(plan.widths, start=1):
+    for depth in range(1, len(plan.widths) + 1):
         first, tip = len(draft.nodes), draft.tip
         for parent in frontier:
             followed = draft.open and parent == tip and depth == _depth(draft, tip) + 1
-            _children(plan, draft, parent, depth, width, place + depth - 1 if followed else None)
+            _children(plan, draft, parent, depth, place + depth - 1 if followed else None)
         draft.open = draft.open and draft.tip >= first
         frontier = list(range(first, len(draft.nodes)))
     path = [node.text for node in draft.nodes if node.accepted]
@@ -140,11 +140,9 @@ def _depth(draft: Draft, index: int) -> int:
     return 0 if index == ROOT else draft.nodes[index].depth
 
 
-def _children(
-    plan: Plan, draft: Draft, parent: int, depth: int, width: int, place: int | None
-) -> None:
+def _children(plan: Plan, draft: Draft, parent: int, depth: int, place: int | None) -> None:
     """Draft the children of ``parent``; test them where the accepted path came here (``place``)."""
-    rng = plan.rng
+    rng, width = plan.rng, plan.widths[depth - 1]
     truth = None if place is None else plan.word(place)
     hit = truth is not None and rng.random() < 0.92 - 0.17 * depth
     others = [word for word in WORDS if word != truth]
@@ -202,5 +200,5 @@ def _candidates(
 
 
 def hostile_trace(*, temperature: float = 0.0) -> Trace:
-    """A trace whose tokens try to break the page: markup, right-to-left, marks, blanks, controls."""
+    """A trace whose tokens try to break the page: markup, direction, marks, blanks, controls."""
     return make_trace(steps=12, widths=(2, 1), temperature=temperature, seed=3, texts=HOSTILE * 3)

@@ -272,8 +272,8 @@ export function duration(seconds) {
 export function figures(value, many = 3) {
   if (!Number.isFinite(value)) return "–";
   if (value === 0) return "0";
-  const places = Math.max(0, many - 1 - Math.floor(Math.log10(Math.abs(value)) + 1e-12));
-  return value.toFixed(Math.min(places, 8));
+  const exponent = Math.floor(Math.log10(Math.abs(Number(value.toPrecision(many)))) + 1e-12);
+  return value.toFixed(clamp(many - 1 - exponent, 0, 8));
 }
 
 /** "1 step", "2 steps". */

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from labkit.records import ROOT, Step, Trace
-from labkit.widgets.base import RecordWidget, script, style
+from labkit.widgets.base import RecordWidget, counted, script, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,10 +39,9 @@ class TokenStepper(RecordWidget):
     head = traitlets.Int(0).tag(sync=True)
     playing = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, *given: Any, **state: Any) -> None:
+    def __init__(self, *given: Any, selected: int | None = None, **state: Any) -> None:
         super().__init__(*given, **state)
-        if "selected" not in state:
-            self.selected = self._telling()
+        self.selected = self._telling() if selected is None else selected
 
     def fit_state(self) -> None:
         """Start a new record at its first step."""
@@ -94,9 +93,9 @@ class TokenStepper(RecordWidget):
     def summary(self) -> str:
         """How much was generated in how many steps."""
         trace = self.record
-        many = f"{len(trace.steps)} step{'' if len(trace.steps) == 1 else 's'}"
+        tokens, steps = counted(len(trace.tokens), "token"), counted(len(trace.steps), "step")
         return (
-            f"{trace.method} on {trace.base}: {len(trace.tokens)} tokens in {many}, "
+            f"{trace.method} on {trace.base}: {tokens} in {steps}, "
             f"{trace.tokens_per_step:.2f} tokens a step."
         )
 

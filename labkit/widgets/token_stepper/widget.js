@@ -83,9 +83,10 @@ export function tellStep(step) {
   const own = hasOwnToken(step) ? `“${visible(step.committed.at(-1).text)}”` : "";
   if (!nodes.length) return own ? `Nothing was drafted; the base model put ${own}.` : "Nothing was drafted.";
   const deep = Math.max(...nodes.map((node) => node.depth));
-  const drafted = nodes.length === deep ? `${count(nodes.length, "token")} drafted` : `${count(nodes.length, "token")} drafted as a tree ${deep} deep`;
-  const kept = path.length === 0 ? "none was accepted" : path.length === deep ? `all ${deep === nodes.length ? "" : `${deep} of a path `}were accepted` : `${path.length} ${path.length === 1 ? "was" : "were"} accepted`;
-  const sentence = `${drafted}, ${kept.replace("all were", deep === 1 ? "it was" : "all were")}`;
+  const branched = nodes.length > deep;
+  const whole = branched ? "a whole path was" : deep === 1 ? "it was" : "all were";
+  const kept = path.length === 0 ? "none was" : path.length === deep ? whole : `${path.length} ${path.length === 1 ? "was" : "were"}`;
+  const sentence = `${count(nodes.length, "token")} drafted${branched ? ` as a tree ${deep} deep` : ""}, ${kept} accepted`;
   if (step.ending === "replacement") return `${sentence}; the base model replaced the next with ${own}.`;
   if (step.ending === "bonus") return `${sentence}; ${own} came on top as a bonus.`;
   if (step.ending === "cut") return `${sentence}; the generation ended here.`;
@@ -214,8 +215,13 @@ function drawStepper(place) {
 
   function goto(index) {
     const step = clamp(index, 0, last);
-    put("step", step);
-    put("selected", telling(steps[step]));
+    if (step === get("step")) return;
+    together = true; // one message to Python, one picture here
+    place.model.set("step", step);
+    place.model.set("selected", telling(steps[step]));
+    place.model.save_changes();
+    together = false;
+    show();
   }
   function choose(node) {
     put("selected", node);
@@ -228,7 +234,9 @@ function drawStepper(place) {
 
   let shown = -1;
   let changed = 0;
+  let together = false;
   function show() {
+    if (together) return;
     const at = clamp(get("step"), 0, last);
     const step = steps[at];
     if (at !== shown) {

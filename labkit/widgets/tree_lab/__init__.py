@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from labkit.records import TreeStudy
-from labkit.widgets.base import RecordWidget, script, style
+from labkit.widgets.base import RecordWidget, counted, script, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,9 +121,9 @@ class TreeLab(RecordWidget):
 
     def summary(self) -> str:
         """What the tree gains and costs."""
-        many = f"{len(self.nodes)} node{'' if len(self.nodes) == 1 else 's'}"
         return (
-            f"A candidate tree of {many} for {self.record.name} on {self.record.base}: "
+            f"A candidate tree of {counted(len(self.nodes), 'node')} "
+            f"for {self.record.name} on {self.record.base}: "
             f"{self.tokens_per_step:.2f} tokens per step expected, "
             f"{self.record.cost(self.nodes):.2f} plain steps of time, "
             f"speedup {self.speedup:.2f} predicted."

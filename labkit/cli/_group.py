@@ -23,6 +23,7 @@ class CommandGroup(click.Group):
     """
 
     def __init__(self, name: str, package: str, **settings: Any) -> None:
+        settings.setdefault("context_settings", {"max_content_width": 100})
         super().__init__(name, no_args_is_help=False, invoke_without_command=True, **settings)
         self.package = package
         self.callback = self._show_help
@@ -55,7 +56,7 @@ class CommandGroup(click.Group):
             raise click.UsageError(f"There is no command {name!r}: give one of {known}.", ctx)
         return super().resolve_command(ctx, args)
 
-    def main(self, args: Sequence[str] | None = None, **settings: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, **settings: Any) -> Any:  # type: ignore[override]
         """Run a command; a mistake is one sentence on standard error and exit status 2."""
         settings["standalone_mode"] = False
         try:

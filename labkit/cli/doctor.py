@@ -11,7 +11,7 @@ from labkit.cli._output import json_option, only_results_on_stdout
 @json_option
 @click.pass_context
 def command(context: click.Context, deep: bool, tests: bool, as_json: bool) -> None:
-    """Say what is installed and found here, and how to mend what is not."""
+    """Say what is found here, and how to mend what is not."""
     with only_results_on_stdout() as show:
         from labkit import doctor
 

@@ -62,7 +62,7 @@ def command(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Draw samples, and take the one with the least expected loss against them all."""
+    """Draw samples; take the one with the least expected loss against all."""
     with only_results_on_stdout() as show:
         from labkit import load
         from labkit.mbr import utilities

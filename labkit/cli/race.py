@@ -38,7 +38,7 @@ def command(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Decode a prompt twice, plainly and speculatively: the same text, in less time."""
+    """Decode a prompt plainly and speculatively: the same text, sooner."""
     with only_results_on_stdout() as show:
         from labkit import Decoder, load
 

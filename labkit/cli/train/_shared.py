@@ -1,0 +1,63 @@
+"""What the three commands that train have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labkit.cli._output import only_results_on_stdout, table
+
+recipe_option = click.option(
+    "--recipe",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A TOML file, such as those in data/recipes.",
+)
+"""Which recipe to follow."""
+
+out_option = click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for checkpoints, log and heads; a run begun there goes on.",
+)
+"""Where a training run lives."""
+
+answers_option = click.option(
+    "--answers",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of answers to train phase 2 on, in place of the recipe's own.",
+)
+"""Answers made elsewhere."""
+
+
+def run_phases(
+    recipe: Path, out: Path, phases: Sequence[int], answers: Path | None, as_json: bool
+) -> None:
+    """Train, and print what came of it; of several processes the first one prints."""
+    with only_results_on_stdout() as show:
+        from accelerate import PartialState
+
+        from labkit.training.train import train_all
+
+        result = train_all(recipe, out, phases, answers)
+        if PartialState().is_main_process:
+            show(result if as_json else as_text(result))
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """A training run's end for a person: a row for each head."""
+    rows = [
+        (str(head), f"{loss:.3f}", f"{share:.1%}")
+        for head, (loss, share) in enumerate(
+            zip(result["final_loss"], result["accept"], strict=True), start=1
+        )
+    ]
+    done = f"{result['steps']:,} steps, {result['tokens']:,} tokens, {result['seconds']:,.0f} s"
+    steps = result["tokens_per_step"]
+    gain = f"; {steps:.2f} tokens per step as a chain" if steps is not None else ""
+    header = ("head", "held-out loss", "accepted")
+    return f"{table(header, rows)}\n{done}{gain}\nheads in {result['heads']}"

@@ -1,0 +1,64 @@
+"""``labkit train eval``: how good heads are on prompts, by the base model's own answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labkit.cli._options import COUNT, base_option, device_option
+from labkit.cli._output import json_option, only_results_on_stdout, table
+
+
+@click.command()
+@base_option()
+@click.option(
+    "--prompts",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON lines with id, category, and prompt or turns (second turns are skipped).",
+)
+@click.option(
+    "--heads",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of trained heads (default: those that come with the base model).",
+)
+@click.option(
+    "--max-new-tokens", type=COUNT, default=96, show_default=True, help="Longest output, in tokens."
+)
+@device_option
+@json_option
+def command(
+    *,
+    base: str,
+    prompts: Path,
+    heads: Path | None,
+    max_new_tokens: int,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Measure heads: tokens per step, and the loss and hits of each."""
+    with only_results_on_stdout() as show:
+        from labkit import Decoder, load
+        from labkit.training.evaluate import evaluate, read_prompts
+
+        asked = [item["prompt"] for item in read_prompts(prompts)]
+        result = evaluate(Decoder(load(base, device), heads), asked, max_new_tokens)
+        show(result if as_json else as_text(result))
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """The figures for a person: tokens per step by tree, then a row for each head."""
+    trees = [(name, f"{steps:.2f}") for name, steps in result["tokens_per_step"].items()]
+    heads = [
+        (str(number), f"{head['loss']:.3f}", f"{head['top1']:.1%}", f"{head['top4']:.1%}")
+        for number, head in enumerate(result["heads"], start=1)
+    ]
+    return "\n\n".join(
+        (
+            table(("drafts", "tokens/step"), trees),
+            table(("head", "loss", "first guess right", "among four"), heads),
+            f"over {result['tokens']:,} tokens of the base model's greedy answers",
+        )
+    )

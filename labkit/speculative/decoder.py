@@ -8,30 +8,28 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from labkit.devices import torch_generator
 from labkit.errors import LabkitError
 from labkit.kernels import engine_for
 from labkit.kernels.engine import Engine
-from labkit.kernels.heads import PanelHeads
-from labkit.kernels.weights_once import WeightsOnce
 from labkit.models import LanguageModel, load
 from labkit.paths import data_dir
 from labkit.records import Trace
+from labkit.speculative.calibrate import default_nodes
 from labkit.speculative.checkpoint import load_heads
 from labkit.speculative.drafters.base import Drafter
+from labkit.speculative.drafters.draft_model import DraftModel
 from labkit.speculative.drafters.mlp import Heads, MLPDrafter, TorchHeads
 from labkit.speculative.drafters.mlp_lookup import MLPLookup
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.generate import Generation, Sampling, generate
 from labkit.speculative.tracing import trace
 
-METHODS = ("vanilla", "mlp", "mlp_lookup", "medusa", "prompt_lookup")
+METHODS = ("vanilla", "mlp", "mlp_lookup", "medusa", "prompt_lookup", "draft_model")
 """The lab's own ways to decode, by name."""
-
-NODES = 12
-"""Drafted nodes where this machine was not calibrated."""
 
 
 def heads_folder(base: str, kind: str = "mlp") -> Path:
@@ -44,20 +42,28 @@ class Decoder:
     """Decodes with one base model by any of `METHODS`.
 
     ``base`` is a `LanguageModel` or a name for `labkit.load`; ``heads`` a folder of trained heads,
-    by default those shipped for it; ``max_nodes`` bounds the drafted tree.
+    by default those shipped for it; ``max_nodes`` bounds the drafted tree, by default to what
+    this machine's calibration favours. ``draft`` is the smaller model of the method draft_model.
     """
 
     def __init__(
         self,
         base: LanguageModel | str = "real",
         heads: Path | None = None,
-        max_nodes: int = NODES,
+        max_nodes: int | None = None,
         storage: str = "float32",
+        draft: LanguageModel | str | None = None,
     ) -> None:
         self.base = load(base) if isinstance(base, str) else base
         self.storage = storage
-        self.max_nodes = max_nodes
+        self.draft_base = load(draft) if isinstance(draft, str) else draft
+        self._max_nodes = max_nodes
         self._folder = heads
+
+    @property
+    def max_nodes(self) -> int:
+        """The most nodes of a drafted tree."""
+        return self._max_nodes or default_nodes(self.base.name, self.engine.name)
 
     @cached_property
     def engine(self) -> Engine:
@@ -80,11 +86,13 @@ class Decoder:
                 f"There are no heads for {self.base.name!r} in {folder}: train some with `labkit "
                 f"train all`, or use another method."
             )
-        if isinstance(self.engine, WeightsOnce):
-            table = torch.from_numpy(self.engine.embedding)
-            speculator, ids = load_heads(folder, table)
+        rows = getattr(self.engine, "embedding", None)
+        if isinstance(rows, np.ndarray):  # the weights-once path, so numba is there
+            from labkit.kernels.heads import PanelHeads
+
+            speculator, ids = load_heads(folder, torch.tensor(rows))
             weights = {name: value.numpy() for name, value in speculator.state_dict().items()}
-            return PanelHeads(speculator.config, weights, self.engine.embedding, ids)
+            return PanelHeads(speculator.config, weights, rows, ids)
         table = self.base.module.get_input_embeddings().weight.detach()
         speculator, ids = load_heads(folder, table.float())
         return TorchHeads(speculator.to(table.device), ids)
@@ -103,7 +111,22 @@ class Decoder:
             few = max(1, self.max_nodes * 2 // 3)
             lookup = PromptLookup(max(1, self.max_nodes - few), shortest=3)
             return MLPLookup(MLPDrafter(self.heads, few), lookup)
+        if method == "draft_model":
+            return self._draft_model()
         raise LabkitError(f"There is no method {method!r}: give one of {', '.join(METHODS)}.")
+
+    def _draft_model(self) -> DraftModel:
+        if self.draft_base is None:
+            raise LabkitError(
+                f"No smaller model with the tokenizer of {self.base.name!r} comes with the lab: "
+                "name one as the draft model."
+            )
+        if self.draft_base.tokenizer.get_vocab() != self.base.tokenizer.get_vocab():
+            raise LabkitError(
+                f"The draft model {self.draft_base.name!r} has another tokenizer than "
+                f"{self.base.name!r}: give one of the same family."
+            )
+        return DraftModel(engine_for(self.draft_base, self.storage), self.engine.vocabulary)
 
     def generate(
         self,

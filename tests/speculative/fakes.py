@@ -30,6 +30,10 @@ class ToyCache:
         del self.texts[slot][length:]
         self.lengths[slot] = len(self.texts[slot])
 
+    def copy_slot(self, source: int, target: int) -> None:
+        self.texts[target] = list(self.texts[source])
+        self.lengths[target] = self.lengths[source]
+
 
 class ToyEngine:
     """Logits (V,) drawn by a seed that is the whole text before: any slip shows in the output."""
@@ -37,6 +41,8 @@ class ToyEngine:
     name = "toy"
     device = torch.device("cpu")
     width = 3
+    bytes_per_pass = 1000
+    threads = 1
 
     def __init__(self, vocabulary: int = 11, seed: int = 0, exact: bool = True) -> None:
         self.vocabulary, self.seed, self.exact = vocabulary, seed, exact
@@ -52,6 +58,9 @@ class ToyEngine:
     def hidden_after(text: Sequence[int]) -> torch.Tensor:
         """Z (3,) after a text, from which a drafter can tell where it stands."""
         return torch.tensor([len(text), text[-1], sum(text)], dtype=torch.float32)
+
+    def bandwidth_probe(self) -> Callable[[], float]:
+        return lambda: 1e9
 
     def new_cache(self, capacity: int, slots: int = 1) -> ToyCache:
         return ToyCache(capacity, slots)

@@ -1,0 +1,39 @@
+"""``labkit calibrate``: what this machine charges for a check of n tokens."""
+
+from __future__ import annotations
+
+import click
+
+from labkit.cli._options import COUNT, base_option, device_option
+from labkit.cli._output import json_option, only_results_on_stdout, say
+
+
+@click.command()
+@base_option()
+@click.option("--repeats", type=COUNT, default=15, show_default=True, help="Runs of each pass.")
+@click.option(
+    "--storage",
+    default="float32",
+    show_default=True,
+    help="How the fast path on a CPU stores weights: float32, bfloat16.",
+)
+@device_option
+@json_option
+def command(*, base: str, repeats: int, storage: str, device: str | None, as_json: bool) -> None:
+    """Time passes over 1 to 32 tokens and a reading of memory; keep the tree that pays best."""
+    with only_results_on_stdout() as show:
+        from labkit.errors import LabkitError
+        from labkit.models import load
+        from labkit.speculative.calibrate import calibrate, keep, summary
+        from labkit.speculative.decoder import Decoder
+
+        decoder = Decoder(load(base, device), storage=storage)
+        try:
+            heads = decoder.heads
+        except LabkitError as error:
+            say(f"Without heads: {error}")
+            heads = None
+        measured = calibrate(decoder.base, decoder.engine, heads, repeats)
+        keep(measured)
+        result = measured.model_dump(mode="json") | {"contended": measured.contended}
+        show(result if as_json else summary(measured))

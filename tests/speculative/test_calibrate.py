@@ -1,0 +1,191 @@
+"""Calibration: medians of turns taken, kept where they mean something, used where they are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from labkit import threads
+from labkit.errors import LabkitError
+from labkit.kernels.bandwidth import PIECE, Probe, read_through
+from labkit.kernels.engine import TorchProbe
+from labkit.speculative import calibrate as module
+from labkit.speculative.calibrate import (
+    TOKENS,
+    UNCALIBRATED_NODES,
+    Timings,
+    calibrate,
+    default_nodes,
+    keep,
+    kept,
+    kept_at,
+    states_of,
+    summary,
+    time_all,
+)
+from labkit.speculative.decoder import Decoder
+from labkit.speculative.drafters.mlp import TorchHeads
+from labkit.speculative.theory import Prediction
+from tests.speculative.fakes import ToyEngine
+from tests.speculative.test_mlp import DRAFT_IDS, HEADS, speculator
+
+BASE: Any = SimpleNamespace(name="toy", context=300, eos_ids=frozenset())
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(threads, "contention", lambda: 0.0)
+    return tmp_path
+
+
+def planted(repeats: int = 5) -> Timings:
+    """Passes of 10 ms that cost 1% more for each further token, on a machine that halves its speed.
+
+    The halving comes after two of the repeats, and hits the reading of memory as well.
+    """
+    pace = np.array([1.0, 1.0, 2.0, 2.0, 2.0])[:repeats, None]
+    costs = np.array([1 + 0.01 * (n - 1) for n in TOKENS])
+    speeds = 1.25e5 / pace[:, 0]  # 1,000 bytes take 8 ms
+    return Timings(0.01 * pace * costs, np.empty((repeats, 0)), speeds)
+
+
+def test_ratios_are_of_passes_of_the_same_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "time_all", lambda *_: planted())
+    found = calibrate(BASE, ToyEngine(), repeats=5)
+    assert found.verify_cost == pytest.approx({n: 1 + 0.01 * (n - 1) for n in TOKENS})
+    assert found.token_ms == pytest.approx(20)
+    assert found.limit_ratio == pytest.approx(1.25)
+    assert found.bandwidth_gb_s == pytest.approx(6.25e-5)
+    assert not found.contended
+    assert found.tree is None
+
+
+def test_passes_and_heads_take_turns_and_leave_the_cache_as_it_was() -> None:
+    engine = ToyEngine(vocabulary=40)
+    heads = TorchHeads(speculator(), DRAFT_IDS)
+    timings = time_all(engine, heads, cached=20, repeats=3)
+    assert timings.passes.shape == (3, len(TOKENS))
+    assert timings.heads.shape == (3, HEADS)
+    assert timings.speeds.tolist() == [1e9] * 3
+    assert (timings.passes > 0).all()
+    assert (timings.heads > 0).all()
+    assert engine.passes == [20, *TOKENS * 4]
+
+
+def test_states_are_those_before_each_token_of_the_answer() -> None:
+    engine = ToyEngine()
+    prompt, answer = [1, 2, 3], [4, 5, 6, 7]
+    states = states_of(engine, prompt, answer)
+    for place in range(4):
+        expected = engine.hidden_after([*prompt, *answer[:place]])
+        np.testing.assert_array_equal(states[place], expected.numpy())
+    assert len(states_of(engine, [1], answer)) == 4
+
+
+def measured(nodes: int | None, contention: float = 0.0, name: str = "toy") -> module.Calibration:
+    tree = None
+    if nodes is not None:
+        tree = Prediction(nodes=nodes, depth=3, tokens_per_step=2.0, cost=1.2, speedup=1.7)
+    return module.Calibration(
+        base=name,
+        path="weights once",
+        device="cpu",
+        threads=2,
+        waiting="as OpenMP likes",
+        contention=contention,
+        repeats=3,
+        cached_tokens=200,
+        token_ms=16.0,
+        verify_cost={1: 1.0, 2: 1.01},
+        bytes_per_pass=538_000_000,
+        bandwidth_gb_s=35.0,
+        limit_ratio=1.04,
+        tree=tree,
+    )
+
+
+def test_kept_calibration_decides_how_many_nodes_are_drafted() -> None:
+    assert default_nodes("toy") == UNCALIBRATED_NODES
+    assert keep(measured(17)) == kept_at("toy", "weights once")
+    assert kept("toy", "weights once") == measured(17)
+    assert default_nodes("toy") == 17
+    assert default_nodes("toy", "weights once, bfloat16") == UNCALIBRATED_NODES
+    assert default_nodes("other") == UNCALIBRATED_NODES
+
+
+def test_tree_is_never_empty_and_a_model_without_heads_favours_none() -> None:
+    keep(measured(0))
+    assert default_nodes("toy") == 1
+    keep(measured(None))
+    assert default_nodes("toy") == UNCALIBRATED_NODES
+
+
+def test_calibration_of_a_busy_machine_is_not_kept_and_says_so() -> None:
+    busy = measured(9, contention=0.4)
+    assert keep(busy) is None
+    assert kept("toy", "weights once") is None
+    assert "40%" in summary(busy)
+    assert "not kept" not in summary(measured(9))
+
+
+def test_damaged_calibration_is_as_good_as_none() -> None:
+    path = keep(measured(9))
+    path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+    assert default_nodes("toy") == UNCALIBRATED_NODES
+
+
+def test_models_in_folders_are_kept_apart_from_each_other() -> None:
+    first, second = kept_at("/models/a", "weights once"), kept_at("/models/b", "weights once")
+    assert first != second
+    assert first.parent == second.parent
+
+
+def test_whole_calibration_of_a_toy(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Probe(4 * PIECE)
+    monkeypatch.setattr(decoder.engine, "bandwidth_probe", lambda: small)
+    monkeypatch.setattr(module, "PROMPTS", module.PROMPTS[:1])
+    found = calibrate(decoder.base, decoder.engine, decoder.heads, repeats=2)
+    assert list(found.verify_cost) == list(TOKENS)
+    assert found.verify_cost[1] == 1
+    assert min(found.verify_cost.values()) > 0
+    assert found.cached_tokens == 128 - 32
+    assert len(found.head_ms) == len(found.acceptance) == 3
+    assert found.places > 0
+    assert found.tree is not None
+    assert found.limit_ratio > 0
+    text = summary(found)
+    assert "tree favoured" in text
+    assert "tokens a step" in text
+    assert module.Calibration.model_validate_json(found.model_dump_json()) == found
+
+
+def test_drafted_trees_are_as_large_as_the_calibration_favours(
+    toy_folder: Path, toy_heads: Path
+) -> None:
+    decoder = Decoder(str(toy_folder), toy_heads)
+    assert decoder.max_nodes == UNCALIBRATED_NODES
+    keep(measured(5, name=str(toy_folder)))
+    assert decoder.max_nodes == 5
+    assert decoder.drafter("mlp").max_nodes == 5
+    assert Decoder(str(toy_folder), toy_heads, max_nodes=3).max_nodes == 3
+
+
+def test_probe_reads_every_number() -> None:
+    numbers = np.arange(2 * PIECE, dtype=np.float32) % 7
+    assert read_through(numbers) == pytest.approx(float(numbers.astype(float).sum()), rel=1e-5)
+    assert 1e6 < Probe(4 * PIECE)() < 1e13
+    assert 1e6 < TorchProbe(ToyEngine.device, 4 * PIECE)() < 1e13
+
+
+@pytest.mark.parametrize(
+    ("context", "repeats", "says"), [(32, 3, "too short"), (300, 0, "at least 1")]
+)
+def test_what_cannot_be_measured_is_refused(context: int, repeats: int, says: str) -> None:
+    base: Any = SimpleNamespace(name="toy", context=context)
+    with pytest.raises(LabkitError, match=says):
+        calibrate(base, ToyEngine(), repeats=repeats)

@@ -136,7 +136,7 @@ def generate(
     out = prefill(engine, prompt, cache)
     first = _choose(out.logits[-1:], sampling, generator)
     hidden = out.hidden[-1]
-    narrow = [0] if not engine.exact and _tied(out.logits[-1]) else []
+    narrow = [0] if not engine.exact and tied(out.logits[-1]) else []
     if drafter:
         drafter.begin(prompt)
     prefill_s = clock() - began
@@ -157,7 +157,7 @@ def generate(
         if not engine.exact:
             seen = [ROOT, *verdict.path][: len(kept)]
             at = len(tokens) - len(prompt)
-            narrow += [at + i for i, node in enumerate(seen) if _tied(out.logits[node + 1])]
+            narrow += [at + i for i, node in enumerate(seen) if tied(out.logits[node + 1])]
         inside = Inside(out.logits.float().softmax(-1)) if detail else None
         step = GeneratedStep(
             draft,
@@ -229,7 +229,7 @@ def _cut(committed: list[int], room: int, eos_ids: Collection[int]) -> list[int]
     return committed[:room]
 
 
-def _tied(logits: torch.Tensor) -> bool:
+def tied(logits: torch.Tensor) -> bool:
     """Whether the two largest logits lie within `TIE` of each other, relatively."""
     first, second = logits.float().topk(2).values.tolist()
     return first - second <= TIE * max(abs(first), abs(second))

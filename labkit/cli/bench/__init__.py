@@ -1,0 +1,7 @@
+"""``labkit bench …``: methods measured against each other, one file a benchmark."""
+
+from labkit.cli._group import CommandGroup
+
+command = CommandGroup(
+    "bench", package="labkit.cli.bench", help="Measure methods against each other over prompts."
+)

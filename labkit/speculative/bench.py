@@ -1,0 +1,457 @@
+"""Methods against each other over prompts, in turn, as Spec-Bench measures (Xia et al. 2024).
+
+Greedy decoding, one sequence. A prompt's speed is its tokens over its seconds, prefill inside; a
+method's speed is the mean over prompts, a speedup the ratio of two such means. Tokens per step
+count the base model's own token, so that vanilla is 1.00. All methods take turns at each prompt,
+since a machine's speed moves within seconds, and of the repeats the median counts. Of a
+conversation every turn is asked with vanilla's answers before it, so that all methods get the same
+text.
+
+Peers are decoding as transformers has it: plain, with prompt lookup, and with an assistant model.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError, model_validator
+
+from labkit import threads
+from labkit.devices import clock
+from labkit.errors import LabkitError
+from labkit.kernels.engine import Engine
+from labkit.models import LanguageModel
+from labkit.paths import data_dir
+from labkit.records.base import Part
+from labkit.speculative.decoder import METHODS, Decoder
+from labkit.speculative.generate import generate, prefill, tied
+
+VANILLA, TRANSFORMERS = "vanilla", "transformers"
+PEERS = (TRANSFORMERS, "transformers_prompt_lookup", "transformers_assisted")
+"""The same base model decoded by the transformers library."""
+
+LOOKUP_TOKENS = 10
+"""Tokens that transformers' prompt lookup drafts, as its documentation has it."""
+
+
+class Question(Part):
+    """A prompt of the benchmark: what the user says, in one turn (``prompt``) or in several."""
+
+    id: str = Field(min_length=1)
+    category: str = Field(min_length=1)
+    prompt: str | None = None
+    turns: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Question:
+        if (self.prompt is None) == (self.turns is None):
+            raise ValueError("a prompt has either 'prompt' or 'turns'")
+        return self
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What the user says, turn by turn."""
+        return self.turns if self.turns is not None else (self.prompt or "",)
+
+
+def read_questions(path: Path | None = None) -> list[Question]:
+    """The prompts in a file of JSON lines, by default the lab's own 48.
+
+    Raises `LabkitError` where the file cannot be read, a line is no prompt, or two have one id.
+    """
+    path = path or data_dir() / "prompts" / "spec.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabkitError(f"Cannot read the prompts in {path}: {error}.") from None
+    questions: dict[str, Question] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            question = Question.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the line as a whole"
+            raise LabkitError(f"{path}, line {number}: {where}: {first['msg']}.") from None
+        if question.id in questions:
+            raise LabkitError(f"{path}, line {number}: there are two prompts {question.id!r}.")
+        questions[question.id] = question
+    if not questions:
+        raise LabkitError(f"There is no prompt in {path}: give one as a line of JSON.")
+    return list(questions.values())
+
+
+@dataclass(frozen=True)
+class Run:
+    """One output of one method; times in seconds. ``steps`` are passes of the base model.
+
+    The first token comes from the prefill for the lab's own methods, and ``steps`` does not count
+    it; peers' passes count it.
+    """
+
+    tokens: tuple[int, ...]
+    seconds: float
+    gained: int
+    steps: int
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What all methods made of one turn of one prompt: a list of repeats for each."""
+
+    question: Question
+    ids: tuple[int, ...]
+    runs: dict[str, list[Run]]
+
+
+Runner = Callable[[list[int]], Run]
+
+
+def own_runner(decoder: Decoder, method: str, max_new_tokens: int) -> Runner:
+    """Decodes by one of the lab's own methods."""
+    drafter = decoder.drafter(method)
+    decoder.warm_up(method)
+
+    def run(ids: list[int]) -> Run:
+        made = generate(decoder.engine, ids, max_new_tokens, drafter, eos_ids=decoder.base.eos_ids)
+        parts = {
+            "prefill": made.prefill_s,
+            "draft": sum(step.draft_s for step in made.steps),
+            "check": sum(step.check_s for step in made.steps),
+            "rest": sum(step.rest_s for step in made.steps),
+        }
+        tokens = tuple(made.tokens)
+        return Run(tokens, made.seconds, len(tokens) - 1, len(made.steps), parts)
+
+    return run
+
+
+def peer_runner(
+    base: LanguageModel, name: str, max_new_tokens: int, assistant: LanguageModel | None
+) -> Runner:
+    """Decodes as transformers has it; `LabkitError` where that needs an assistant and has none."""
+    from transformers import GenerationConfig
+
+    extra: dict[str, Any] = {}
+    if name == "transformers_prompt_lookup":
+        extra["prompt_lookup_num_tokens"] = LOOKUP_TOKENS
+    if name == "transformers_assisted":
+        if assistant is None:
+            raise LabkitError(
+                f"No smaller model with the tokenizer of {base.name!r} comes with the lab: name "
+                "one as the draft model."
+            )
+        extra["assistant_model"] = assistant.module
+    module = base.module
+    ends = sorted(base.eos_ids)
+    how = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else 0,
+    )
+
+    def run(ids: list[int], how: GenerationConfig = how) -> Run:
+        passes = [0]
+
+        def count(*_: object) -> None:
+            passes[0] += 1
+
+        given = torch.tensor([ids], device=base.device)
+        with module.base_model.register_forward_pre_hook(count):
+            began = clock(base.device)
+            out = module.generate(
+                given, attention_mask=torch.ones_like(given), generation_config=how, **extra
+            )
+            tokens = tuple(out[0, len(ids) :].tolist())
+            seconds = clock(base.device) - began
+        return Run(tokens, seconds, len(tokens), passes[0])
+
+    run(ids=[0, 1, 2], how=GenerationConfig(**{**how.to_diff_dict(), "max_new_tokens": 2}))
+    return run
+
+
+def runners(
+    decoder: Decoder, methods: Sequence[str] | None, max_new_tokens: int
+) -> tuple[dict[str, Runner], dict[str, str]]:
+    """A runner for each method, and for each that cannot run here a sentence why.
+
+    ``methods`` None stands for all there are; one that is named and cannot run is an error.
+    Vanilla always runs, as what the others are compared with.
+    """
+    every = (*METHODS, *PEERS)
+    strange = sorted(set(methods or ()) - set(every))
+    if strange:
+        raise LabkitError(f"There is no method {strange[0]!r}: give some of {', '.join(every)}.")
+    wanted = every if methods is None else (VANILLA, *(m for m in methods if m != VANILLA))
+    ready: dict[str, Runner] = {}
+    lacking: dict[str, str] = {}
+    for method in wanted:
+        try:
+            if method in PEERS:
+                assistant = decoder.draft_base
+                ready[method] = peer_runner(decoder.base, method, max_new_tokens, assistant)
+            else:
+                ready[method] = own_runner(decoder, method, max_new_tokens)
+        except LabkitError as error:
+            if methods is not None:
+                raise
+            lacking[method] = str(error)
+    return ready, lacking
+
+
+def ask(
+    decoder: Decoder,
+    questions: Sequence[Question],
+    ready: dict[str, Runner],
+    max_new_tokens: int,
+    repeats: int,
+) -> Iterator[Turn]:
+    """Put every turn of every prompt to every method, in turn, ``repeats`` times."""
+    for question in questions:
+        talk: list[dict[str, str]] = []
+        for said in question.said:
+            talk.append({"role": "user", "content": said})
+            ids = conversation(decoder.base, talk, max_new_tokens)
+            runs: dict[str, list[Run]] = {method: [] for method in ready}
+            for _ in range(repeats):
+                for method, runner in ready.items():
+                    runs[method].append(runner(ids))
+            yield Turn(question, tuple(ids), runs)
+            answer = decoder.base.decode(runs[VANILLA][0].tokens)
+            talk.append({"role": "assistant", "content": answer})
+
+
+def conversation(base: LanguageModel, talk: list[dict[str, str]], max_new_tokens: int) -> list[int]:
+    """The token ids of what was said so far, the model's turn being next.
+
+    Raises `LabkitError` where the answer would not fit the model's context.
+    """
+    if len(talk) == 1:
+        ids = base.encode(talk[0]["content"])
+    elif base.chat:
+        ids = list(
+            base.tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
+        )
+    else:
+        ids = base.encode("\n\n".join(turn["content"] for turn in talk))
+    if len(ids) + max_new_tokens > base.context:
+        raise LabkitError(
+            f"A prompt has {len(ids):,} tokens, which leaves no room for {max_new_tokens:,} in the "
+            f"context of {base.context:,}: give shorter prompts or a smaller --max-new-tokens."
+        )
+    return ids
+
+
+class Score(Part):
+    """A method's figures over some prompts; the milliseconds are means.
+
+    ``prefill_ms`` is a prompt's, the other three a step's. They are null for peers, whose loop is
+    not ours to time.
+    """
+
+    tokens_per_s: float
+    tokens_per_step: float
+    speedup_vs_vanilla: float
+    speedup_vs_transformers: float | None
+    identical: bool
+    ties: int
+    prompts: int
+    tokens: int
+    prefill_ms: float | None = None
+    draft_ms: float | None = None
+    check_ms: float | None = None
+    rest_ms: float | None = None
+
+
+def speed(turns: Sequence[Turn], method: str) -> float:
+    """The mean over prompts of tokens per second; of repeats the median counts."""
+    tokens: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    for turn in turns:
+        runs, name = turn.runs[method], turn.question.id
+        tokens[name] = tokens.get(name, 0) + len(runs[0].tokens)
+        typical = statistics.median(run.seconds for run in runs)
+        seconds[name] = seconds.get(name, 0.0) + typical
+    return statistics.fmean(tokens[name] / seconds[name] for name in tokens)
+
+
+def score(
+    turns: Sequence[Turn], method: str, alike: Callable[[Turn, str], tuple[bool, int]]
+) -> Score:
+    """A method's figures over ``turns``; ``alike`` says how its outputs compare with vanilla's."""
+    runs = [run for turn in turns for run in turn.runs[method]]
+    steps = sum(run.steps for run in runs)
+    compared = [alike(turn, method) for turn in turns]
+    fast = speed(turns, method)
+    peer = speed(turns, TRANSFORMERS) if TRANSFORMERS in turns[0].runs else None
+    parts: dict[str, float] = {}
+    if runs[0].parts:
+        for part in ("prefill", "draft", "check", "rest"):
+            over = len(runs) if part == "prefill" else max(steps, 1)
+            parts[f"{part}_ms"] = 1e3 * sum(run.parts[part] for run in runs) / over
+    return Score(
+        tokens_per_s=fast,
+        tokens_per_step=sum(run.gained for run in runs) / steps if steps else 1.0,
+        speedup_vs_vanilla=fast / speed(turns, VANILLA),
+        speedup_vs_transformers=fast / peer if peer else None,
+        identical=all(same for same, _ in compared),
+        ties=sum(ties for _, ties in compared),
+        prompts=len({turn.question.id for turn in turns}),
+        tokens=sum(len(turn.runs[method][0].tokens) for turn in turns),
+        **parts,
+    )
+
+
+def compare(engine: Engine, turn: Turn, method: str) -> tuple[bool, int]:
+    """(whether ``method``'s outputs are vanilla's, how many needed a tie as an excuse).
+
+    The outputs may part where the base model's two largest logits tie; what follows is another
+    text, and is not compared. On an exact engine the lab's own methods get no such excuse.
+    """
+    excusable = method in PEERS or not engine.exact
+    ties = 0
+    for vanilla, other in zip(turn.runs[VANILLA], turn.runs[method], strict=True):
+        ours, theirs = vanilla.tokens, other.tokens
+        if ours == theirs:
+            continue
+        shared = min(len(ours), len(theirs))
+        place = next((i for i in range(shared) if ours[i] != theirs[i]), shared)
+        if not excusable or not tied_after(engine, [*turn.ids, *ours[:place]]):
+            return False, 0
+        ties = 1
+    return True, ties
+
+
+def tied_after(engine: Engine, text: Sequence[int]) -> bool:
+    """Whether the base model's two largest logits all but tie after ``text``."""
+    return tied(prefill(engine, text, engine.new_cache(len(text))).logits[-1])
+
+
+class Result(Part):
+    """A benchmark's outcome. ``methods`` holds null where ``notes`` says why it could not run."""
+
+    base: str
+    path: str
+    device: str
+    threads: int
+    torch_threads: int
+    waiting: str
+    contention: float
+    contended: bool
+    max_new_tokens: int
+    max_nodes: int
+    repeats: int
+    prompts: int
+    methods: dict[str, Score | None]
+    notes: dict[str, str]
+    categories: dict[str, dict[str, Score]]
+
+
+def bench(
+    decoder: Decoder,
+    questions: Sequence[Question],
+    max_new_tokens: int = 96,
+    repeats: int = 3,
+    methods: Sequence[str] | None = None,
+    watch: Callable[[str], None] | None = None,
+) -> Result:
+    """Decode every prompt by every method, in turn, and compare; ``watch`` is told how it goes."""
+    if min(max_new_tokens, repeats) < 1:
+        raise LabkitError(
+            f"Give at least 1 new token and 1 repeat; got {max_new_tokens} and {repeats}."
+        )
+    say = watch or (lambda _: None)
+    for question in questions:  # a prompt that is too long is told before an hour has passed
+        conversation(decoder.base, [{"role": "user", "content": question.said[0]}], max_new_tokens)
+    ready, notes = runners(decoder, methods, max_new_tokens)
+    for method, why in notes.items():
+        say(f"Without {method}: {why}")
+    taken = [threads.contention()]
+    turns: list[Turn] = []
+    for turn in ask(decoder, questions, ready, max_new_tokens, repeats):
+        turns.append(turn)
+        taken.append(threads.contention())
+        say(f"{turn.question.id} ({turn.question.category})")
+    contention = statistics.fmean(taken)
+    compared = {
+        (id(turn), method): compare(decoder.engine, turn, method)
+        for turn in turns
+        for method in ready
+    }
+
+    def alike(turn: Turn, method: str) -> tuple[bool, int]:
+        return compared[id(turn), method]
+
+    groups: dict[str, list[Turn]] = {}
+    for turn in turns:
+        groups.setdefault(turn.question.category, []).append(turn)
+    order = dict.fromkeys([*ready, *notes])
+    return Result(
+        base=decoder.base.name,
+        path=decoder.engine.name,
+        device=str(decoder.engine.device),
+        threads=decoder.engine.threads,
+        torch_threads=torch.get_num_threads(),
+        waiting=threads.waiting(),
+        contention=contention,
+        contended=contention > threads.CONTENDED,
+        max_new_tokens=max_new_tokens,
+        max_nodes=decoder.max_nodes,
+        repeats=repeats,
+        prompts=len(questions),
+        methods={m: score(turns, m, alike) if m in ready else None for m in order},
+        notes=notes,
+        categories={
+            category: {method: score(group, method, alike) for method in ready}
+            for category, group in groups.items()
+        },
+    )
+
+
+def rows(scores: dict[str, Score | None]) -> list[tuple[str, ...]]:
+    """One row of text for each method that ran: see `HEADER`."""
+
+    def number(value: float | None, places: int = 2) -> str:
+        return "" if value is None else f"{value:.{places}f}"
+
+    return [
+        (
+            method,
+            number(s.tokens_per_s, 1),
+            number(s.tokens_per_step),
+            number(s.speedup_vs_vanilla),
+            number(s.speedup_vs_transformers),
+            f"{'yes' if s.identical else 'no'}{f' ({s.ties} ties)' if s.ties else ''}",
+            *(
+                number(getattr(s, f"{part}_ms"), 1)
+                for part in ("prefill", "draft", "check", "rest")
+            ),
+        )
+        for method, s in scores.items()
+        if s is not None
+    ]
+
+
+HEADER = (
+    "method",
+    "tokens/s",
+    "tokens/step",
+    "x vanilla",
+    "x transformers",
+    "identical",
+    "prefill ms",
+    "draft ms",
+    "check ms",
+    "rest ms",
+)
+"""What the columns of `rows` are."""

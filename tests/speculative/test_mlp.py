@@ -121,12 +121,13 @@ def test_medusas_heads_do_not_see_what_was_drafted_and_hierarchical_ones_do() ->
 
 
 @pytest.mark.parametrize("hierarchical", [True, False], ids=["hierarchical", "medusa"])
-@pytest.mark.parametrize("scale_input", [True, False])
-def test_heads_on_panels_are_torchs_heads(hierarchical: bool, scale_input: bool) -> None:
+@pytest.mark.parametrize(("scale_input", "many"), [(True, 16), (False, 16), (True, 21)])
+def test_heads_on_panels_are_torchs_heads(hierarchical: bool, scale_input: bool, many: int) -> None:
     made = speculator(hierarchical, scale_input=scale_input)
     weights = {name: value.numpy() for name, value in made.state_dict().items()}
-    panels = PanelHeads(made.config, weights, made.table.numpy(), DRAFT_IDS)
-    plain = TorchHeads(made, DRAFT_IDS)
+    ids = np.arange(3, 3 + many)
+    panels = PanelHeads(made.config, weights, made.table.numpy(), ids)
+    plain = TorchHeads(made, ids)
     z = hidden(4).numpy()
     np.testing.assert_allclose(panels.start(z), plain.start(z), atol=1e-5)
     state, tokens = plain.start(z), np.array([7])
@@ -134,6 +135,7 @@ def test_heads_on_panels_are_torchs_heads(hierarchical: bool, scale_input: bool)
         exact = plain.step(head, state, tokens, 5)
         rough = panels.step(head, np.ascontiguousarray(state), tokens, 5)
         scale = np.abs(exact[1]).max()
+        assert rough[1].shape == (len(tokens), many)
         np.testing.assert_allclose(rough[1] / scale, exact[1] / scale, atol=0.02)
         assert rough[2][0, 0] in exact[2][0, :2]
         np.testing.assert_allclose(np.exp(rough[3]).sum(-1), np.exp(exact[3]).sum(-1), atol=0.05)
@@ -167,19 +169,19 @@ def test_sampled_children_come_with_the_distribution_they_were_drawn_from(
 def test_sampled_siblings_are_drawn_in_turn_without_being_put_back(temperature: float) -> None:
     """Chi-square over ordered pairs of siblings; false-alarm rate 1e-3, seed fixed."""
     made, z = speculator(), hidden(6)
-    ids = DRAFT_IDS[:4]
+    ids = DRAFT_IDS[:6]
     drafter = MLPDrafter(TorchHeads(made, ids), top_k=2, shape=(2,))
     generator = torch.Generator().manual_seed(1)
     table = made.table[torch.from_numpy(ids)]
     logits = made.logits(0, made.step(0, made.start(z), torch.tensor(7)), table)
     q = (logits.detach().double() / temperature).softmax(-1).tolist()
     samples = 2000
-    seen = np.zeros((4, 4))
+    seen = np.zeros((6, 6))
     for _ in range(samples):
         tokens = drafter.draft([7], z, generator, temperature).tokens
         first, second = (ids.tolist().index(token) for token in tokens)
         seen[first, second] += 1
-    pairs = [(a, b) for a in range(4) for b in range(4) if a != b]
+    pairs = [(a, b) for a in range(6) for b in range(6) if a != b]
     hopes = np.array([q[a] * q[b] / (1 - q[a]) * samples for a, b in pairs])
     counts = np.array([seen[pair] for pair in pairs])
     assert seen.trace() == 0

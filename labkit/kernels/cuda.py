@@ -1,0 +1,326 @@
+"""A Llama-shaped model on a GPU, every pass a recorded CUDA graph.
+
+A pass over a few tokens is hundreds of kernels of a few microseconds each, and launching them from
+Python takes longer than running them. A CUDA graph records the launches once and replays them as
+one; its price is that no shape and no address may change. So tokens are padded to one of a few
+widths, sequences to a power of two, and attention looks at a whole number of blocks of the cache;
+what is padding, hidden or not yet written is masked. Graphs belong to the cache whose addresses
+they hold, and a cache that nobody uses any more is handed to the next generation, graphs and all.
+
+Without a GPU the same pass runs unrecorded, which is how its bookkeeping is tested.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from labkit.errors import LabkitError
+from labkit.kernels.engine import Output, Rows, TorchProbe, stack
+from labkit.kernels.rotary import rotary_tables
+
+WIDTHS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+"""Tokens of one sequence that a pass is recorded for; fewer are padded to the next width."""
+
+BLOCK = 256
+"""Attention looks at a multiple of this many cache places."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A pass over G sequences of n tokens each, padded; the tensors that a graph reads.
+
+    ``places`` (G, n) are the cache places that the tokens are written to, ``mask`` (G, 1, n, end)
+    says which places each of them sees. ``rows`` (N,) are the true tokens among all G n, in order.
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    places: torch.Tensor
+    slots: torch.Tensor
+    mask: torch.Tensor
+    rows: torch.Tensor
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """What a recorded pass reads; ``rows`` only picks from its result."""
+        return self.tokens, self.positions, self.places, self.slots, self.mask
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(G, n, end): passes of one shape share a graph."""
+        groups, _, width, end = self.mask.shape
+        return groups, width, end
+
+
+def arrange(rows: Sequence[Rows], lengths: np.ndarray, spare: int, room: int) -> Inputs:
+    """Pad new tokens to a shape that a graph is recorded for.
+
+    Groups beyond the last are padding in the slot ``spare``; a padded token sees only place 0.
+    ``room`` is how many places a slot has, the padding's included.
+    """
+    tokens, positions, bounds, slots, visible = stack(rows, lengths)
+    counts = np.diff(bounds)
+    if counts.max() > WIDTHS[-1]:
+        raise LabkitError(
+            f"A pass looks at up to {WIDTHS[-1]} tokens of a text at once, not {counts.max()}."
+        )
+    width = next(width for width in WIDTHS if width >= counts.max())
+    groups = 1 << (len(rows) - 1).bit_length()
+    needed = int(lengths[slots].max()) + width
+    end = min(-(-needed // BLOCK) * BLOCK, room)
+    padded = {
+        name: np.zeros((groups, width), np.int64) for name in ("tokens", "positions", "places")
+    }
+    all_slots = np.full(groups, spare, np.int64)
+    all_slots[: len(rows)] = slots
+    mask = np.zeros((groups, 1, width, end), bool)
+    padded["places"][:] = np.arange(width)
+    for g, (low, high, slot) in enumerate(zip(bounds[:-1], bounds[1:], slots, strict=True)):
+        count, length = high - low, int(lengths[slot])
+        padded["tokens"][g, :count] = tokens[low:high]
+        padded["positions"][g, :count] = positions[low:high]
+        padded["places"][g] = length + np.arange(width)
+        mask[g, 0, :count, :length] = True
+        mask[g, 0, :count, length : length + count] = visible[low:high, low:high]
+        mask[g, 0, count:, 0] = True
+    mask[len(rows) :, 0, :, 0] = True
+    true = np.concatenate([g * width + np.arange(count) for g, count in enumerate(counts)])
+    return Inputs(
+        *(torch.from_numpy(padded[name]) for name in ("tokens", "positions", "places")),
+        torch.from_numpy(all_slots),
+        torch.from_numpy(mask),
+        torch.from_numpy(true),
+    )
+
+
+class Buffers:
+    """Keys and values (layers, slots, kv heads, room, d), and the graphs on their addresses."""
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> None:
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.graphs: dict[tuple[int, int, int], Recorded] = {}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A graph with the tensors that it reads and the (hidden, logits) that it writes."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[torch.Tensor, ...]
+    outputs: tuple[torch.Tensor, torch.Tensor]
+
+
+class StaticCache:
+    """Keys and values at fixed addresses; see `kernels.engine.Cache`."""
+
+    def __init__(self, capacity: int, slots: int, buffers: Buffers) -> None:
+        self.capacity = capacity
+        self.lengths = np.zeros(slots, np.int64)
+        self.buffers = buffers
+
+    def commit(self, path: Sequence[int], slot: int = 0) -> None:
+        """Keep, of the slot's rows of the last pass, those in ``path``; forget the rest."""
+        length = int(self.lengths[slot])
+        old = [length + row for row in path]
+        if old != list(range(length, length + len(old))):
+            for part in (self.buffers.keys[:, slot], self.buffers.values[:, slot]):
+                part[:, :, length : length + len(old)] = part[:, :, old]
+        self.lengths[slot] += len(old)
+
+    def truncate(self, length: int, slot: int = 0) -> None:
+        """Forget all but the first ``length`` tokens of the slot."""
+        self.lengths[slot] = min(length, self.lengths[slot])
+
+    def copy_slot(self, source: int, target: int) -> None:
+        """Make ``target`` hold what ``source`` holds."""
+        length = int(self.lengths[source])
+        for part in (self.buffers.keys, self.buffers.values):
+            part[:, target, :, :length] = part[:, source, :, :length]
+        self.lengths[target] = length
+
+
+class CudaEngine:
+    """A Llama-shaped model (see `kernels.not_llama_shaped`) with static shapes and CUDA graphs.
+
+    ``weights`` are transformers' names to float32 arrays; they are kept in ``dtype``, bfloat16 as a
+    rule, in which a row's result may change in its last bits with the rows beside it.
+    """
+
+    exact = False
+
+    def __init__(
+        self,
+        config: Any,
+        weights: Mapping[str, np.ndarray],
+        device: torch.device,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        self.device, self.dtype = torch.device(device), dtype
+        self.recording = self.device.type == "cuda"
+        self.name = f"CUDA graphs, {str(dtype).removeprefix('torch.')}"
+        self.vocabulary, self.width = config.vocab_size, config.hidden_size
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.size = getattr(config, "head_dim", None) or self.width // self.heads
+        self.epsilon = config.rms_norm_eps
+
+        def named(name: str) -> torch.Tensor:
+            return torch.from_numpy(np.array(weights[name])).to(self.device, self.dtype)
+
+        def joined(*names: str) -> torch.Tensor:
+            return torch.cat([named(name) for name in names])
+
+        self.layers = []
+        for layer in range(config.num_hidden_layers):
+            at = f"model.layers.{layer}."
+            qkv = [f"{at}self_attn.{part}_proj" for part in "qkv"]
+            biased = f"{qkv[0]}.bias" in weights
+            self.layers.append(
+                {
+                    "before": named(f"{at}input_layernorm.weight"),
+                    "qkv": joined(*(f"{name}.weight" for name in qkv)),
+                    "bias": joined(*(f"{name}.bias" for name in qkv)) if biased else None,
+                    "out": named(f"{at}self_attn.o_proj.weight"),
+                    "between": named(f"{at}post_attention_layernorm.weight"),
+                    "gate_up": joined(f"{at}mlp.gate_proj.weight", f"{at}mlp.up_proj.weight"),
+                    "down": named(f"{at}mlp.down_proj.weight"),
+                }
+            )
+        self.norm = named("model.norm.weight")
+        self.embedding = named("model.embed_tokens.weight")
+        tied = "lm_head.weight" not in weights
+        self.head = self.embedding if tied else named("lm_head.weight")
+        tables = rotary_tables(config, self.size)
+        self.cosines, self.sines = (
+            torch.from_numpy(table).to(self.device, self.dtype) for table in tables
+        )
+        self._idle: list[Buffers] = []
+
+    @property
+    def bytes_per_pass(self) -> int:
+        """Bytes of weights that one forward pass reads, however many tokens it is for."""
+        linear = [
+            layer[name] for layer in self.layers for name in ("qkv", "out", "gate_up", "down")
+        ]
+        return sum(weight.nbytes for weight in [*linear, self.head])
+
+    @property
+    def threads(self) -> int:
+        """Threads of the processor that share a pass."""
+        return torch.get_num_threads()
+
+    def bandwidth_probe(self) -> TorchProbe:
+        """See `kernels.engine.Engine`."""
+        return TorchProbe(self.device)
+
+    def new_cache(self, capacity: int, slots: int = 1) -> StaticCache:
+        """An empty cache for ``slots`` sequences of at most ``capacity`` tokens."""
+        room = -(-(capacity + WIDTHS[-1]) // BLOCK) * BLOCK
+        spare = 0 if slots == 1 else 1
+        shape = (len(self.layers), slots + spare, self.kv_heads, room, self.size)
+        buffers = next((idle for idle in self._idle if idle.keys.shape == shape), None)
+        if buffers is None:
+            buffers = Buffers(shape, self.device, self.dtype)
+        else:
+            self._idle.remove(buffers)
+        cache = StaticCache(capacity, slots, buffers)
+        weakref.finalize(cache, self._idle.append, buffers)
+        return cache
+
+    @torch.no_grad()
+    def forward(
+        self, rows: Sequence[Rows], cache: StaticCache, logits: Literal["all", "last"] = "all"
+    ) -> Output:
+        """Look at new tokens; nothing of them stays in the cache until ``commit``."""
+        spare = len(cache.lengths)
+        inputs = arrange(rows, cache.lengths, spare, cache.buffers.keys.shape[3])
+        states, found = self._run(inputs, cache.buffers)
+        true = inputs.rows.to(self.device)
+        hidden = states.flatten(0, 1)[true]  # (N, D)
+        if logits == "last":
+            counts = np.cumsum([len(piece.tokens) for piece in rows]) - 1
+            true = true[torch.from_numpy(counts).to(self.device)]
+        return Output(hidden, found.flatten(0, 1)[true].float())
+
+    def _run(self, inputs: Inputs, buffers: Buffers) -> tuple[torch.Tensor, torch.Tensor]:
+        """The pass, replayed where it is recorded, recorded where it can be."""
+        if not self.recording:
+            given = tuple(tensor.to(self.device) for tensor in inputs.tensors)
+            return self._compute(*given, buffers)
+        known = buffers.graphs.get(inputs.shape)
+        if known is None:
+            known = buffers.graphs[inputs.shape] = self._record(inputs, buffers)
+        for static, new in zip(known.inputs, inputs.tensors, strict=True):
+            static.copy_(new)
+        known.graph.replay()
+        return known.outputs
+
+    def _record(self, inputs: Inputs, buffers: Buffers) -> Recorded:
+        """Record a pass of this shape; it runs a few times first, which changes nothing else."""
+        given = tuple(tensor.to(self.device) for tensor in inputs.tensors)
+        side = torch.cuda.Stream(self.device)
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._compute(*given, buffers)
+        torch.cuda.current_stream(self.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = self._compute(*given, buffers)
+        return Recorded(graph, given, outputs)
+
+    def _compute(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        places: torch.Tensor,
+        slots: torch.Tensor,
+        mask: torch.Tensor,
+        buffers: Buffers,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """States after the final norm (G, n, D) and logits (G, n, V)."""
+        end = mask.shape[-1]
+        x = functional.embedding(tokens, self.embedding)  # (G, n, D)
+        turn = self.cosines[positions][:, :, None], self.sines[positions][:, :, None]
+        for layer, weights in enumerate(self.layers):
+            keys, values = buffers.keys[layer], buffers.values[layer]
+            normed = self._rms_norm(x, weights["before"])
+            qkv = functional.linear(normed, weights["qkv"], weights["bias"])
+            qkv = qkv.unflatten(-1, (-1, self.size))  # (G, n, H + 2 kv, d)
+            q, k, v = qkv.split((self.heads, self.kv_heads, self.kv_heads), dim=2)
+            keys[slots[:, None], :, places] = rotate(k, *turn)
+            values[slots[:, None], :, places] = v
+            seen = [
+                part[:1, :, :end] if part.shape[0] == 1 else part[:, :, :end].index_select(0, slots)
+                for part in (keys, values)
+            ]  # (G, kv, end, d)
+            mixed = functional.scaled_dot_product_attention(
+                rotate(q, *turn).transpose(1, 2),
+                *seen,
+                attn_mask=mask,
+                enable_gqa=self.heads != self.kv_heads,
+            )  # (G, H, n, d)
+            x = x + functional.linear(mixed.transpose(1, 2).flatten(2), weights["out"])
+            normed = self._rms_norm(x, weights["between"])
+            gate, up = functional.linear(normed, weights["gate_up"]).chunk(2, dim=-1)
+            x = x + functional.linear(functional.silu(gate) * up, weights["down"])
+        hidden = self._rms_norm(x, self.norm)
+        return hidden, functional.linear(hidden, self.head)
+
+    def _rms_norm(self, x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        wide = x.float()
+        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon)
+        return gain * (wide * scale).to(x.dtype)
+
+
+def rotate(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+    """The rotary position embedding: x (G, n, heads, d), cosines and sines (G, n, 1, d / 2)."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)

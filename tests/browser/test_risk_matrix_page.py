@@ -252,6 +252,16 @@ def test_a_large_matrix_is_sorted_weighed_and_computed_anew(open_matrix):
     assert get(page, "best") == 0
 
 
+def test_one_cell_is_a_matrix_too(open_matrix, violations):
+    page = open_matrix(risk_table(["alone"], reference=None))
+    page.get_by_role("grid").focus()
+    for key in ("ArrowDown", "End", "x", "b"):
+        page.keyboard.press(key)
+    assert get(page, "selected") == [0, 0]
+    assert get(page, "left_out") == []
+    assert violations(page) == []
+
+
 def test_a_wrong_record_leaves_one_sentence(open_page, violations):
     page = open_page(page_of([RiskMatrix('{"kind": "trace"}')], "Risk"))
     assert "'trace'" in page.get_by_role("alert").inner_text()

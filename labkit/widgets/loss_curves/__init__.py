@@ -154,7 +154,8 @@ class LossCurves(RecordWidget):
         """The curves on paper."""
         from labkit.plots import plot_loss
 
-        return plot_loss(*self.records, span=self.span or None)
+        log, *others = self.records
+        return plot_loss(log, others[0] if others else None, span=self.span or None)
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
         """For each run and head: the last loss, the last validation loss, the last acceptance."""

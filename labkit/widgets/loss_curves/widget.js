@@ -308,7 +308,11 @@ function draw({ root, records, signal, listen, put, get }) {
     }, { signal });
   }
 
-  for (const name of ["span", "raw", "log_scale", "skip_start", "along"]) listen(name, refresh);
+  for (const name of ["span", "raw", "log_scale", "skip_start"]) listen(name, refresh);
+  listen("along", () => {
+    put("at", -1); // its old place meant something else
+    refresh();
+  });
   listen("live", showWords);
   listen("at", () => {
     moveCursor();

@@ -200,8 +200,8 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
 
   /** All losses are known: say what was decided. */
   function settle() {
-    const changed = switches.note ?? "recomputed in this page";
-    status.textContent = made.untouched ? "as recorded" : changed;
+    const usual = made.untouched ? "as recorded" : "recomputed in this page";
+    status.textContent = switches.note ?? usual;
     put("best", made.best);
     showDecision();
     showCell();

@@ -116,5 +116,5 @@ def _digest(tensors: dict[str, Tensor], state: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).cpu().numpy())
+        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()

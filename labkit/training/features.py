@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import safetensors
@@ -22,6 +22,9 @@ from labkit.errors import LabkitError
 from labkit.records.base import RecordError, write_whole
 from labkit.training.data import Answers, Sequences
 from labkit.training.phases import Runs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ROWS_AT_ONCE = 16
 
@@ -37,13 +40,13 @@ class Features(Protocol):
         ...
 
 
-def last_hidden(base: nn.Module, tokens: Tensor) -> Tensor:
+def last_hidden(base: PreTrainedModel, tokens: Tensor) -> Tensor:
     """What the base model's head reads: (B, T) token ids to (B, T, D), after the last norm."""
     with torch.no_grad():
         return base.base_model(input_ids=tokens, use_cache=False).last_hidden_state
 
 
-def head_weight(base: nn.Module) -> Tensor:
+def head_weight(base: PreTrainedModel) -> Tensor:
     """The base model's output table: (V, D)."""
     return base.get_output_embeddings().weight.detach()
 
@@ -51,7 +54,7 @@ def head_weight(base: nn.Module) -> Tensor:
 class ComputedFeatures:
     """Hidden states computed by the base model each time they are asked for."""
 
-    def __init__(self, base: nn.Module, sequences: Sequences) -> None:
+    def __init__(self, base: PreTrainedModel, sequences: Sequences) -> None:
         self._base = base
         self._tokens = sequences.tokens
 
@@ -113,7 +116,7 @@ def _slices(states: Tensor, begins: Tensor, stops: Tensor, length: int) -> Tenso
 
 
 def store_features(
-    base: nn.Module,
+    base: PreTrainedModel,
     sequences: Sequences,
     path: Path,
     watch: Callable[[Iterable[int]], Iterable[int]] = iter,
@@ -137,7 +140,7 @@ def store_features(
 
 
 def _fill(
-    base: nn.Module,
+    base: PreTrainedModel,
     sequences: Sequences,
     path: Path,
     width: int,

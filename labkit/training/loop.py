@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -74,6 +74,8 @@ class HeldOut:
 class HeadLosses(nn.Module):
     """The speculator with its loss: what accelerate wraps, so that one forward gives all losses."""
 
+    base_table: Tensor
+
     def __init__(self, speculator: Speculator, base_table: Tensor, labels: str) -> None:
         super().__init__()
         self.speculator = speculator
@@ -86,7 +88,8 @@ class HeadLosses(nn.Module):
         ``hidden`` float32 (B, S + K, D). ``candidates`` None: over the whole vocabulary.
         """
         heads, places = batch.heads, batch.tokens.shape[1] - batch.heads - 1
-        table, base_table = self.speculator.table, self.base_table
+        table: Tensor = self.speculator.table  # type: ignore[assignment]
+        base_table = self.base_table
         correction = None
         if candidates is not None:
             table, base_table = table[candidates.ids], base_table[candidates.ids]
@@ -339,7 +342,7 @@ class Trainer:
         except (RecordError, OSError) as error:
             raise LabkitError(f"Could not open the loss log in {self.out}: {error}") from None
 
-    def _states(self) -> tuple[dict[str, Tensor], dict]:
+    def _states(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The weights and the optimizer's state, whole in every process, by parameters' names."""
         options = gathered.StateDictOptions(full_state_dict=True)
         return gathered.get_state_dict(self.module, self.optimizer, options=options)
@@ -363,8 +366,8 @@ class Trainer:
             return
         if checkpoint.state["recipe"] != self.recipe.model_dump(mode="json"):
             raise LabkitError(f"{self.out} holds a run of another recipe: give another folder.")
-        weights: dict[str, Tensor] = {}
-        moments: dict[str, dict[str, Tensor]] = {}
+        weights: dict[str, Any] = {}
+        moments: dict[str, Any] = {}
         for key, value in checkpoint.tensors.items():
             kind, rest = key.split(".", 1)
             if kind == "model":

@@ -188,8 +188,9 @@ def _encoded(base: LanguageModel, texts: Iterable[str], room: int) -> list[list[
 def _opening(base: LanguageModel) -> list[int]:
     """What the chat template puts before a user's words, as token ids."""
     mark = "\N{BLACK SQUARE}\N{BLACK SQUARE}"
-    whole = base.tokenizer.apply_chat_template([{"role": "user", "content": mark}], tokenize=False)
-    return base.tokenizer(whole.split(mark)[0], add_special_tokens=False)["input_ids"]
+    turn = [{"role": "user", "content": mark}]
+    whole = str(base.tokenizer.apply_chat_template(turn, tokenize=False))
+    return base.tokenizer(whole.partition(mark)[0], add_special_tokens=False)["input_ids"]
 
 
 def _passages(documents: Sequence[Document]) -> list[str]:

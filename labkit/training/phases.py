@@ -50,9 +50,10 @@ def cut_runs(sequences: Sequences, window: int) -> Runs:
     >>> cut_runs(from_rows([[0, 1, 2, 3, 4, 5]], given=[2]), window=2).starts.tolist()
     [1, 3]
     """
-    starts, rows = [], []
+    starts: list[int] = []
+    rows: list[int] = []
     for row, given in enumerate(sequences.given.tolist()):
-        begin, end = sequences.bounds[row].item(), sequences.bounds[row + 1].item()
+        begin, end = sequences.bounds[row : row + 2].tolist()
         places = range(begin + given - 1, end - 2, window)
         starts.extend(places)
         rows.extend([row] * len(places))

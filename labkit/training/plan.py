@@ -149,10 +149,10 @@ def head_operations(recipe: Recipe, shape: Shape, positions: int) -> int:
 def plan(recipe_path: str | Path, shape: str, gpu: str = "cpu", gpus: int = 1) -> dict[str, Any]:
     """What the recipe at ``recipe_path`` costs for a base of ``shape`` on ``gpus`` times ``gpu``.
 
-    Returns ``rates`` (of the device, at its peak), ``base_weights``, ``head_weights``, ``memory`` (bytes per device by part, and their
-    ``total``), ``fits``, ``micro_batches`` (the fewest with which each phase fits, or null),
-    ``disk`` (bytes of kept hidden states) and ``seconds`` by stage and in ``total``. Raises
-    `LabkitError` for names that are not known and counts that cannot be.
+    Returns ``rates`` (of the device, at its peak), ``base_weights``, ``head_weights``, ``memory``
+    (bytes per device by part, and their ``total``), ``fits``, ``micro_batches`` (the fewest with
+    which each phase fits, or null), ``disk`` (bytes of kept hidden states) and ``seconds`` by stage
+    and in ``total``. Raises `LabkitError` for names that are not known and counts that cannot be.
     """
     recipe = Recipe.load(recipe_path)
     base = _named("base model shape", shape, SHAPES)

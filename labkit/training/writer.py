@@ -11,7 +11,7 @@ from torch import Tensor
 from labkit.devices import torch_generator
 from labkit.kernels import engine_for
 from labkit.training.data import Continue, Writing, Written
-from labkit.training.generate import continue_all, greedy, sampler
+from labkit.training.generate import Choose, continue_all, greedy, sampler
 
 if TYPE_CHECKING:
     from labkit.kernels.engine import Engine
@@ -29,7 +29,7 @@ def writer(base: LanguageModel, slots: int = SLOTS, keep_states: bool = True) ->
     def write(prompts: Sequence[Sequence[int]], manner: Writing, seed: int) -> Written:
         if not opened:
             opened.append(engine_for(base))
-        choose = greedy
+        choose: Choose = greedy
         if manner.temperature:
             generator = torch_generator(seed, opened[0].device)
             choose = sampler(manner.temperature, manner.top_p, generator, manner.top_k)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from labkit.errors import LabkitError
 from labkit.paths import data_dir
-from labkit.training.recipe import Recipe
+from labkit.training.recipe import Recipe, Source
+from labkit.training.text import SOURCES
 from labkit.training.tiny import TinyRecipe
 
 RECIPES = sorted(path.name for path in (data_dir() / "recipes").glob("*.toml"))
@@ -67,3 +70,7 @@ def test_every_field_says_what_it_means():
 
     undocumented = [name for name, text in fields(Recipe) if not text]
     assert undocumented == []
+
+
+def test_a_recipe_may_name_every_text_that_there_is():
+    assert get_args(Source) == tuple(SOURCES)

@@ -1,4 +1,4 @@
-"""The base model writes what transformers would, and keeps the states that the heads are to read."""
+"""The base model writes what transformers would, and keeps the states that heads are to read."""
 
 from __future__ import annotations
 

@@ -323,27 +323,35 @@ class ServingEngine:
         self._finish()
 
     def _arrange(self) -> bool:
-        """Let those who cancelled go and those who wait in; False once the engine is to close."""
+        """Let requests out and in, waiting for some if need be; False once it is to close."""
         with self._changed:
             while not self._closing:
-                for row, request in list(self._rows.items()):
-                    if request in self._cancelled:
-                        self._batch.leave(row)
-                        del self._rows[row]
-                        request.settle("cancelled")
-                self._cancelled.clear()
-                while self._waiting and self._batch.free:
-                    request = self._waiting.popleft()
-                    row = self._batch.join(
-                        request.prompt, request.max_new_tokens, request.sampling, request.seed
-                    )
-                    self._rows[row] = request
-                    request.settle("running")
+                self._let_out()
+                self._let_in()
                 if self._rows:
                     return True
                 self._changed.notify_all()  # to whoever waits for the last to go
                 self._changed.wait()
             return False
+
+    def _let_out(self) -> None:
+        """Free the slots of those who cancelled."""
+        for row, request in list(self._rows.items()):
+            if request in self._cancelled:
+                self._batch.leave(row)
+                del self._rows[row]
+                request.settle("cancelled")
+        self._cancelled.clear()
+
+    def _let_in(self) -> None:
+        """Give free slots to those who wait, in their order."""
+        while self._waiting and self._batch.free:
+            request = self._waiting.popleft()
+            row = self._batch.join(
+                request.prompt, request.max_new_tokens, request.sampling, request.seed
+            )
+            self._rows[row] = request
+            request.settle("running")
 
     def _deliver(self, emitted: Emitted) -> None:
         """Give a request what the batch had for it."""

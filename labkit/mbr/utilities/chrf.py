@@ -25,18 +25,24 @@ def chrf(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
     >>> chrf(["a cat sat"], ["a cat sat", "a dog ran", ""]).round(3)
     array([[1.   , 0.048, 0.   ]])
     """
-    return pairwise([_characters(hypotheses, evidence)], len(hypotheses), f_score)
+    texts = [*hypotheses, *evidence]
+    return pairwise([character_part(texts)], len(hypotheses), f_score)
 
 
 def chrf_plus_plus(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
     """Sentence chrF++ of every hypothesis against every evidence sample: (H, R) on 0..1."""
-    split = words([separate_punctuation(text) for text in (*hypotheses, *evidence)])
-    parts = [_characters(hypotheses, evidence), (split, WORD_ORDER)]
-    return pairwise(parts, len(hypotheses), f_score)
+    texts = [*hypotheses, *evidence]
+    return pairwise([character_part(texts), word_part(texts)], len(hypotheses), f_score)
 
 
-def _characters(hypotheses: Sequence[str], evidence: Sequence[str]) -> tuple[Texts, int]:
-    return characters(["".join(text.split()) for text in (*hypotheses, *evidence)]), CHAR_ORDER
+def character_part(texts: Sequence[str]) -> tuple[Texts, int]:
+    """The texts' characters, whitespace left out, and the highest order taken from them."""
+    return characters(["".join(text.split()) for text in texts]), CHAR_ORDER
+
+
+def word_part(texts: Sequence[str]) -> tuple[Texts, int]:
+    """The texts' words, punctuation apart, and the highest order taken from them."""
+    return words([separate_punctuation(text) for text in texts]), WORD_ORDER
 
 
 def separate_punctuation(text: str) -> list[str]:

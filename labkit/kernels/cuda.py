@@ -31,6 +31,12 @@ WIDTHS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 BLOCK = 256
 """Attention looks at a multiple of this many cache places."""
 
+ROOM = 1024
+"""A cache has a multiple of this many places, so that most generations can share one."""
+
+IDLE = 4
+"""How many caches that nobody uses are kept, with their graphs."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -222,7 +228,7 @@ class CudaEngine:
 
     def new_cache(self, capacity: int, slots: int = 1) -> StaticCache:
         """An empty cache for ``slots`` sequences of at most ``capacity`` tokens."""
-        room = -(-(capacity + WIDTHS[-1]) // BLOCK) * BLOCK
+        room = -(-(capacity + WIDTHS[-1]) // ROOM) * ROOM
         spare = 0 if slots == 1 else 1
         shape = (len(self.layers), slots + spare, self.kv_heads, room, self.size)
         buffers = next((idle for idle in self._idle if idle.keys.shape == shape), None)
@@ -231,7 +237,7 @@ class CudaEngine:
         else:
             self._idle.remove(buffers)
         cache = StaticCache(capacity, slots, buffers)
-        weakref.finalize(cache, self._idle.append, buffers)
+        weakref.finalize(cache, keep_some, self._idle, buffers)
         return cache
 
     @torch.no_grad()
@@ -318,6 +324,12 @@ class CudaEngine:
         wide = x.float()
         scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon)
         return gain * (wide * scale).to(x.dtype)
+
+
+def keep_some(idle: list[Buffers], buffers: Buffers) -> None:
+    """Add ``buffers`` to those that wait for their next use, and let the oldest go."""
+    idle.append(buffers)
+    del idle[:-IDLE]
 
 
 def rotate(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:

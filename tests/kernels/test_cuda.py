@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.errors import LabkitError
-from labkit.kernels.cuda import BLOCK, WIDTHS, CudaEngine, arrange
+from labkit.kernels.cuda import BLOCK, IDLE, ROOM, WIDTHS, CudaEngine, arrange
 from labkit.kernels.engine import Rows
 from labkit.speculative.generate import generate
 from labkit.speculative.tree import Draft
@@ -180,6 +180,15 @@ def test_cache_that_nobody_uses_is_used_again_with_its_graphs(
     close(engine.forward([Rows([7])], third).logits, whole_text(model, [7]))
     if engine.recording:
         assert buffers.graphs
+
+
+def test_only_a_few_unused_caches_are_kept() -> None:
+    model = small_model("Llama")
+    engine = CudaEngine(model.config, arrays(model), torch.device("cpu"), torch.float32)
+    for capacity in range(10, 10 + ROOM * (IDLE + 3), ROOM):
+        engine.new_cache(capacity)
+    gc.collect()
+    assert len(engine._idle) == IDLE
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")

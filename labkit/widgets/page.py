@@ -19,7 +19,8 @@ def fragment(widget: RecordWidget) -> str:
     """A piece of HTML in which the widget lives on, from its present state.
 
     The widget's module stands in the page itself, since a page opened from a folder may not import
-    files. Its model hangs on the element as ``model``, for tests and for the curious.
+    files. The view and its model hang on the element as ``widget`` and ``model``, for tests and
+    for the curious.
     """
     hidden = {"_esm", "_css", "_anywidget_id", "layout", "comm"}
     state = {
@@ -36,6 +37,7 @@ def fragment(widget: RecordWidget) -> str:
 <script type="module">
 {module}
 const place = document.getElementById("{place}");
+place.widget = WIDGET;
 place.model = new PageModel({_inline(state)});
 WIDGET.render({{ model: place.model, el: place }});
 </script>"""

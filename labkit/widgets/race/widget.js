@@ -180,7 +180,7 @@ function drawRace(place) {
   function show() {
     const { time } = clock;
     const speedNow = get("speed");
-    for (const lane of lanes) lane.show(time, speedNow);
+    for (const lane of lanes) lane.show(time, speedNow, clock.playing);
     scrub.set(end ? Math.round((1000 * time) / end) : 0);
     const over = time >= end - 1e-9 && !get("live");
     if (over === ended) return;
@@ -294,7 +294,7 @@ function makeLane({ root, signal }) {
     paint();
   }
 
-  function show(now, speed) {
+  function show(now, speed, moving) {
     const many = tokensAt(ends, totals, now);
     const state = activity(trace, ends, now);
     const finished = state.doing === "done";
@@ -303,7 +303,7 @@ function makeLane({ root, signal }) {
       if (many > from) for (let index = from; index < many; index += 1) spans[index].hidden = false;
       else for (let index = many; index < Math.max(from, spans.length); index += 1) spans[index].hidden = true;
       spans.slice(Math.max(0, from - 12), from).forEach((span) => span.classList.remove("rc-new"));
-      if (!reducedMotion()) spans.slice(from, many).forEach((span) => span.classList.add("rc-new"));
+      if (moving && !reducedMotion()) spans.slice(from, many).forEach((span) => span.classList.add("rc-new"));
       shown = many;
       paint();
     }

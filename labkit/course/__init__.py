@@ -3,8 +3,9 @@
 import os
 
 from labkit.course.kept import compare, predict, predictions
+from labkit.course.shown import table
 
-__all__ = ["base_name", "compare", "predict", "predictions"]
+__all__ = ["base_name", "compare", "predict", "predictions", "table"]
 
 
 def base_name() -> str:

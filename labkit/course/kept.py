@@ -8,12 +8,12 @@ the notebook, so that it outlives the kernel.
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from labkit.course.shown import LEFT, Shown, note, table
 from labkit.errors import LabkitError
 from labkit.records.base import RecordError, write_whole
 
@@ -47,20 +47,6 @@ class Predictions(BaseModel):
     by_name: dict[str, Prediction] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A piece of a notebook's page: as HTML, and as the text that stands for it elsewhere."""
-
-    text: str
-    markup: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-    def _repr_html_(self) -> str:
-        return self.markup
-
-
 def predict(name: str, guess: Value | EllipsisType = ...) -> Shown:
     """Keep what you think will come out, before you know: a number, a word, True or False.
 
@@ -72,8 +58,8 @@ def predict(name: str, guess: Value | EllipsisType = ...) -> Shown:
     entry = kept.by_name.setdefault(name, Prediction())
     if isinstance(guess, EllipsisType):
         if entry.guess is None:
-            return _note(f"Your turn: put your prediction of “{name}” in place of the ... above.")
-        return _note(f"You have predicted “{name}”: {_words(entry.guess, entry.unit)}.")
+            return note(f"Your turn: put your prediction of “{name}” in place of the ... above.")
+        return note(f"You have predicted “{name}”: {_words(entry.guess, entry.unit)}.")
     if not isinstance(guess, Value):
         raise LabkitError(
             f"The prediction of {name!r} is a {type(guess).__name__}: give a number, a word in "
@@ -85,7 +71,7 @@ def predict(name: str, guess: Value | EllipsisType = ...) -> Shown:
         entry.revised = guess
     _write(kept)
     after = "" if entry.measured is None else " The result was known by then."
-    return _note(f"Kept: “{name}” will be {_words(guess)}.{after}")
+    return note(f"Kept: “{name}” will be {_words(guess)}.{after}")
 
 
 def compare(name: str, measured: Value, unit: str = "") -> Shown:
@@ -102,22 +88,14 @@ def predictions() -> Shown:
     """Everything that was predicted so far, beside what came out."""
     said = {n: entry for n, entry in _read().by_name.items() if entry.guess is not None}
     if not said:
-        return _note("No prediction is kept yet: each ... in a predict cell is a place for one.")
-    rows = [
-        (name, _words(e.guess, e.unit), _words(e.measured, e.unit), _judgement(e))
-        for name, e in said.items()
-    ]
-    text = "\n".join(f"{name}: you said {guess}, it was {came}" for name, guess, came, _ in rows)
-    cells = "".join(
-        "<tr>"
-        + "".join(f"<td style='text-align:left'>{html.escape(c)}</td>" for c in row)
-        + "</tr>"
-        for row in rows
+        return note("No prediction is kept yet: each ... in a predict cell is a place for one.")
+    return table(
+        ("what", "you said", "it was", ""),
+        [
+            (name, _words(e.guess, e.unit), _words(e.measured, e.unit), _judgement(e))
+            for name, e in said.items()
+        ],
     )
-    heads = "".join(
-        f"<th style='text-align:left'>{head}</th>" for head in ("what", "you said", "it was", "")
-    )
-    return Shown(text, f"<table><thead><tr>{heads}</tr></thead><tbody>{cells}</tbody></table>")
 
 
 def _plain(value: object) -> Value:
@@ -167,7 +145,7 @@ def _comparison(name: str, entry: Prediction) -> Shown:
     """One prediction and its result, numbers as bars of one scale."""
     if entry.guess is None:
         came = _words(entry.measured, entry.unit)
-        return _note(f"{name}: {came}. (You made no prediction here.)")
+        return note(f"{name}: {came}. (You made no prediction here.)")
     lines = [("you said", entry.guess), ("it was", entry.measured)]
     if entry.revised is not None:
         lines.append(("later you said", entry.revised))
@@ -176,14 +154,14 @@ def _comparison(name: str, entry: Prediction) -> Shown:
     most = max((n for n in lengths if n is not None), default=0.0)
     drawn = most > 0 and all(n is not None and n >= 0 for n in lengths)
     rows = "".join(
-        f"<tr><td style='text-align:left'>{who}</td>{_bar(who, (n or 0) / most) if drawn else ''}"
-        f"<td style='text-align:left'>{html.escape(_words(value, entry.unit))}</td></tr>"
+        f"<tr><td {LEFT}>{who}</td>{_bar(who, (n or 0) / most) if drawn else ''}"
+        f"<td {LEFT}>{html.escape(_words(value, entry.unit))}</td></tr>"
         for (who, value), n in zip(lines, lengths, strict=True)
     )
     verdict = _judgement(entry)
     return Shown(
         f"{name}: {text}: {verdict}.",
-        f"<table><caption style='text-align:left'><b>{html.escape(name)}</b>: {verdict}</caption>"
+        f"<table><caption {LEFT}><b>{html.escape(name)}</b>: {verdict}</caption>"
         f"<tbody>{rows}</tbody></table>",
     )
 
@@ -196,10 +174,6 @@ def _bar(who: str, share: float) -> str:
         f"<div style='width:{max(2, round(240 * share))}px;height:10px;border-radius:2px;"
         f"background:{colour}'></div></td>"
     )
-
-
-def _note(text: str) -> Shown:
-    return Shown(text, f"<p>{html.escape(text)}</p>")
 
 
 def _read() -> Predictions:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from labkit.plots.figure import FAINT, HUES, INK, MARKS, WINNER, Picture, picture, styled
 
-KEPT, LEFT_OVER = HUES[0], HUES[1]
+KEPT, LEFT_OVER, DRAFTER = HUES[0], HUES[1], "#8db9dc"
 
 
 def plot_overlap(words: Sequence[str], p: ArrayLike, q: ArrayLike) -> Picture:
@@ -25,7 +25,7 @@ def plot_overlap(words: Sequence[str], p: ArrayLike, q: ArrayLike) -> Picture:
         figure = picture(9.6, 2.9)
         pair, drafts, base = figure.subplots(1, 3, sharey=True)
         pair.bar(places - 0.2, p, 0.38, color=INK, label="p, base model")
-        pair.bar(places + 0.2, q, 0.38, color=HUES[5], label="q, drafter")
+        pair.bar(places + 0.2, q, 0.38, color=DRAFTER, label="q, drafter")
         pair.set_title("Two opinions")
         pair.set_ylabel("probability")
         for axes, whole, title, rest in (
@@ -67,7 +67,8 @@ def plot_against(
     expected = np.asarray(expected, float)
     places = np.arange(len(words))
     with styled():
-        figure = picture(min(9.6, 1.2 + 2.4 * len(found)), 2.7)
+        panel = max(2.4, 0.75 * len(words))
+        figure = picture(min(9.6, 1.2 + panel * len(found)), 2.7)
         panels = np.atleast_1d(figure.subplots(1, len(found), sharey=True))
         for axes, (name, outcome) in zip(panels, found.items(), strict=True):
             values = np.asarray(outcome, float)
@@ -94,8 +95,12 @@ def plot_lines(
     ylabel: str,
     marks: bool = False,
     envelope: bool = False,
+    doubling: bool = False,
 ) -> Picture:
-    """Draw a line for each name over x; ``envelope`` traces the least of them all at each x."""
+    """Draw a line for each name over x; ``envelope`` traces the least of them all at each x.
+
+    With ``doubling`` the axis of x grows by doubling, each x being named.
+    """
     x = np.asarray(x, float)
     with styled():
         figure = picture(6.6, 3.1)
@@ -105,9 +110,13 @@ def plot_lines(
             axes.plot(x, least, color=WINNER, linewidth=7, alpha=0.28, label="the least")
         for i, (name, y) in enumerate(lines.items()):
             axes.plot(x, y, color=HUES[i], marker=MARKS[i] if marks else None, label=name)
+        if doubling:
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
-        figure.legend(loc="outside right center", fontsize=9)
+        if len(axes.lines) > 1:
+            figure.legend(loc="outside right center", fontsize=9)
     return figure
 
 

@@ -53,6 +53,12 @@ def test_lines_carry_marks_where_they_are_asked_for(marks):
     assert (line.get_marker() != "None") == marks
 
 
+def test_a_doubling_axis_names_every_x_and_one_line_needs_no_legend():
+    figure = plot_lines([1, 2, 8], {"a": [0, 1, 2]}, "x", "y", doubling=True)
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "2", "8"]
+    assert figure.legends == []
+
+
 def test_names_of_one_point_stand_together():
     figure = plot_points([1, 2, 3], [3, 1, 2], {"mode": 2, "chosen": 1, "greedy": 2}, "x", "y")
     labels = [text.get_text() for text in figure.legends[0].get_texts()]

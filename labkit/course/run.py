@@ -1,0 +1,88 @@
+"""Running the course's notebooks without a browser, and what a reader would be shown amiss."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.errors import LabkitError
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+CELL_SECONDS = 900
+"""How long one cell may take before the run is given up."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One notebook's run: how long it took, and each thing amiss in one line."""
+
+    path: Path
+    seconds: float
+    complaints: tuple[str, ...]
+    notebook: Any
+
+
+def notebooks_dir() -> Path:
+    """The folder of the course's notebooks, beside the package; `LabkitError` if there is none."""
+    folder = Path(__file__).resolve().parents[2] / "notebooks"
+    if not folder.is_dir():
+        raise LabkitError(f"There is no folder {folder}: the notebooks come with a checkout.")
+    return folder
+
+
+def course() -> list[Path]:
+    """The course's notebooks in reading order."""
+    return sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
+
+
+def run(path: Path, base: str) -> Run:
+    """Run a notebook on the model called ``base`` in an empty folder, so nothing is left beside it.
+
+    The run ends at the first cell that raises. Raises `LabkitError` where ``path`` is no notebook.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (OSError, ValueError) as error:
+        raise LabkitError(f"{path} cannot be read as a notebook: {error}.") from None
+    began = time.perf_counter()
+    broken: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        client = NotebookClient(
+            notebook,
+            timeout=CELL_SECONDS,
+            kernel_name="python3",
+            resources={"metadata": {"path": folder}},
+            store_widget_state=False,
+            record_timing=False,
+        )
+        try:
+            client.execute(env={**os.environ, "LABKIT_BASE": base})
+        except CellExecutionError:
+            pass  # the cell's own output says it
+        except (CellTimeoutError, DeadKernelError) as error:
+            broken.append(" ".join(str(error).split())[:300])
+    found = (*broken, *complaints(notebook))
+    return Run(path, time.perf_counter() - began, found, notebook)
+
+
+def complaints(notebook: Any) -> Iterator[str]:
+    """What a reader of an executed notebook would be shown amiss: one line each."""
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        for output in cell.outputs:
+            if output.output_type == "error":
+                yield f"{cell.id}: {output.ename}: {output.evalue}"
+            elif output.output_type == "stream" and output.name == "stderr":
+                yield f"{cell.id}: on standard error: {' '.join(output.text.split())[:300]}"
+            elif WIDGET in output.get("data", {}) and "image/png" not in output.data:
+                yield f"{cell.id}: {output.data.get('text/plain', 'a widget without a picture')}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -21,6 +22,8 @@ from labkit.errors import LabkitError
 from labkit.mbr import filters
 from labkit.mbr.conditional import Conditional
 from labkit.records import Sample
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,9 @@ def stream(
             yield _distinct(model, sequences, logprobs)
 
 
-def batched(items: Iterable[str], many: int) -> Iterator[list[str]]:
+def batched(items: Iterable[T], many: int) -> Iterator[list[T]]:
     """Lists of ``many`` items, the last perhaps shorter."""
-    batch: list[str] = []
+    batch: list[T] = []
     for item in items:
         batch.append(item)
         if len(batch) == many:

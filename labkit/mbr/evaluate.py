@@ -1,0 +1,161 @@
+"""How good decisions are: corpus scores with sacrebleu, and whether a difference is more than luck.
+
+A corpus score is computed from statistics added up over segments (n-gram matches, lengths), so the
+statistics of each segment are all that has to be kept: a test set of any size streams through, and
+resampling it is adding the same rows up again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+from sacrebleu.metrics import BLEU, CHRF, TER
+
+from labkit.errors import LabkitError
+
+METRICS = ("bleu", "chrf", "chrf++", "ter")
+"""Higher is better, but for TER."""
+
+
+@cache
+def metric(name: str) -> Any:
+    """sacrebleu's metric of that name; raises `LabkitError` where there is none."""
+    made = {
+        "bleu": lambda: BLEU(force=True),
+        "chrf": CHRF,
+        "chrf++": lambda: CHRF(word_order=2),
+        "ter": TER,
+    }
+    if name not in made:
+        raise LabkitError(f"No metric is named {name!r}; there are {', '.join(made)}.")
+    return made[name]()
+
+
+@dataclass
+class Corpus:
+    """A system's output as segment statistics, added to as the test set streams by.
+
+    ``statistics[name]`` has a row for each segment.
+    """
+
+    metrics: tuple[str, ...] = ("bleu", "chrf")
+    statistics: dict[str, list[list[float]]] = field(default_factory=dict)
+
+    def add(self, outputs: Sequence[str], references: Sequence[str]) -> None:
+        """Take in more segments; raises `LabkitError` where the two lists differ in length."""
+        if len(outputs) != len(references):
+            raise LabkitError(
+                f"{len(outputs)} outputs and {len(references)} references were given; one of each "
+                "for every segment is needed."
+            )
+        for name in self.metrics:
+            rows = metric(name)._extract_corpus_statistics(list(outputs), [list(references)])
+            self.statistics.setdefault(name, []).extend(rows)
+
+    def table(self, name: str) -> np.ndarray:
+        """The statistics of every segment: (segments, S); raises `LabkitError` if there is none."""
+        if not self.statistics.get(name):
+            raise LabkitError(f"There is nothing to compute {name} from: no segment was given.")
+        return np.array(self.statistics[name], dtype=np.float64)
+
+    def score(self, name: str) -> float:
+        """The corpus score on sacrebleu's 0 to 100 scale."""
+        return score_of(name, self.table(name).sum(axis=0))
+
+    def scores(self) -> dict[str, float]:
+        """The corpus score under every metric."""
+        return {name: self.score(name) for name in self.metrics}
+
+
+def corpus(
+    outputs: Sequence[str], references: Sequence[str], metrics: Iterable[str] = ("bleu", "chrf")
+) -> Corpus:
+    """The statistics of a whole test set at once.
+
+    >>> {name: round(score, 1) for name, score in corpus(["a cat"], ["a cat"]).scores().items()}
+    {'bleu': 0.0, 'chrf': 100.0}
+    """
+    made = Corpus(tuple(metrics))
+    made.add(outputs, references)
+    return made
+
+
+def score_of(name: str, statistics: np.ndarray) -> float:
+    """The score that added-up statistics (S,) make."""
+    return float(metric(name)._compute_score_from_stats(statistics).score)
+
+
+def signature(name: str) -> str:
+    """How the score is computed, in sacrebleu's words, for the reader to repeat it."""
+    one = metric(name)
+    one.corpus_score(["a"], [["a"]])  # a signature is known once something was scored
+    return f"{name}|{one.get_signature()}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A system under one metric.
+
+    ``low`` and ``high`` bound its score in 95% of resamples; ``gain`` is its score minus the
+    baseline's, ``gain_low`` and ``gain_high`` its bounds, ``p`` the probability of a difference
+    this large by luck alone. The baseline's own gain is 0 and its p is 1.
+    """
+
+    system: str
+    metric: str
+    score: float
+    low: float
+    high: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    p: float
+
+
+def paired_bootstrap(
+    systems: dict[str, Corpus],
+    baseline: str,
+    name: str = "bleu",
+    resamples: int = 1000,
+    seed: int = 12345,
+) -> list[Result]:
+    """Every system against the ``baseline`` on the same resampled test sets (Koehn 2004).
+
+    The resamples and the p-value are sacrebleu's. Raises `LabkitError` where there is no such
+    baseline or the systems have not output the same number of segments.
+    """
+    if baseline not in systems:
+        raise LabkitError(
+            f"There is no system {baseline!r} to compare with; there are {', '.join(systems)}."
+        )
+    tables = {system: corpus.table(name) for system, corpus in systems.items()}
+    lengths = {len(table) for table in tables.values()}
+    if len(lengths) > 1:
+        raise LabkitError(
+            f"The systems have output {sorted(lengths)} segments; a paired test needs the same."
+        )
+    segments = lengths.pop()
+    chosen = np.random.default_rng(seed).choice(segments, size=(resamples, segments), replace=True)
+    times = np.stack([np.bincount(row, minlength=segments) for row in chosen])  # (B, segments)
+    resampled = {
+        system: np.array([score_of(name, one) for one in times @ table])  # (B,)
+        for system, table in tables.items()
+    }
+    scores = {system: corpus.score(name) for system, corpus in systems.items()}
+    results = []
+    for system, of in resampled.items():
+        gain, gains = scores[system] - scores[baseline], of - resampled[baseline]
+        bounds = [*np.percentile(of, [2.5, 97.5]), gain, *np.percentile(gains, [2.5, 97.5])]
+        p = 1.0 if gain == 0 else by_luck(gains, gain)
+        results.append(Result(system, name, scores[system], *map(float, bounds), p))
+    return results
+
+
+def by_luck(gains: np.ndarray, gain: float) -> float:
+    """How often resampled ``gains`` (B,), their mean size taken off, are larger than ``gain``."""
+    size = np.abs(gains)
+    return (int((size - size.mean() > abs(gain)).sum()) + 1) / (len(gains) + 1)

@@ -1,0 +1,123 @@
+"""The textbook's findings, measured on samples drawn once.
+
+Each study takes `Case`s, decides them in several ways, and gives a `Corpus` for each way, which
+`labkit.mbr.evaluate.paired_bootstrap` compares:
+
+* quality rises with the number of samples (Eikema & Aziz 2020);
+* the metric that was the utility gains most, so it must not be the only one reported (Kovacs et
+  al. 2024);
+* how samples are weighed matters (Jinnai et al. 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import get_args
+
+import numpy as np
+
+from labkit.errors import LabkitError
+from labkit.mbr.baselines import most_frequent, most_probable, oracle
+from labkit.mbr.decide import choose
+from labkit.mbr.evaluate import Corpus
+from labkit.mbr.utilities import Utility
+from labkit.mbr.weights import distinct
+from labkit.records import Sample, Weighting
+
+
+@dataclass(frozen=True)
+class Case:
+    """A source, its reference, and the samples drawn for it."""
+
+    source: str
+    reference: str
+    samples: tuple[Sample, ...]
+
+
+Way = Callable[[Case], str]
+"""A way to decide a case: the text it outputs."""
+
+
+def decided(
+    cases: Iterable[Case], ways: dict[str, Way], metrics: tuple[str, ...] = ("bleu", "chrf")
+) -> dict[str, Corpus]:
+    """Every case decided in every way; raises `LabkitError` where there is no case."""
+    systems = {name: Corpus(metrics) for name in ways}
+    empty = True
+    for case in cases:
+        empty = False
+        for name, way in ways.items():
+            systems[name].add([way(case)], [case.reference])
+    if empty:
+        raise LabkitError("There are no cases to decide; give at least one.")
+    return systems
+
+
+def by_samples(
+    cases: Sequence[Case],
+    sizes: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+    utility: str | Utility = "chrf",
+    metrics: tuple[str, ...] = ("bleu", "chrf"),
+    seed: int = 0,
+) -> dict[str, Corpus]:
+    """Decisions from the first 1, 2, 4, ... of a case's samples, in an order drawn once a case.
+
+    Raises `LabkitError` where a case has fewer samples than the largest size.
+    """
+
+    def way(size: int, case: Case) -> str:
+        return choose(first_of(case, size, seed), utility=utility, source=case.source).text
+
+    return decided(cases, {str(size): partial(way, size) for size in sizes}, metrics)
+
+
+def by_utility(
+    cases: Iterable[Case],
+    utilities: Sequence[str] = ("chrf", "bleu", "f1", "edit"),
+    metrics: tuple[str, ...] = ("bleu", "chrf", "ter"),
+) -> dict[str, Corpus]:
+    """Decisions under each utility, beside the most frequent and the most probable sample."""
+
+    def way(utility: str, case: Case) -> str:
+        return choose(case.samples, utility=utility, source=case.source).text
+
+    ways: dict[str, Way] = {name: partial(way, name) for name in utilities}
+    ways["most frequent"] = lambda case: most_frequent(case.samples).text
+    ways["most probable"] = lambda case: most_probable(case.samples).text
+    return decided(cases, ways, metrics)
+
+
+def by_weighting(
+    cases: Iterable[Case],
+    utility: str | Utility = "chrf",
+    metrics: tuple[str, ...] = ("bleu", "chrf"),
+) -> dict[str, Corpus]:
+    """Decisions under each weighting; uniform and counts are the same distribution over texts."""
+
+    def way(weighting: Weighting, case: Case) -> str:
+        options = {"utility": utility, "weighting": weighting, "source": case.source}
+        return choose(case.samples, **options).text
+
+    return decided(cases, {name: partial(way, name) for name in get_args(Weighting)}, metrics)
+
+
+def by_oracle(cases: Iterable[Case], utility: str | Utility = "chrf") -> dict[str, Corpus]:
+    """What the best choice among the samples would reach."""
+    ways = {"oracle": lambda case: oracle(case.samples, case.reference, utility).text}
+    return decided(cases, ways)
+
+
+def first_of(case: Case, many: int, seed: int) -> tuple[Sample, ...]:
+    """The first ``many`` of a case's samples in a random order that depends on the case only."""
+    counts = [sample.count for sample in case.samples]
+    if not 1 <= many <= sum(counts):
+        raise LabkitError(
+            f"{many} samples of a case were asked for and {sum(counts)} were drawn; "
+            "ask for at least 1 and at most those."
+        )
+    drawn = np.repeat(np.arange(len(counts)), counts)
+    rng = np.random.default_rng([seed, *case.source.encode("utf-8", "surrogatepass")])
+    chosen = rng.permutation(drawn)[:many]
+    return distinct([case.samples[i].model_copy(update={"count": 1}) for i in chosen])

@@ -1,0 +1,261 @@
+"""Translating a whole test set in several ways, batch by batch, resumable, and scoring it.
+
+Sources stream through in batches; after each, a line in a journal keeps what was output and the
+statistics that scores are computed from. So memory does not grow with the texts, a run that was
+stopped goes on where it was, and several processes can share the work, each with a journal of its
+own in one folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from labkit.errors import LabkitError
+from labkit.mbr.baselines import oracle
+from labkit.mbr.bench import timed
+from labkit.mbr.conditional import Conditional
+from labkit.mbr.decide import choose
+from labkit.mbr.evaluate import Corpus, signature
+from labkit.mbr.sampling import Sampling, batched, draw
+from labkit.mbr.search import Beam, beam, greedy
+from labkit.records import Weighting, write_whole
+
+SYSTEMS = ("greedy", "beam", "sample", "mbr", "oracle")
+METRICS = ("bleu", "chrf")
+
+Pair = tuple[str, str]
+"""A source and its reference."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be compared: how to draw, how to search, what to decide by.
+
+    ``base`` names the model in the journal; ``drawing`` says how many samples make hypotheses and
+    evidence, and how many sources go through the model at once.
+    """
+
+    base: str = ""
+    utility: str = "chrf"
+    weighting: Weighting = "uniform"
+    drawing: Sampling = field(default_factory=Sampling)
+    searching: Beam = field(default_factory=Beam)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch done: outputs and seconds of each system, and the statistics of its segments.
+
+    ``digest`` tells the sources and references from others.
+    """
+
+    number: int
+    digest: str
+    outputs: dict[str, list[str]]
+    seconds: dict[str, float]
+    statistics: dict[str, dict[str, list[list[float]]]]
+
+
+def read_pairs(path: str | os.PathLike[str]) -> Iterator[Pair]:
+    """Sources and references from a file of lines, a tab between the two.
+
+    Raises `LabkitError` naming the file, or the line that has no tab or nothing before or after it.
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                source, tab, reference = line.rstrip("\r\n").partition("\t")
+                if not tab or not source.strip() or not reference.strip():
+                    what = "has no tab" if not tab else "has an empty source or reference"
+                    raise LabkitError(
+                        f"Line {number} of {path} {what}; each line needs a source, a tab and a "
+                        "reference."
+                    )
+                yield source, reference
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise LabkitError(f"The pairs in {path} cannot be read: {reason}.") from None
+
+
+class Journal:
+    """The batches done so far: in memory, or in the JSON-lines files of a folder.
+
+    ``settings`` are kept in the folder. Raises `LabkitError` where the folder holds a run of other
+    settings, or cannot be read or written.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str] | None, settings: dict[str, Any], process: int = 0
+    ) -> None:
+        self.kept: list[Batch] = []
+        self.folder = None if folder is None else Path(folder)
+        if self.folder is None:
+            return
+        self.file = self.folder / f"batches-{process}.jsonl"
+        note = self.folder / "settings.json"
+        try:
+            if not note.exists():
+                write_whole(note, json.dumps(settings, indent=1))
+            found = json.loads(note.read_text(encoding="utf-8"))
+            if self.file.exists():  # a line that was being written as the run stopped is dropped
+                whole, _, _ = self.file.read_bytes().rpartition(b"\n")
+                write_whole(self.file, whole + b"\n" if whole else b"")
+        except (OSError, ValueError) as error:
+            raise LabkitError(f"The journal in {folder} cannot be used: {error}") from None
+        for name, value in settings.items():
+            if found.get(name) != value:
+                raise LabkitError(
+                    f"The journal in {folder} is of a run with {name} {found.get(name)!r}, not "
+                    f"{value!r}; give another folder, or the same settings to go on."
+                )
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Every batch done, by whichever process, in order and once."""
+        if self.folder is None:
+            yield from self.kept
+            return
+        seen = set()
+        for path in sorted(self.folder.glob("batches-*.jsonl")):
+            with path.open(encoding="utf-8") as lines:
+                for number, line in enumerate(lines, start=1):
+                    try:
+                        batch = Batch(**json.loads(line))
+                    except (ValueError, TypeError):
+                        if not line.endswith("\n"):  # another process is writing it
+                            break
+                        raise LabkitError(
+                            f"Line {number} of {path} is damaged; take it out, and its batch is "
+                            "done again."
+                        ) from None
+                    if batch.number not in seen:
+                        seen.add(batch.number)
+                        yield batch
+
+    def add(self, batch: Batch) -> None:
+        """Keep a batch."""
+        if self.folder is None:
+            self.kept.append(batch)
+            return
+        try:
+            with self.file.open("a", encoding="utf-8", newline="\n") as out:
+                out.write(json.dumps(asdict(batch), ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise LabkitError(f"Cannot write {self.file}: {error.strerror}.") from None
+
+
+def translate(
+    model: Conditional,
+    pairs: Iterable[Pair],
+    plan: Plan | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    share: tuple[int, int] = (0, 1),
+    progress: Callable[[int], object] = lambda sources: None,
+) -> Journal:
+    """Output for every source by every one of `SYSTEMS`; what is done already is not done again.
+
+    ``folder`` keeps the journal. ``share`` is (this process, processes): batches are
+    dealt out in turn. ``progress`` is called after each batch with its number of sources. Raises
+    `LabkitError` where a batch in the journal is of other pairs.
+    """
+    plan = plan or Plan()
+    process, processes = share
+    journal = Journal(folder, _settings(plan), process)
+    done = {batch.number: batch.digest for batch in journal}
+    for number, batch in enumerate(batched(pairs, plan.drawing.at_once)):
+        if number in done:
+            if done[number] != _digest(batch):
+                raise LabkitError(
+                    f"The journal in {folder} is of other pairs, from number "
+                    f"{number * plan.drawing.at_once + 1} on; give another folder."
+                )
+        elif number % processes == process:
+            journal.add(_translate(model, number, batch, plan))
+        else:
+            continue
+        progress(len(batch))
+    return journal
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(plan)))
+
+
+def _digest(pairs: Sequence[Pair]) -> str:
+    return blake2b(json.dumps(pairs).encode(), digest_size=8).hexdigest()
+
+
+def _translate(model: Conditional, number: int, pairs: Sequence[Pair], plan: Plan) -> Batch:
+    """One batch through every system. MBR and the oracle choose among the same samples."""
+    sources, references = [source for source, _ in pairs], [reference for _, reference in pairs]
+    longest = plan.drawing.max_new_tokens
+    one_sample = replace(plan.drawing, samples=1)
+    greedily, greedy_s = timed(lambda: [one.text for one in greedy(model, sources, longest)])
+    searched, beam_s = timed(
+        lambda: [found[0].text for found in beam(model, sources, plan.searching)]
+    )
+    sampled, sample_s = timed(lambda: [drawn[0].text for drawn in draw(model, sources, one_sample)])
+    samples, draw_s = timed(lambda: draw(model, sources, plan.drawing))
+    decided, decide_s = timed(
+        lambda: [
+            choose(drawn, utility=plan.utility, weighting=plan.weighting, source=source).text
+            for source, drawn in zip(sources, samples, strict=True)
+        ]
+    )
+    known, oracle_s = timed(
+        lambda: [
+            oracle(drawn, reference, plan.utility).text
+            for drawn, reference in zip(samples, references, strict=True)
+        ]
+    )
+    outputs = dict(zip(SYSTEMS, (greedily, searched, sampled, decided, known), strict=True))
+    times = (greedy_s, beam_s, sample_s, draw_s + decide_s, draw_s + oracle_s)
+    seconds = dict(zip(SYSTEMS, times, strict=True))
+    statistics = {}
+    for name, texts in outputs.items():
+        corpus = Corpus(METRICS)
+        corpus.add(texts, references)
+        statistics[name] = corpus.statistics
+    return Batch(number, _digest(pairs), outputs, seconds, statistics)
+
+
+def collect(journal: Iterable[Batch]) -> tuple[dict[str, Corpus], dict[str, float]]:
+    """Each system's corpus and its seconds, out of all batches."""
+    corpora = {name: Corpus(METRICS) for name in SYSTEMS}
+    seconds = dict.fromkeys(SYSTEMS, 0.0)
+    for batch in journal:
+        for name in SYSTEMS:
+            seconds[name] += batch.seconds[name]
+            for metric, rows in batch.statistics[name].items():
+                corpora[name].statistics.setdefault(metric, []).extend(rows)
+    return corpora, seconds
+
+
+def bench_translation(
+    model: Conditional,
+    pairs: Iterable[Pair],
+    plan: Plan | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    share: tuple[int, int] = (0, 1),
+    progress: Callable[[int], object] = lambda sources: None,
+) -> dict[str, Any]:
+    """Quality and time of every system on a test set; see `translate` for what is asked.
+
+    Gives ``systems``, each with ``bleu``, ``chrf`` and ``seconds`` (for mbr and oracle: drawing the
+    samples and choosing among them), ``signature`` for both metrics, and ``segments``. Among
+    several processes it tells what is done so far; call it again in one once all have ended.
+    """
+    corpora, seconds = collect(translate(model, pairs, plan, folder, share, progress))
+    systems = {
+        name: {**corpus.scores(), "seconds": seconds[name]} for name, corpus in corpora.items()
+    }
+    return {
+        "systems": systems,
+        "signature": {name: signature(name) for name in METRICS},
+        "segments": len(corpora["mbr"].table("bleu")),
+    }

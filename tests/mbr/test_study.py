@@ -1,0 +1,70 @@
+"""The textbook's findings show where they are put in, and studies take only what they should."""
+
+import numpy as np
+import pytest
+
+from labkit.errors import LabkitError
+from labkit.mbr import study
+from labkit.mbr.study import Case
+from labkit.records import Sample
+
+COMMON = "river stone light paper window garden summer winter silver copper letter story"
+WORDS = COMMON.split()
+
+
+def noisy(seed, many=16, noise=0.25):
+    """A case whose samples are the reference with words exchanged, each independently."""
+    rng = np.random.default_rng(seed)
+    reference = list(rng.choice(WORDS, 9))
+    samples = []
+    for _ in range(many):
+        kept = rng.random(9) > noise
+        text = " ".join(w if k else rng.choice(WORDS) for w, k in zip(reference, kept, strict=True))
+        samples.append(Sample(text=text, logprob=float(np.log(0.9) * kept.sum()), tokens=9))
+    return Case(f"source {seed}", " ".join(reference), study.distinct(samples))
+
+
+CASES = [noisy(seed) for seed in range(40)]
+
+
+def test_quality_rises_with_samples():
+    scores = {n: c.score("chrf") for n, c in study.by_samples(CASES, (1, 4, 16)).items()}
+    assert scores["1"] + 3 < scores["4"]
+    assert scores["4"] + 3 < scores["16"]
+
+
+def test_smaller_sample_sets_are_part_of_larger_ones():
+    few, more = (study.first_of(CASES[0], n, seed=0) for n in (5, 11))
+    drawn = {sample.text: sample.count for sample in more}
+    assert sum(drawn.values()) == 11
+    assert all(drawn[sample.text] >= sample.count for sample in few)
+
+
+def test_all_samples_are_the_samples_drawn():
+    everything = study.first_of(CASES[0], 16, seed=0)
+    assert {(s.text, s.count) for s in everything} == {(s.text, s.count) for s in CASES[0].samples}
+
+
+def test_utilities_stand_beside_the_baselines():
+    systems = study.by_utility(CASES[:10], utilities=("chrf", "exact"), metrics=("chrf",))
+    assert list(systems) == ["chrf", "exact", "most frequent", "most probable"]
+    assert systems["chrf"].score("chrf") > systems["most probable"].score("chrf")
+
+
+def test_weightings_are_all_compared_and_uniform_is_counts():
+    systems = study.by_weighting(CASES[:10])
+    assert set(systems) == {"uniform", "counts", "model", "unique"}
+    np.testing.assert_allclose(systems["uniform"].table("chrf"), systems["counts"].table("chrf"))
+
+
+def test_no_choice_is_better_than_the_oracles():
+    best = study.by_oracle(CASES[:10])["oracle"].score("chrf")
+    for system in study.by_utility(CASES[:10]).values():
+        assert system.score("chrf") <= best + 1e-9
+
+
+def test_no_cases_and_too_few_samples_are_said_in_one_sentence():
+    with pytest.raises(LabkitError, match="no cases"):
+        study.by_weighting([])
+    with pytest.raises(LabkitError, match="17 samples of a case were asked for and 16"):
+        study.by_samples(CASES, (17,))

@@ -5,6 +5,7 @@ for no torch.
 """
 
 import importlib
+from typing import Any
 
 from labkit.errors import LabkitError
 from labkit.threads import settle_waiting
@@ -30,7 +31,7 @@ _HOMES = {
 __all__ = ["LabkitError", *sorted(_HOMES)]  # noqa: PLE0604
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """Import a public name, or one of labkit's own modules, when it is first asked for."""
     if name in _HOMES:
         found = getattr(importlib.import_module(_HOMES[name]), name)

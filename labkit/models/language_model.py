@@ -151,13 +151,15 @@ class LanguageModel:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids, special tokens left out."""
-        return self.tokenizer.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
         )
 
     def token_text(self, token: int) -> str:
         """The text of one token as it stands within a sentence; a lone byte shows as U+FFFD."""
-        text = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        text = str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
         piece = self.tokenizer.convert_ids_to_tokens(token)
         # SentencePiece marks a leading space so, and drops it where a text begins
         return f" {text}" if piece.startswith("▁") and not text.startswith(" ") else text

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -70,21 +70,22 @@ class Emitted:
 class Step:
     """One step of the batch; times in seconds.
 
-    ``batch`` rows were answered, ``nodes`` was what each could draft, ``drafted`` what they did in
-    all. ``taken[r]`` rows had their node of rank r (0 the likeliest) accepted. ``rest_s`` is
-    everything but the models: committing and bookkeeping.
+    ``prompt_rows`` prompt tokens were read. ``batch`` rows were answered, ``nodes`` was what each
+    could draft, ``drafted`` what they did in all. ``taken[r]`` rows had their node of rank r (0 the
+    likeliest) accepted. ``check_s`` is the base model's pass and the choice that follows from it,
+    ``rest_s`` committing and bookkeeping.
     """
 
-    batch: int
-    prompt_rows: int
-    nodes: int
-    drafted: int
-    committed: int
-    taken: tuple[int, ...]
-    prefill_s: float
-    draft_s: float
-    check_s: float
-    rest_s: float
+    batch: int = 0
+    prompt_rows: int = 0
+    nodes: int = 0
+    drafted: int = 0
+    committed: int = 0
+    taken: tuple[int, ...] = ()
+    prefill_s: float = 0.0
+    draft_s: float = 0.0
+    check_s: float = 0.0
+    rest_s: float = 0.0
     emitted: tuple[Emitted, ...] = ()
 
     @property
@@ -187,42 +188,21 @@ class Batch:
         ``emit`` is handed what a row gets as soon as it is there: a first token does not wait for
         the second pass.
         """
-        clock = time.perf_counter
-        began = clock()
+        began = time.perf_counter()
         first, prompt_rows = self._prefill()
-        prefill_s = clock() - began
+        prefill_s = time.perf_counter() - began
         for emitted in first:
             emit(emitted)
         rows = [row for row in self.running if row.hidden is not None]
-        if not rows:
-            self.pace.learn(step := Step(0, prompt_rows, 0, 0, 0, (), prefill_s, 0, 0, 0, first))
-            return step
-        nodes = self.pace.nodes(len(rows)) if self.drafting else 0
-        t0 = clock()
-        drafts = self._draft(rows, nodes)
-        t1 = clock()
-        pieces = [
-            draft.rows(row.tokens[-1], row.slot) for row, draft in zip(rows, drafts, strict=True)
-        ]
-        out = self.engine.forward(pieces, self.cache, "all")
-        verdicts = self._verify(out, rows, drafts)
-        t2 = clock()
-        answers, taken = self._commit(out, rows, drafts, verdicts)
-        step = Step(
-            len(rows),
-            prompt_rows,
-            nodes,
-            sum(map(len, drafts)),
-            sum(len(answer.tokens) for answer in answers),
-            taken,
-            prefill_s,
-            t1 - t0,
-            t2 - t1,
-            clock() - t2,
-            (*first, *answers),
-        )
-        for emitted in answers:
+        step = self._answer(rows) if rows else Step()
+        for emitted in step.emitted:
             emit(emitted)
+        step = replace(
+            step,
+            prompt_rows=prompt_rows,
+            prefill_s=prefill_s,
+            emitted=(*first, *step.emitted),
+        )
         self.pace.learn(step)
         return step
 
@@ -252,6 +232,32 @@ class Batch:
                 token = int(scores[0].argmax())
                 emitted.append(self._emit(row, [token], out.hidden[end - 1].clone()))
         return tuple(emitted), PREFILL_ROWS - room
+
+    def _answer(self, rows: Sequence[Row]) -> Step:
+        """The pass over every row's last token and its drafts."""
+        clock = time.perf_counter
+        nodes = self.pace.nodes(len(rows)) if self.drafting else 0
+        t0 = clock()
+        drafts = self._draft(rows, nodes)
+        t1 = clock()
+        pieces = [
+            draft.rows(row.tokens[-1], row.slot) for row, draft in zip(rows, drafts, strict=True)
+        ]
+        out = self.engine.forward(pieces, self.cache, "all")
+        verdicts = self._verify(out, rows, drafts)
+        t2 = clock()
+        emitted, taken = self._commit(out, rows, drafts, verdicts)
+        return Step(
+            batch=len(rows),
+            nodes=nodes,
+            drafted=sum(map(len, drafts)),
+            committed=sum(len(answer.tokens) for answer in emitted),
+            taken=taken,
+            draft_s=t1 - t0,
+            check_s=t2 - t1,
+            rest_s=clock() - t2,
+            emitted=emitted,
+        )
 
     def _draft(self, rows: Sequence[Row], nodes: int) -> list[Draft]:
         """A draft for each row, no deeper than what it may still answer."""
@@ -291,9 +297,8 @@ class Batch:
         rows: Sequence[Row],
         drafts: Sequence[Draft],
         verdicts: Sequence[tuple[tuple[int, ...], int]],
-    ) -> tuple[list[Emitted], tuple[int, ...]]:
+    ) -> tuple[tuple[Emitted, ...], tuple[int, ...]]:
         """Keep the accepted paths; count the accepted nodes by rank."""
-        emitted = []
         taken = [0] * self.max_nodes
         lasts = []
         first = 0
@@ -306,8 +311,10 @@ class Batch:
                 for node in path:
                     taken[places[node]] += 1
         hidden = out.hidden[lasts]  # (B, D), a copy: the engine overwrites its own
-        for row, draft, (path, token), z in zip(rows, drafts, verdicts, hidden, strict=True):
-            emitted.append(self._emit(row, [*(draft.tokens[node] for node in path), token], z))
+        emitted = tuple(
+            self._emit(row, [*(draft.tokens[node] for node in path), token], z)
+            for row, draft, (path, token), z in zip(rows, drafts, verdicts, hidden, strict=True)
+        )
         return emitted, tuple(taken)
 
     def _emit(self, row: Row, tokens: Sequence[int], hidden: torch.Tensor) -> Emitted:

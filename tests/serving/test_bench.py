@@ -142,7 +142,7 @@ def test_prompts_come_in_an_order_by_seed_all_before_any_again() -> None:
 
 def test_acceptance_by_rank_counts_the_rows_that_could_have_drafted_it() -> None:
     def step(batch: int, nodes: int, taken: tuple[int, ...]) -> Step:
-        return Step(batch, 0, nodes, batch * nodes, batch, taken, 0, 0, 0, 0)
+        return Step(batch=batch, nodes=nodes, taken=taken)
 
     steps = [step(2, 2, (2, 1, 0)), step(2, 1, (0, 0, 0)), step(4, 0, (0, 0, 0))]
     assert accepted_by_rank(steps) == [0.5, 0.5]

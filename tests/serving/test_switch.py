@@ -22,7 +22,14 @@ def machine(free_rows: int, per_row: float = 1.0) -> Measured:
 
 def step(batch: int, nodes: int, taken: tuple[int, ...], **seconds: float) -> Step:
     times = {"prefill_s": 0.0, "draft_s": 0.001, "check_s": 0.01, "rest_s": 0.0} | seconds
-    return Step(batch, 0, nodes, batch * nodes, batch + sum(taken), taken, **times)
+    return Step(
+        batch=batch,
+        nodes=nodes,
+        drafted=batch * nodes,
+        committed=batch + sum(taken),
+        taken=taken,
+        **times,
+    )
 
 
 def test_drafts_are_many_for_one_user_and_none_for_a_crowd() -> None:
@@ -90,7 +97,7 @@ def test_a_drafter_that_seldom_finds_anything_is_charged_for_what_it_drafts_only
     assert seldom > full
     switch = Switch(2, costs)
     for _ in range(400):
-        switch.learn(Step(4, 0, 2, 1, 5, (1, 0), 0, 0.001, 0.01, 0))
+        switch.learn(Step(batch=4, nodes=2, drafted=1, taken=(1, 0), draft_s=0.001, check_s=0.01))
     assert switch.rates(4)[2] == pytest.approx(
         tokens_per_second(costs, 4, switch.chances.tolist(), (2,), filled=1 / 8)[2], rel=0.01
     )

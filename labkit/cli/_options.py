@@ -5,6 +5,9 @@ import click
 COUNT = click.IntRange(min=1)
 """A number of things, at least one."""
 
+WEIGHTINGS = ("uniform", "counts", "model", "unique")
+"""As in `labkit.records.Weighting`, which is not imported just to print the help."""
+
 
 def base_option(default: str = "real"):
     """``--base``: which model decodes."""

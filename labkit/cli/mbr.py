@@ -8,6 +8,7 @@ import click
 
 from labkit.cli._options import (
     COUNT,
+    WEIGHTINGS,
     base_option,
     device_option,
     max_new_tokens_option,
@@ -17,9 +18,6 @@ from labkit.cli._output import json_option, only_results_on_stdout, table
 
 if TYPE_CHECKING:
     from labkit.records import RiskTable
-
-WEIGHTINGS = ("uniform", "counts", "model", "unique")
-"""As in `labkit.records.Weighting`, which is not imported just to print the help."""
 
 SHOWN = 10
 """Hypotheses in the table for a person."""

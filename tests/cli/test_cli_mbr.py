@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from sacrebleu.metrics import BLEU, CHRF
 
 from labkit.cli import main
-from labkit.cli.mbr import WEIGHTINGS
+from labkit.cli._options import WEIGHTINGS
 from labkit.records import Weighting
 
 

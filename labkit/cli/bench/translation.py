@@ -1,0 +1,106 @@
+"""``labkit bench translation``: greedy, beam, one sample, MBR and the oracle on a test set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labkit.cli._options import COUNT, WEIGHTINGS, base_option, device_option, seed_option
+from labkit.cli._output import json_option, only_results_on_stdout, table
+
+
+@click.command()
+@base_option("translator")
+@click.option(
+    "--pairs",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A source and its reference on each line, a tab between them.",
+)
+@click.option(
+    "--samples", type=COUNT, default=64, show_default=True, help="How many to draw of each source."
+)
+@click.option("--utility", default="chrf", show_default=True, help="chrf, bleu, chrf++, exact, …")
+@click.option(
+    "--weights",
+    "weighting",
+    type=click.Choice(WEIGHTINGS),
+    default="uniform",
+    show_default=True,
+    help="How samples stand for p(y|x).",
+)
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="1: the model's.")
+@click.option("--epsilon", type=float, help="Never draw a token less likely than this.")
+@click.option(
+    "--max-new-tokens",
+    type=COUNT,
+    default=128,
+    show_default=True,
+    help="Longest output, in tokens.",
+)
+@click.option("--at-once", type=COUNT, default=32, show_default=True, help="Sources in memory.")
+@click.option(
+    "--journal",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder that keeps what is done, so that a run that was stopped goes on.",
+)
+@seed_option
+@device_option
+@json_option
+def command(
+    *,
+    base: str,
+    pairs: Path,
+    samples: int,
+    utility: str,
+    weighting: Any,
+    temperature: float,
+    epsilon: float | None,
+    max_new_tokens: int,
+    at_once: int,
+    journal: Path | None,
+    seed: int,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Translate a test set by every system, and score them: quality and time."""
+    with only_results_on_stdout() as show:
+        from accelerate import PartialState
+        from tqdm import tqdm
+
+        from labkit import load
+        from labkit.mbr import utilities
+        from labkit.mbr.conditional import conditional
+        from labkit.mbr.sampling import Sampling
+        from labkit.mbr.translation import Plan, bench_translation, read_pairs
+
+        utilities.get(utility)  # a wrong name is told before the model is loaded
+        drawing = Sampling(
+            samples=samples,
+            temperature=temperature,
+            epsilon=epsilon,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            at_once=at_once,
+        )
+        plan = Plan(base=base, utility=utility, weighting=weighting, drawing=drawing)
+        several = PartialState()
+        share = several.process_index, several.num_processes
+        model = conditional(load(base, device))
+        with tqdm(unit=" sources", disable=None) as bar:
+            result = bench_translation(model, read_pairs(pairs), plan, journal, share, bar.update)
+        if several.is_main_process:
+            show(result if as_json else as_text(result))
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """The result for a person: a row for each system."""
+    rows = [
+        (name, f"{of['bleu']:.1f}", f"{of['chrf']:.1f}", f"{of['seconds']:.1f}")
+        for name, of in result["systems"].items()
+    ]
+    signatures = "\n".join(result["signature"].values())
+    scores = table(("system", "BLEU", "chrF", "seconds"), rows)
+    return f"{scores}\n\n{result['segments']:,} segments\n{signatures}"

@@ -1,0 +1,82 @@
+"""``labkit bench utilities`` and ``labkit bench translation``: figures of every system."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from labkit.cli import main
+
+
+def bench(*words: str):
+    return CliRunner().invoke(main, ["bench", *words])
+
+
+@pytest.mark.parametrize("utility", ["chrf", "bleu"])
+def test_a_matrix_is_timed_and_agrees_with_sacrebleu(utility):
+    result = bench("utilities", "--utility", utility, "--size", "40", "--json")
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert said["utility"] == utility
+    assert said["seconds"] > 0
+    assert said["ratio_sacrebleu"] > 0
+    assert said["max_abs_difference"] <= 1e-4
+    assert "ratio_fastchrf" in said
+
+
+def test_a_person_reads_the_figures_in_sentences():
+    assert "times as fast as sacrebleu" in bench("utilities", "--size", "20").stdout
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("ein Haus\ta house\nzwei Wege\ttwo ways\nja\tyes\n", encoding="utf-8")
+    return path
+
+
+def test_every_system_has_its_scores_and_its_time(toy_folder, pairs, tmp_path):
+    words = ["translation", "--base", str(toy_folder), "--pairs", str(pairs), "--samples", "4"]
+    words += ["--max-new-tokens", "5", "--journal", str(tmp_path / "journal")]
+    result = bench(*words, "--json")
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert set(said["systems"]) == {"greedy", "beam", "sample", "mbr", "oracle"}
+    for of in said["systems"].values():
+        assert set(of) == {"bleu", "chrf", "seconds"}
+    assert said["segments"] == 3
+    again = json.loads(bench(*words, "--json").stdout)
+    assert again == said  # out of the journal: even the times are those of the first run
+    shown = bench(*words).stdout
+    assert "oracle" in shown
+    assert "chrf" in shown.lower()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["utilities", "--utility", "taste"], "'taste'"),
+        (["utilities", "--size", "0"], "0"),
+        (["translation", "--pairs", "nowhere.tsv"], "nowhere.tsv"),
+        (["translation"], "--pairs"),
+        (["nothing"], "'nothing'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_what_cannot_be_measured_is_one_sentence(words, said):
+    result = bench(*words)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert said in result.stderr
+
+
+def test_a_row_without_a_tab_is_named(toy_folder, tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("ein Haus\ta house\nno tab here\n", encoding="utf-8")
+    result = bench("translation", "--base", str(toy_folder), "--pairs", str(path))
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("labkit: ")
+    assert "2" in result.stderr

@@ -9,15 +9,17 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
   $$python -c '$(FIT)' 2>/dev/null && echo $$python && break; done)
 FLAGS :=
 
-.PHONY: help setup lab test lint clean
+.PHONY: help setup lab test bench notebooks lint clean
 
 help:
-	@echo "make lab     open the course in JupyterLab"
-	@echo "make test    run every test"
-	@echo "make setup   what both do first: make $(VENV), install, fetch the real model"
-	@echo "make lint    check style and types"
-	@echo "make clean   remove $(VENV)"
-	@echo "FLAGS='...' is passed on to JupyterLab or pytest; PYTHON=... chooses the Python"
+	@echo "make lab        open the course in JupyterLab"
+	@echo "make test       run every test"
+	@echo "make setup      what both do first: make $(VENV), install, fetch the real model"
+	@echo "make bench      measure every way to decode on this machine"
+	@echo "make notebooks  run the course without a browser, and say what is amiss"
+	@echo "make lint       check style and types"
+	@echo "make clean      remove $(VENV)"
+	@echo "FLAGS='...' is passed on to the program; PYTHON=... chooses the Python"
 
 setup: $(READY)
 	@$(BIN)/python -m labkit.cli fetch real >$(VENV)/.labkit-real-folder
@@ -40,6 +42,13 @@ lab: setup
 test: setup
 	@$(BIN)/python -m labkit.cli doctor --tests
 	$(BIN)/python -m pytest $(FLAGS)
+
+bench: setup
+	$(BIN)/python -m labkit.cli calibrate
+	$(BIN)/python -m labkit.cli bench speculative $(FLAGS)
+
+notebooks: setup
+	$(BIN)/python -m labkit.cli notebooks $(FLAGS)
 
 lint: setup
 	$(BIN)/python -m ruff check .

@@ -12,7 +12,7 @@ import numpy as np
 
 from labkit.errors import LabkitError
 from labkit.mbr.utilities import Utility, matrix
-from labkit.mbr.weights import distinct
+from labkit.mbr.weights import distinct, logprob
 from labkit.records import Sample
 
 
@@ -31,7 +31,7 @@ def most_probable(samples: Sequence[Sample]) -> Sample:
                 "A sample has no log-probability, so the most probable is not known; "
                 "take the most frequent one."
             )
-    return max(samples, key=lambda sample: sample.logprob)
+    return max(samples, key=logprob)
 
 
 def most_frequent(samples: Sequence[Sample]) -> Sample:

@@ -128,7 +128,7 @@ class CausalRows:
 
         self.module = module
         self.room = room
-        self.cache = DynamicCache(config=module.config)
+        self.cache: Any = DynamicCache(config=module.config)
         self.real = real  # (N, T), T growing by one a step
         self.padded = not bool(real.all())
         self.position = (real.cumsum(1) - 1).clamp(min=0)  # (N, T), then (N, 1)
@@ -176,7 +176,7 @@ class EncoderDecoderRows:
 
         self.module = module
         self.room = room
-        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self.real = real  # (N, S)
         self.encoded = module.get_encoder()(input_ids=ids, attention_mask=real).last_hidden_state
         self.never = [token for token in (module.config.pad_token_id,) if token is not None]

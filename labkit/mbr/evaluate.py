@@ -7,7 +7,7 @@ resampling it is adding the same rows up again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -24,7 +24,7 @@ METRICS = ("bleu", "chrf", "chrf++", "ter")
 @cache
 def metric(name: str) -> Any:
     """sacrebleu's metric of that name; raises `LabkitError` where there is none."""
-    made = {
+    made: dict[str, Callable[[], Any]] = {
         "bleu": lambda: BLEU(force=True),
         "chrf": CHRF,
         "chrf++": lambda: CHRF(word_order=2),
@@ -149,9 +149,12 @@ def paired_bootstrap(
     results = []
     for system, of in resampled.items():
         gain, gains = scores[system] - scores[baseline], of - resampled[baseline]
-        bounds = [*np.percentile(of, [2.5, 97.5]), gain, *np.percentile(gains, [2.5, 97.5])]
+        low, high = np.percentile(of, [2.5, 97.5]).tolist()
+        gain_low, gain_high = np.percentile(gains, [2.5, 97.5]).tolist()
         p = 1.0 if gain == 0 else by_luck(gains, gain)
-        results.append(Result(system, name, scores[system], *map(float, bounds), p))
+        results.append(
+            Result(system, name, scores[system], low, high, gain, gain_low, gain_high, p)
+        )
     return results
 
 

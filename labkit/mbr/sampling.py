@@ -12,9 +12,9 @@ many samples stand on it, so the model is asked once for each node of the sample
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -66,7 +66,7 @@ class Sampling:
 
     def filtered(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits (N, V) of the distribution that is drawn from."""
-        steps = [
+        steps: list[tuple[Callable[[torch.Tensor, Any], torch.Tensor], float | None]] = [
             (filters.temperature, None if self.temperature == 1 else self.temperature),
             (filters.top_k, self.top_k),
             (filters.top_p, self.top_p),

@@ -97,8 +97,8 @@ def by_weighting(
     """Decisions under each weighting; uniform and counts are the same distribution over texts."""
 
     def way(weighting: Weighting, case: Case) -> str:
-        options = {"utility": utility, "weighting": weighting, "source": case.source}
-        return choose(case.samples, **options).text
+        best = choose(case.samples, utility=utility, weighting=weighting, source=case.source)
+        return best.text
 
     return decided(cases, {name: partial(way, name) for name in get_args(Weighting)}, metrics)
 

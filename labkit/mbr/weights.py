@@ -32,12 +32,13 @@ def distinct(samples: Sequence[Sample]) -> tuple[Sample, ...]:
         if known is None:
             merged[sample.text] = sample
             continue
-        best = max(known, sample, key=_logprob)
+        best = max(known, sample, key=logprob)
         merged[sample.text] = best.model_copy(update={"count": known.count + sample.count})
     return tuple(merged.values())
 
 
-def _logprob(sample: Sample) -> float:
+def logprob(sample: Sample) -> float:
+    """The sample's log-probability, minus infinity where it is not known."""
     return -math.inf if sample.logprob is None else sample.logprob
 
 

@@ -13,6 +13,8 @@ from labkit.mbr.utilities import Utility, matrix
 from labkit.mbr.weights import distinct, weigh
 from labkit.records import Sample, Weighting
 
+Numbers = Sequence[int] | np.ndarray
+
 
 @dataclass
 class Problem:
@@ -38,7 +40,7 @@ class Problem:
         """Evidence numbers, the heaviest first and equally heavy ones in random order: (R,)."""
         return np.lexsort((rng.random(len(self.evidence)), -self.weights))
 
-    def loss(self, hypotheses: Sequence[int], evidence: Sequence[int]) -> np.ndarray:
+    def loss(self, hypotheses: Numbers, evidence: Numbers) -> np.ndarray:
         """Losses of some hypotheses against some evidence items, by their numbers: (h, r)."""
         self.calls += len(hypotheses) * len(evidence)
         rows = [self.hypotheses[h] for h in hypotheses]

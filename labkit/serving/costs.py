@@ -12,11 +12,11 @@ not at hand.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
-
-import numpy as np
 
 LEARNING = 0.15
 """How far one step's time moves a measured curve."""
@@ -46,17 +46,18 @@ class Curve:
     """
 
     def __init__(self, points: Mapping[int, float]) -> None:
-        self.sizes = np.array(sorted(points), float)
-        self.seconds = np.array([points[size] for size in sorted(points)], float)
+        self.sizes = sorted(points)
+        self.seconds = [float(points[size]) for size in self.sizes]
+        self._rising = list(accumulate(self.seconds, max))
 
     def __call__(self, size: float) -> float:
         """Seconds for a size."""
-        rising = np.maximum.accumulate(self.seconds)
-        found = float(np.interp(size, self.sizes, rising))
-        if size > self.sizes[-1] and len(self.sizes) > 1:
-            slope = (rising[-1] - rising[-2]) / (self.sizes[-1] - self.sizes[-2])
-            found += float(slope * (size - self.sizes[-1]))
-        return found
+        place = bisect_left(self.sizes, size)
+        if place == 0 or len(self.sizes) == 1:
+            return self._rising[0]
+        high = min(place, len(self.sizes) - 1)
+        (x0, x1), (y0, y1) = self.sizes[high - 1 : high + 1], self._rising[high - 1 : high + 1]
+        return y0 + (y1 - y0) * (size - x0) / (x1 - x0)
 
     def learn(self, size: float, seconds: float) -> None:
         """Move the points beside ``size`` a little towards what was measured there.
@@ -67,10 +68,11 @@ class Curve:
         expected = self(size)
         if expected <= 0:
             return
-        ratio = float(np.clip(seconds / expected, 0.5, 2.0))
-        place = int(np.searchsorted(self.sizes, size))
+        ratio = min(max(seconds / expected, 0.5), 2.0)
+        place = bisect_left(self.sizes, size)
         for point in {max(place - 1, 0), min(place, len(self.sizes) - 1)}:
             self.seconds[point] *= 1 + LEARNING * (ratio - 1)
+        self._rising = list(accumulate(self.seconds, max))
 
 
 @dataclass

@@ -70,7 +70,7 @@ class Shape:
 
         >>> shape = Shape.of(13e9)
         >>> shape.layers, shape.width
-        (40, 5175)
+        (40, 5176)
         """
         if not 1e6 <= parameters <= 1e13:
             raise LabkitError(

@@ -17,6 +17,9 @@ from labkit.serving.costs import Measured, best_nodes, budgets, tokens_per_secon
 MARGIN = 0.03
 """Another number of nodes must promise this much more to be worth a change of mind."""
 
+LOOK = 4
+"""Steps from one look at the odds to the next."""
+
 PROBE = 100
 """Steps after which more is drafted once than seems best, to see whether chances have changed."""
 
@@ -80,17 +83,23 @@ class Switch:
 
     def nodes(self, batch: int) -> int:
         """See `labkit.serving.batch.Pace.nodes`."""
-        rates = self.rates(batch)
-        best = best_nodes(rates)
-        chosen = self._chosen.setdefault(batch, best)
-        if rates[best] > rates[chosen] * (1 + MARGIN):
-            self.decisions.append(Decision(self._steps, batch, chosen, best, rates))
-            self._chosen[batch] = chosen = best
+        if self._steps % LOOK == 0 or batch not in self._chosen:
+            self._decide(batch)
+        chosen = self._chosen[batch]
         self._unprobed += 1
         if self._unprobed > PROBE and chosen != self.choices[-1]:
             self._unprobed = 0
             return self.choices[self.choices.index(chosen) + 1]
         return chosen
+
+    def _decide(self, batch: int) -> None:
+        """Take the best bet at this batch, where it is better by enough than the one in place."""
+        rates = self.rates(batch)
+        best = best_nodes(rates)
+        chosen = self._chosen.setdefault(batch, best)
+        if rates[best] > rates[chosen] * (1 + MARGIN):
+            self.decisions.append(Decision(self._steps, batch, chosen, best, rates))
+            self._chosen[batch] = best
 
     def learn(self, step: Step) -> None:
         """Count what was accepted, and move the costs towards what the step took."""

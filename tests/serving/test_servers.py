@@ -15,7 +15,9 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -122,9 +124,11 @@ def test_levels_of_users_and_rates_give_rows(address: str, models: dict[str, Pat
     assert len(said) == 3
 
 
-def test_a_server_without_a_model_to_offer_asks_for_its_name(address: str) -> None:
-    with pytest.raises(LabkitError, match="lists no model: name one"):
-        RemoteServer(address)
+def test_by_default_the_first_model_that_the_server_lists_is_asked(
+    address: str, models: dict[str, Path]
+) -> None:
+    RemoteServer(address, str(models["plain"]))  # from then on the server has it loaded
+    assert RemoteServer(address).model in {str(folder) for folder in models.values()}
 
 
 def test_a_model_that_the_server_has_not_is_told_with_what_it_said(address: str) -> None:
@@ -136,6 +140,103 @@ def test_a_model_that_the_server_has_not_is_told_with_what_it_said(address: str)
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(LabkitError, match="is not a server's address"):
         RemoteServer(url)
+
+
+class Scripted(BaseHTTPRequestHandler):
+    """A server that says what the test has it say, for what no real one does on demand."""
+
+    models: ClassVar[list[str]] = ["m"]
+    events: ClassVar[list[object]] = []
+
+    def do_GET(self) -> None:
+        listed = [{"id": name, "object": "model"} for name in self.models]
+        self._send("application/json", json.dumps({"object": "list", "data": listed}))
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._send("text/event-stream", "".join(f"data: {json.dumps(e)}\n\n" for e in self.events))
+
+    def _send(self, kind: str, text: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def scripted() -> Iterator[tuple[str, type[Scripted]]]:
+    script = type("Script", (Scripted,), {"events": [piece("Hi", "stop")]})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), script)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", script
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def piece(text: str, ending: str | None = None, tokens: int | None = None) -> dict[str, object]:
+    """An event of a chat's stream."""
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": ending}
+    event = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m"}
+    usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": 1}
+    return {**event, "choices": [choice], **({"usage": usage} if tokens else {})}
+
+
+def test_a_server_without_a_model_to_offer_asks_for_its_name(scripted) -> None:
+    url, script = scripted
+    script.models = []
+    with pytest.raises(LabkitError, match="lists no model: name one"):
+        RemoteServer(url)
+
+
+def test_outputs_are_counted_where_the_server_does_not_count_tokens(scripted) -> None:
+    url, script = scripted
+    server = RemoteServer(url)
+    script.events = [piece(""), piece("Good"), piece(" day"), piece("", "stop")]
+    answer = server.ask("p", 9)
+    assert (answer.output, answer.tokens, len(answer.arrivals)) == ("Good day", 2, 2)
+    script.events = [piece("Good day"), piece("", "stop", tokens=5)]
+    answer = server.ask("p", 9)
+    assert (answer.output, answer.tokens, len(answer.arrivals)) == ("Good day", 5, 1)
+    script.events = [piece("", "stop", tokens=1)]
+    answer = server.ask("p", 9)
+    assert (answer.output, answer.tokens, len(answer.arrivals), answer.error) == ("", 1, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({"error": {"message": "out of memory"}}, "The server failed midway (out of memory)."),
+        (None, "The server ended the stream before the answer was whole."),
+    ],
+)
+def test_an_answer_that_breaks_off_is_an_error_and_the_server_is_still_there(
+    scripted, event: object, said: str
+) -> None:
+    url, script = scripted
+    server = RemoteServer(url)
+    script.events = [piece("Good"), *([event] if event else [])]
+    answer = server.ask("p", 9)
+    assert answer.error == said
+    assert server.lost() is None
+    with pytest.raises(LabkitError, match=r"None of 3 requests was answered: The server"):
+        bench_server(server, [Level(1)], ["p"], 3, 9)
+
+
+def test_later_levels_that_fail_leave_the_earlier_ones(scripted) -> None:
+    url, script = scripted
+    server = RemoteServer(url)
+
+    def fail(_: str) -> None:
+        script.events = [piece("Good")]
+
+    outcome = bench_server(server, [Level(1), Level(2)], ["p"], 3, 9, say=fail)
+    assert [row.users for row in outcome.log.rows] == [1]
+    assert "None of 3 requests was answered" in (outcome.lost or "")
 
 
 def test_where_nobody_answers_the_command_says_so_in_a_sentence() -> None:

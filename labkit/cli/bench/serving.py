@@ -246,6 +246,8 @@ def as_text(outcome: Outcome) -> str:
         "TPOT is the time per token, which the lecture calls inter-token latency; ITL is the gap "
         "between outputs, each of which can hold several tokens. Gain: vanilla's TPOT over it.",
     ]
+    if log.provenance and log.provenance.note:
+        parts.append(log.provenance.note)
     for method, decisions in outcome.decisions.items():
         parts.append("\n".join((f"{method} changed how much it drafts:", *decisions)))
     if outcome.checks:

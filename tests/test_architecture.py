@@ -30,6 +30,8 @@ MAY_IMPORT = {
     "checks": GROUND | {"records", "devices", "models", "kernels", "speculative", "mbr"},
     "gallery": GROUND | {"records", "plots", "widgets"},
     "together": GROUND | {"records", "speculative"},
+    "provenance": GROUND | {"records"},
+    "recordings": GROUND | {"records", "speculative", "mbr", "together", "provenance"},
     "course": GROUND | {"records", "plots", "widgets"},
     "doctor": GROUND | {"records", "devices", "models", "kernels", "speculative"},
 }

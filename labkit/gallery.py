@@ -1,0 +1,191 @@
+"""Every widget as one static site: plain files that work from a folder, without a kernel."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from labkit.errors import LabkitError
+from labkit.paths import data_dir
+from labkit.records import RecordError, write_whole
+from labkit.widgets import LossCurves, Race, RiskMatrix, ServingCurves, TokenStepper, TreeLab
+from labkit.widgets.base import RecordWidget
+from labkit.widgets.page import fragment
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One widget of the gallery: its page's name, what it shows, the Python that makes it."""
+
+    name: str
+    title: str
+    text: str
+    python: str
+    make: Callable[[Path], RecordWidget]
+
+
+EXHIBITS = (
+    Exhibit(
+        "race",
+        "Race",
+        "One model, one prompt, the same text: plainly, with trained heads, and with heads and "
+        "prompt lookup together, each replayed in its measured time. Colours say which head "
+        "drafted a token; the bar below says where the time went.",
+        "Race(*Decoder('real').race(prompt, 96).traces)",
+        lambda data: Race(
+            *(data / "records" / f"race-{m}.json" for m in ("vanilla", "mlp", "mlp_lookup"))
+        ),
+    ),
+    Exhibit(
+        "token-stepper",
+        "TokenStepper",
+        "A sampled generation, one step at a time: the tree of drafts, p and q of every node, the "
+        "number drawn, the test passed or failed, and what replaced a rejected token.",
+        "TokenStepper(Decoder('real').trace(prompt, 64, 'mlp', Sampling(temperature=0.7)))",
+        lambda data: TokenStepper(data / "records" / "trace-sampled.json"),
+    ),
+    Exhibit(
+        "tree-lab",
+        "TreeLab",
+        "Build a candidate tree by hand, or take the optimiser's: expected tokens per step from "
+        "measured acceptance, speedup from measured costs, and the attention mask that lets one "
+        "pass check all of it.",
+        "TreeLab('data/records/tree.json')",
+        lambda data: TreeLab(data / "records" / "tree.json"),
+    ),
+    Exhibit(
+        "loss-curves",
+        "LossCurves",
+        "The loss and the acceptance of every head through both phases of training: ordinary text "
+        "first, then the base model's own answers, where the curves fall again.",
+        "LossCurves('data/heads/real/losslog.json')",
+        lambda data: LossCurves(data / "heads" / "real" / "losslog.json"),
+    ),
+    Exhibit(
+        "serving-curves",
+        "ServingCurves",
+        "Time to first token and time per token against the number of users at once, with and "
+        "without a speculator: the gain is large for few users and shrinks as the machine fills.",
+        "ServingCurves('data/records/serving.json')",
+        lambda data: ServingCurves(data / "records" / "serving.json"),
+    ),
+    Exhibit(
+        "risk-matrix",
+        "RiskMatrix",
+        "Samples of one answer against each other: the loss of every pair, the weight of each "
+        "sample, the risk of each hypothesis, and the one to choose. Switch the loss, the weights "
+        "and the evidence, and see the decision move.",
+        "RiskMatrix(decode(samples, utility='chrf'))",
+        lambda data: RiskMatrix(data / "records" / "risk.json"),
+    ),
+)
+
+STYLE = """
+:root { color-scheme: light dark; --back: #fbfbfc; --ink: #1a1f26; --soft: #4a5561;
+  --line: #d5dae0; --link: #0b5cad; }
+@media (prefers-color-scheme: dark) { :root { --back: #0e1116; --ink: #e8ebef; --soft: #aab4c0;
+  --line: #333b45; --link: #7ab8ff; } }
+body { margin: 0 auto; max-width: 1160px; padding: 20px; background: var(--back);
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+a { color: var(--link); }
+p { max-width: 70ch; }
+pre { overflow-x: auto; padding: 10px 12px; border: 1px solid var(--line); border-radius: 6px; }
+nav, footer { color: var(--soft); margin: 0 0 16px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 16px;
+  padding: 0; list-style: none; }
+.cards li { border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; }
+.cards h2 { margin: 0 0 6px; font-size: 1.15rem; }
+.cards p { margin: 0; }
+"""
+
+
+def build(folder: Path) -> list[Path]:
+    """Write the gallery to ``folder``: an index and a page for each widget; return the files.
+
+    Raises `LabkitError` where a shipped record is missing or the disk refuses.
+    """
+    data, paths = data_dir(), []
+    for exhibit in EXHIBITS:
+        widget = exhibit.make(data)
+        if widget.problem:
+            raise LabkitError(f"The gallery's {exhibit.title} cannot be shown: {widget.problem}")
+        paths.append(_write(folder / f"{exhibit.name}.html", _exhibit_page(exhibit, widget)))
+    paths.append(_write(folder / "index.html", _index()))
+    return paths
+
+
+def _write(path: Path, text: str) -> Path:
+    try:
+        return write_whole(path, text)
+    except RecordError as error:
+        raise LabkitError(str(error)) from None
+
+
+def _page(title: str, inner: str) -> str:
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+{inner}
+</body>
+</html>
+"""
+
+
+def _exhibit_page(exhibit: Exhibit, widget: RecordWidget) -> str:
+    places = [e.name for e in EXHIBITS]
+    here = places.index(exhibit.name)
+    links = " · ".join(
+        f'<a href="{e.name}.html">{e.title}</a>'
+        for e in (EXHIBITS[here - 1], EXHIBITS[(here + 1) % len(EXHIBITS)])
+    )
+    return _page(
+        f"{exhibit.title} · labkit",
+        f"""<nav aria-label="Gallery"><a href="index.html">All six</a> ·
+{links}</nav>
+<main>
+<h1>{exhibit.title}</h1>
+<p>{html.escape(exhibit.text)}</p>
+{fragment(widget)}
+<h2>In Python</h2>
+<pre tabindex="0"><code>{html.escape(exhibit.python)}</code></pre>
+{_made(widget)}
+</main>""",
+    )
+
+
+def _made(widget: RecordWidget) -> str:
+    """How the record came to be, where it says so."""
+    found = widget.record.provenance
+    if found is None:
+        return ""
+    note = f" ({html.escape(found.note)})" if found.note else ""
+    return (
+        f"<footer><p>Recorded by <code>{html.escape(found.command)}</code> on "
+        f"{html.escape(found.machine)}, {html.escape(found.date)}{note}.</p></footer>"
+    )
+
+
+def _index() -> str:
+    cards = "\n".join(
+        f'<li><h2><a href="{e.name}.html">{e.title}</a></h2><p>{html.escape(e.text)}</p></li>'
+        for e in EXHIBITS
+    )
+    return _page(
+        "labkit: six pictures of decoding",
+        f"""<main>
+<h1>Six pictures of decoding</h1>
+<p>Each page is a live widget over a record of what a real model did; nothing is loaded from
+elsewhere, and no kernel runs.</p>
+<ul class="cards">
+{cards}
+</ul>
+</main>""",
+    )

@@ -1,0 +1,98 @@
+"""The records that the lab ships: what a base model did, kept for pages without a kernel.
+
+`labkit record` makes them; the gallery, the README's pictures and the widgets' examples show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from labkit.mbr.decide import decode
+from labkit.provenance import provenance
+from labkit.records import Record, Trace
+from labkit.speculative.calibrate import calibrate
+from labkit.speculative.decoder import Decoder
+from labkit.speculative.generate import Sampling
+from labkit.speculative.theory import Acceptance, tree_study
+from labkit.together import draw_samples
+
+RACE_PROMPT = "Explain to a beginner how a lighthouse works."
+STEP_PROMPT = "Write three short sentences about a library at night."
+RISK_PROMPT = "Say in one short sentence why it rains."
+NEW_TOKENS = 96
+SAMPLES = 48
+REPEATS = 7
+
+
+def race(decoder: Decoder, command: str) -> dict[str, Record]:
+    """Vanilla, the heads, and the heads with lookup over one prompt, in turn."""
+    result = decoder.race(RACE_PROMPT, NEW_TOKENS, ("vanilla", "mlp", "mlp_lookup"), REPEATS)
+    made = provenance(command, note=f"the run of median time of {REPEATS}, in turn")
+    return {
+        f"race-{trace.method}": trace.model_copy(update={"provenance": made})
+        for trace in result.traces
+    }
+
+
+def steps(decoder: Decoder, command: str) -> dict[str, Record]:
+    """One generation in detail, greedy and sampled."""
+    warm = Sampling(temperature=0.7)
+    made = provenance(command, seed=0, note="recorded in detail, which takes time: for its steps")
+    traces: dict[str, Trace] = {
+        "trace-greedy": decoder.trace(STEP_PROMPT, 64, "mlp"),
+        "trace-sampled": decoder.trace(STEP_PROMPT, 64, "mlp", warm, seed=0),
+    }
+    return {name: trace.model_copy(update={"provenance": made}) for name, trace in traces.items()}
+
+
+def risk(decoder: Decoder, command: str) -> dict[str, Record]:
+    """One Bayes decision over samples drawn by speculation."""
+    warm = Sampling(temperature=0.7)
+    drawn = draw_samples(decoder, RISK_PROMPT, SAMPLES, 40, warm, seed=0)
+    table = decode(
+        drawn.samples,
+        utility="chrf",
+        weighting="uniform",
+        base=decoder.base.name,
+        source=RISK_PROMPT,
+        seed=0,
+    )
+    return {
+        "risk": table.model_copy(update={"provenance": provenance(command, 0, "temperature 0.7")})
+    }
+
+
+def tree(decoder: Decoder, command: str) -> dict[str, Record]:
+    """What trees of the heads would gain and cost on this machine."""
+    found = calibrate(decoder.base, decoder.engine, decoder.heads, REPEATS)
+    study = tree_study(
+        "mlp",
+        decoder.base.name,
+        Acceptance(found.acceptance, found.places),
+        found.verify_cost,
+        [milliseconds / 1e3 for milliseconds in found.head_ms],
+        found.token_ms / 1e3,
+    )
+    note = f"contention {found.contention:.2f}, bandwidth {found.bandwidth_gb_s:.0f} GB/s"
+    return {"tree": study.model_copy(update={"provenance": provenance(command, note=note)})}
+
+
+MAKERS: dict[str, Callable[[Decoder, str], dict[str, Record]]] = {
+    "race": race,
+    "steps": steps,
+    "risk": risk,
+    "tree": tree,
+}
+"""What can be recorded, by name."""
+
+
+def record(base: str, folder: Path, kinds: tuple[str, ...] = tuple(MAKERS)) -> list[Path]:
+    """Make the records of these kinds with ``base`` and write them to ``folder``."""
+    decoder = Decoder(base)
+    paths = []
+    for kind in kinds:
+        command = f"labkit record --base {base} --only {kind}"
+        for name, made in MAKERS[kind](decoder, command).items():
+            paths.append(made.save(folder / f"{name}.json"))
+    return paths

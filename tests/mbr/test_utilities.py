@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF, TER
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -75,6 +77,25 @@ def test_compiled_match_counts_equal_plain_ones(hypotheses, evidence):
     plain = ngrams.matches(texts, len(hypotheses), 6)
     fast = Index(texts, len(hypotheses), 6).matches(slice(0, len(hypotheses)))
     np.testing.assert_array_equal(plain, fast)
+
+
+@settings(max_examples=400)
+@given(
+    st.one_of(
+        st.text(),
+        st.text(alphabet="a1 .,-&;'\"(\n", max_size=25),
+        st.lists(
+            st.sampled_from([*"a19 .,-\n\u3000!~'", "&amp;", "&lt;", "&quot;", "<skipped>"])
+        ).map("".join),
+    )
+)
+def test_tokens_are_those_of_sacrebleus_13a(text):
+    assert tokens(text) == Tokenizer13a()(text.rstrip()).split()
+
+
+def test_every_character_of_the_first_planes_is_a_token_as_in_13a():
+    text = "".join(f"x{chr(code)}1{chr(code)}x " for code in range(0xD800))
+    assert tokens(text) == Tokenizer13a()(text.rstrip()).split()
 
 
 def test_matches_are_clipped_by_both_sides():

@@ -8,29 +8,37 @@ hypothesis left out (effective order), the k-th order in a row without a match c
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from labkit.mbr.utilities.ngrams import pairwise, words
 
 ORDER = 4
 
 
-@cache
-def _tokenizer() -> Tokenizer13a:
-    return Tokenizer13a()
+APART = {ord(mark): f" {mark} " for mark in '!"#$%&()*+/:;<=>?@[\\]^_`{|}~'}
+"""Marks that 13a always splits off; the apostrophe, the full stop, comma and dash are not."""
 
 
 def tokens(text: str) -> list[str]:
-    """The text's 13a tokens.
+    """The text's 13a tokens, as sacrebleu's tokenizer of that name makes them, some times faster.
 
     >>> tokens("It cost 3.50, then.")
     ['It', 'cost', '3.50', ',', 'then', '.']
     """
-    return _tokenizer()(text.rstrip()).split()
+    line = text.rstrip().replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
+    if "&" in line:
+        line = line.replace("&quot;", '"').replace("&amp;", "&")
+        line = line.replace("&lt;", "<").replace("&gt;", ">")
+    line = f" {line} ".translate(APART)
+    if "." in line or "," in line:  # apart unless a digit stands on that side
+        line = re.sub(r"([^0-9])([.,])", r"\1 \2 ", line)
+        line = re.sub(r"([.,])([^0-9])", r" \1 \2", line)
+    if "-" in line:  # apart after a digit
+        line = re.sub(r"([0-9])(-)", r"\1 \2 ", line)
+    return line.split()
 
 
 def bleu(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:

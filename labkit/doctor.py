@@ -50,6 +50,7 @@ def examine(deep: bool = False, tests: bool = False) -> list[Finding]:
         look_at_threads,
         lambda: look_at_real(deep),
         lambda: look_at_shipped(deep),
+        look_at_heads,
         look_at_disk,
         look_at_jupyter,
         lambda: look_at_test_tools(tests),
@@ -195,6 +196,27 @@ def look_at_shipped(deep: bool) -> Iterator[Finding]:
         yield Finding("models shipped", "ok", f"{', '.join(names)} in {folders[0].parent}")
     else:
         yield Finding("models shipped", "bad", "there is no 'tiny'", "get the whole repository")
+
+
+def look_at_heads() -> Iterator[Finding]:
+    """Whether trained heads come with the lab for both of its models."""
+    from labkit.models import check_weights
+    from labkit.paths import data_dir
+
+    try:
+        folders = sorted(path.parent for path in data_dir().glob("heads/*/config.json"))
+        for folder in folders:
+            check_weights(folder)
+    except LabkitError as error:
+        yield Finding("heads", "bad", str(error), "`git checkout -- data/heads` brings them back")
+        return
+    names = [folder.name for folder in folders]
+    missing = [base for base in ("real", "tiny") if base not in names]
+    if missing:
+        mend = "`labkit train all` trains some by a recipe of data/recipes"
+        yield Finding("heads", "note", f"none for {' and '.join(missing)}", mend)
+    else:
+        yield Finding("heads", "ok", f"for {', '.join(names)}")
 
 
 def look_at_disk() -> Iterator[Finding]:

@@ -77,6 +77,17 @@ def test_a_shipped_model_that_is_damaged_is_bad(tmp_path, monkeypatch, toy_folde
     assert "model.safetensors" in finding.found
 
 
+def test_missing_heads_are_noted_and_damaged_ones_are_bad(tmp_path, monkeypatch, toy_folder):
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    shutil.copytree(toy_folder, tmp_path / "heads" / "tiny")
+    finding = only(doctor.look_at_heads())
+    assert (finding.state, finding.found) == ("note", "none for real")
+    real = shutil.copytree(toy_folder, tmp_path / "heads" / "real")
+    assert only(doctor.look_at_heads()).found == "for real, tiny"
+    (real / "model.safetensors").write_bytes(b"cut off")
+    assert only(doctor.look_at_heads()).state == "bad"
+
+
 def test_an_impossible_device_is_bad(monkeypatch):
     monkeypatch.setenv("LABKIT_DEVICE", "abacus")
     finding = only(doctor.look_at_device())

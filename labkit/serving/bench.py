@@ -306,7 +306,7 @@ def bench_simulated(
             "share between 0 and 1, as in 0.6,0.5,0.4."
         )
     longest = SIMULATED_PROMPT * 3 // 2
-    costs = GpuCosts.of(gpu, parameters, longest + max_new_tokens)
+    costs = GpuCosts.of(gpu, parameters, longest + max_new_tokens, len(accept))
     chances = chances_by_rank(accept, SIMULATED_NODES)
     rng = np.random.default_rng(seed)
     room = costs.slots(longest + max_new_tokens)

@@ -58,11 +58,11 @@ class Shape:
     parameters: float
     layers: int
     width: int
+    heads: int
     vocabulary: int = 32_000
-    heads: int = 3
 
     @classmethod
-    def of(cls, parameters: float) -> Shape:
+    def of(cls, parameters: float, heads: int = 3) -> Shape:
         """The shape of a model of that many parameters, in the proportions of Llama.
 
         A layer has 12 width^2 weights, and a Llama is 128 times as wide as it has layers (Touvron
@@ -77,7 +77,7 @@ class Shape:
                 f"A model of {parameters:g} parameters was asked for: give 1e6 to 1e13."
             )
         width = (128 * parameters / 12) ** (1 / 3)
-        return cls(parameters, max(1, round(width / 128)), round(width))
+        return cls(parameters, max(1, round(width / 128)), round(width), heads)
 
     @property
     def inner(self) -> int:
@@ -112,14 +112,14 @@ class GpuCosts:
     launch_s: float = 1e-3
 
     @classmethod
-    def of(cls, gpu: str, parameters: float, capacity: int) -> GpuCosts:
+    def of(cls, gpu: str, parameters: float, capacity: int, heads: int = 3) -> GpuCosts:
         """A model on a GPU, its weights as wide as leave room for one text of ``capacity``.
 
         Raises `LabkitError` for an unknown GPU, or a model that does not fit even in 4 bits.
         """
         if gpu not in GPUS:
             raise LabkitError(f"There is no GPU {gpu!r}: give one of {', '.join(GPUS)}.")
-        shape = Shape.of(parameters)
+        shape = Shape.of(parameters, heads)
         for bytes_a_weight in BYTES_A_WEIGHT.values():
             costs = cls(GPUS[gpu], shape, bytes_a_weight)
             if costs.slots(capacity) >= 1:

@@ -134,6 +134,7 @@ def test_a_decoding_step_of_13b_takes_what_reading_its_weights_takes() -> None:
     assert costs.check_s(1, 10_000) - costs.check_s(1, 0) == pytest.approx(
         10_000 * 4 * 40 * costs.shape.width / (0.75 * 2039e9)
     )
+    assert GpuCosts.of("a100", 13e9, 256, heads=5).draft_s(1, 8) > costs.draft_s(1, 8)
     assert costs.draft_s(1, 0) == 0
     assert costs.draft_s(1, 1) < costs.draft_s(1, 3) < 0.2 * costs.check_s(1, 0)
 

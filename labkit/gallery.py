@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from labkit.errors import LabkitError
 from labkit.paths import data_dir
@@ -24,19 +26,20 @@ class Exhibit:
     text: str
     python: str
     make: Callable[[Path], RecordWidget]
+    pose: dict[str, Any] = field(default_factory=dict)
+    """The traits that its picture is taken with."""
 
 
 EXHIBITS = (
     Exhibit(
         "race",
         "Race",
-        "One model, one prompt, the same text: plainly, with trained heads, and with heads and "
-        "prompt lookup together, each replayed in its measured time. Colours say which head "
-        "drafted a token; the bar below says where the time went.",
+        "One model, one prompt, the same text: plainly and with trained heads, each replayed in "
+        "its measured time. Colours say which head drafted a token; the bar below says where the "
+        "time went.",
         "Race(*Decoder('real').race(prompt, 96).traces)",
-        lambda data: Race(
-            *(data / "records" / f"race-{m}.json" for m in ("vanilla", "mlp", "mlp_lookup"))
-        ),
+        lambda data: Race(*(data / "records" / f"race-{m}.json" for m in ("vanilla", "mlp"))),
+        {"time": 1.2},
     ),
     Exhibit(
         "token-stepper",
@@ -45,6 +48,7 @@ EXHIBITS = (
         "number drawn, the test passed or failed, and what replaced a rejected token.",
         "TokenStepper(Decoder('real').trace(prompt, 64, 'mlp', Sampling(temperature=0.7)))",
         lambda data: TokenStepper(data / "records" / "trace-sampled.json"),
+        {"step": 12},
     ),
     Exhibit(
         "tree-lab",
@@ -81,6 +85,9 @@ EXHIBITS = (
         lambda data: RiskMatrix(data / "records" / "risk.json"),
     ),
 )
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+"""The browsers that can take the pictures, by the names of their programs."""
 
 STYLE = """
 :root { color-scheme: light dark; --back: #fbfbfc; --ink: #1a1f26; --soft: #4a5561;
@@ -189,3 +196,43 @@ elsewhere, and no kernel runs.</p>
 </ul>
 </main>""",
     )
+
+
+def take_pictures(site: Path, folder: Path, width: int = 1000) -> list[Path]:
+    """Photograph every page's widget, light, into ``folder`` as PNG, with a Chromium.
+
+    Raises `LabkitError` where playwright (of the ``dev`` extra) or a Chromium is missing.
+    """
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError:
+        raise LabkitError("Pictures need playwright: install labkit with its dev extra.") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    paths = []
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": width, "height": 800})
+            for exhibit in EXHIBITS:
+                page.goto((site / f"{exhibit.name}.html").resolve().as_uri())
+                _pose(page, exhibit)
+                path = folder / f"{exhibit.name}.png"
+                page.locator(".labkit").first.screenshot(path=path)
+                paths.append(path)
+            browser.close()
+    except Error as error:
+        raise LabkitError(f"No picture could be taken: {error.message.splitlines()[0]}") from None
+    return paths
+
+
+def _pose(page: Any, exhibit: Exhibit) -> None:
+    """Bring a widget into the state that says most, and wait until it is drawn."""
+    if exhibit.pose:
+        page.evaluate(
+            "pose => { const place = document.querySelector('[id^=labkit-]');"
+            " for (const [name, value] of Object.entries(pose)) place.model.set(name, value);"
+            " place.model.save_changes(); }",
+            exhibit.pose,
+        )
+    page.wait_for_timeout(600)

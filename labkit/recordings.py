@@ -26,8 +26,8 @@ REPEATS = 7
 
 
 def race(decoder: Decoder, command: str) -> dict[str, Record]:
-    """Vanilla, the heads, and the heads with lookup over one prompt, in turn."""
-    result = decoder.race(RACE_PROMPT, NEW_TOKENS, ("vanilla", "mlp", "mlp_lookup"), REPEATS)
+    """Vanilla and the heads over one prompt, in turn."""
+    result = decoder.race(RACE_PROMPT, NEW_TOKENS, ("vanilla", "mlp"), REPEATS)
     made = provenance(command, note=f"the run of median time of {REPEATS}, in turn")
     return {
         f"race-{trace.method}": trace.model_copy(update={"provenance": made})

@@ -16,13 +16,20 @@ from labkit.cli._output import json_option, only_results_on_stdout
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for the site; open its index.html.",
 )
+@click.option(
+    "--pictures",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Photograph each widget into this folder as well; needs a Chromium.",
+)
 @json_option
-def command(*, out: Path, as_json: bool) -> None:
+def command(*, out: Path, pictures: Path | None, as_json: bool) -> None:
     """Write the six widgets as pages that work from a plain folder."""
     with only_results_on_stdout() as show:
-        from labkit.gallery import build
+        from labkit.gallery import build, take_pictures
 
         paths = build(out)
+        if pictures:
+            take_pictures(out, pictures)
         size = sum(path.stat().st_size for path in paths)
         result = {"files": [path.name for path in paths], "bytes": size}
         show(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
+FOLD_BEYOND = 16
+"""A stand-in table of more rows is folded away under its number of rows."""
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "(\.{1,2}/[^"]+)";\n', re.MULTILINE)
 
@@ -210,4 +212,7 @@ def table_html(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str
         "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
         for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    if len(rows) <= FOLD_BEYOND:
+        return table
+    return f"<details><summary>Table of {len(rows)} rows</summary>{table}</details>"

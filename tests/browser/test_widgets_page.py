@@ -89,6 +89,23 @@ def test_every_control_is_reached_by_the_tab_key(open_page, name):
     assert len(wanted) >= 5
 
 
+@pytest.mark.parametrize("name", ["sampled", "race", "tree lab"])
+def test_a_page_that_narrows_and_widens_keeps_the_widget_inside(open_page, name):
+    page = show(open_page, MAKERS[name]())
+    for width in (1200, 400, 800, 320, 1200):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(150)
+        inside = page.evaluate(
+            """() => {
+                const edge = document.querySelector('.labkit').getBoundingClientRect().right;
+                return [...document.querySelectorAll('.labkit *')].filter(node =>
+                    !node.closest('svg, .lk-tip, .lk-unseen, .lk-running, .ts-strip')
+                    && node.getBoundingClientRect().right > edge + 1).map(node => node.outerHTML);
+            }"""
+        )
+        assert inside == []
+
+
 def test_focus_is_seen(open_page):
     page = show(open_page, MAKERS["stepper"]())
     for _ in range(8):
@@ -353,7 +370,7 @@ class TestRace:
                 node = page.locator(".rc-lane").nth(lane)
                 shown_tokens = node.locator(".rc-text .lk-paragraph > .lk-token:not([hidden])")
                 assert shown_tokens.count() == total
-                assert node.locator(".rc-facts dd").nth(1).inner_text() == str(total)
+                assert node.locator(".rc-figure").nth(1).inner_text() == str(total)
 
     def test_play_reaches_the_end_and_plays_again(self, open_page):
         race = Race(VANILLA, QUICK)

@@ -150,6 +150,12 @@ def test_cells_of_a_table_are_text():
     )
 
 
+def test_long_tables_are_folded_away():
+    html = table_html(["n"], [[n] for n in range(40)])
+    assert html.startswith("<details><summary>Table of 40 rows</summary><table>")
+    assert html.count("<tr>") == 41
+
+
 def test_no_text_of_a_record_ends_the_script_of_a_page():
     bad = "</script><script>alert(1)</script><!--"
     trace = Trace(

@@ -245,8 +245,8 @@ function makeLane({ root, signal }) {
   const doing = el("span", { class: "rc-doing" });
   const canvas = el("canvas", { "aria-hidden": "true" });
   const road = el("div", { class: "rc-road" }, canvas);
-  const numbers = Object.fromEntries(["clock", "tokens", "rate", "length"].map((name) => [name, el("dd", {})]));
-  const facts = el("dl", { class: "rc-facts" }, [["clock", "time"], ["tokens", "tokens"], ["rate", "tokens / s"], ["length", "tokens / step"]].map(([name, words]) => el("div", {}, el("dt", {}, words), numbers[name])));
+  const numbers = Object.fromEntries(["clock", "tokens", "rate", "length"].map((name) => [name, el("span", { class: "rc-figure" })]));
+  const facts = el("div", { class: "rc-facts" }, [["clock", "time"], ["tokens", "tokens"], ["rate", "tokens / s"], ["length", "tokens / step"]].map(([name, words]) => el("div", {}, el("span", { class: "lk-label" }, words), numbers[name])));
   const ghost = el("span", { class: "rc-ghost", "aria-hidden": "true" });
   const body = el("div", { class: "lk-running rc-text", tabindex: 0, role: "group", dir: "auto" });
   const bars = Object.fromEntries(PARTS.map((part) => [part, el("div", { class: `rc-part rc-${part}` })]));

@@ -435,7 +435,6 @@ function makeText(trace, goto) {
 // The candidate tree of the step.
 
 const ROOT_WIDE = 64;
-const GAP = 30;
 
 function makeTree({ root, signal, tip }, trace, choose) {
   const picture = svg("svg", { class: "ts-tree", role: "tree", "aria-label": "Candidate tree" });
@@ -458,8 +457,9 @@ function makeTree({ root, signal, tip }, trace, choose) {
     const tall = dense ? 30 : 52;
     const rowGap = dense ? 6 : 12;
     const top = 26;
-    const wide = Math.floor(clamp((room - ROOT_WIDE - 8) / Math.max(1, layout.columns) - GAP, 96, 150));
-    const x = (column) => (column === 0 ? 2 : 2 + ROOT_WIDE + GAP + (column - 1) * (wide + GAP));
+    const gap = room < 600 ? 20 : 30;
+    const wide = Math.floor(clamp((room - ROOT_WIDE - 8) / Math.max(1, layout.columns) - gap, 90, 150));
+    const x = (column) => (column === 0 ? 2 : 2 + ROOT_WIDE + gap + (column - 1) * (wide + gap));
     const y = (row) => top + row * (tall + rowGap);
     const width = x(layout.columns) + (layout.columns === 0 ? ROOT_WIDE : wide) + 4;
     const height = y(layout.rows - 1) + tall + 4;

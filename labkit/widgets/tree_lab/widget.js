@@ -301,8 +301,8 @@ function drawLab(place) {
 
 function makeReadout(study, trees, top) {
   const names = [["tokens", "expected tokens per step"], ["cost", "cost of a step, in plain steps"], ["speed", "predicted speedup"], ["nodes", "nodes"]];
-  const values = Object.fromEntries(names.map(([name]) => [name, el("dd", { class: `tl-${name}` })]));
-  const node = el("dl", { class: "tl-readout" }, names.map(([name, words]) => el("div", {}, el("dt", {}, words), values[name])));
+  const values = Object.fromEntries(names.map(([name]) => [name, el("span", { class: `tl-figure tl-${name}` })]));
+  const node = el("div", { class: "tl-readout" }, names.map(([name, words]) => el("div", {}, el("span", { class: "lk-label" }, words), values[name])));
   let before = null;
   function draw(tree) {
     const now = { tokens: tokensPerStep(study, tree), cost: stepCost(study, tree), speed: speedup(study, tree), nodes: tree.length };
@@ -337,7 +337,7 @@ function makeTreeView({ root, signal, tip }, study, { choose, add, remove }) {
     tree = now;
     const { places, rows } = layoutPaths(tree);
     const columns = study.accept.length;
-    const gap = 34;
+    const gap = room < 560 ? 28 : 34;
     const wide = Math.floor(clamp((room - 76) / columns - gap, 70, 118));
     const rootWide = 44;
     const left = (column) => (column === 0 ? 2 : 2 + rootWide + gap + (column - 1) * (wide + gap));

@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
   $$python -c '$(FIT)' 2>/dev/null && echo $$python && break; done)
 FLAGS :=
 
-.PHONY: help setup lab test bench notebooks lint clean
+.PHONY: help setup lab test bench notebooks docs lint clean
 
 help:
 	@echo "make lab        open the course in JupyterLab"
@@ -17,6 +17,7 @@ help:
 	@echo "make setup      what both do first: make $(VENV), install, fetch the real model"
 	@echo "make bench      measure every way to decode on this machine"
 	@echo "make notebooks  run the course without a browser, and say what is amiss"
+	@echo "make docs       write every widget as a page, into build/gallery"
 	@echo "make lint       check style and types"
 	@echo "make clean      remove $(VENV)"
 	@echo "FLAGS='...' is passed on to the program; PYTHON=... chooses the Python"
@@ -49,6 +50,9 @@ bench: setup
 
 notebooks: setup
 	$(BIN)/python -m labkit.cli notebooks $(FLAGS)
+
+docs: setup
+	$(BIN)/python -m labkit.cli gallery --out build/gallery $(FLAGS)
 
 lint: setup
 	$(BIN)/python -m ruff check .

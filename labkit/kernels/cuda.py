@@ -53,6 +53,11 @@ class Inputs:
     mask: torch.Tensor
     rows: torch.Tensor
 
+    def to(self, device: torch.device) -> Inputs:
+        """The same on ``device``."""
+        tokens, positions, places, slots, mask = (tensor.to(device) for tensor in self.tensors)
+        return Inputs(tokens, positions, places, slots, mask, self.rows)
+
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """What a recorded pass reads; ``rows`` only picks from its result."""
@@ -99,11 +104,26 @@ def arrange(rows: Sequence[Rows], lengths: np.ndarray, spare: int, room: int) ->
     mask[len(rows) :, 0, :, 0] = True
     true = np.concatenate([g * width + np.arange(count) for g, count in enumerate(counts)])
     return Inputs(
-        *(torch.from_numpy(padded[name]) for name in ("tokens", "positions", "places")),
+        torch.from_numpy(padded["tokens"]),
+        torch.from_numpy(padded["positions"]),
+        torch.from_numpy(padded["places"]),
         torch.from_numpy(all_slots),
         torch.from_numpy(mask),
         torch.from_numpy(true),
     )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's weights, those with the same input joined."""
+
+    before: torch.Tensor
+    qkv: torch.Tensor
+    bias: torch.Tensor | None
+    out: torch.Tensor
+    between: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
 
 
 class Buffers:
@@ -120,7 +140,7 @@ class Recorded:
     """A graph with the tensors that it reads and the (hidden, logits) that it writes."""
 
     graph: torch.cuda.CUDAGraph
-    inputs: tuple[torch.Tensor, ...]
+    inputs: Inputs
     outputs: tuple[torch.Tensor, torch.Tensor]
 
 
@@ -189,15 +209,15 @@ class CudaEngine:
             qkv = [f"{at}self_attn.{part}_proj" for part in "qkv"]
             biased = f"{qkv[0]}.bias" in weights
             self.layers.append(
-                {
-                    "before": named(f"{at}input_layernorm.weight"),
-                    "qkv": joined(*(f"{name}.weight" for name in qkv)),
-                    "bias": joined(*(f"{name}.bias" for name in qkv)) if biased else None,
-                    "out": named(f"{at}self_attn.o_proj.weight"),
-                    "between": named(f"{at}post_attention_layernorm.weight"),
-                    "gate_up": joined(f"{at}mlp.gate_proj.weight", f"{at}mlp.up_proj.weight"),
-                    "down": named(f"{at}mlp.down_proj.weight"),
-                }
+                Layer(
+                    before=named(f"{at}input_layernorm.weight"),
+                    qkv=joined(*(f"{name}.weight" for name in qkv)),
+                    bias=joined(*(f"{name}.bias" for name in qkv)) if biased else None,
+                    out=named(f"{at}self_attn.o_proj.weight"),
+                    between=named(f"{at}post_attention_layernorm.weight"),
+                    gate_up=joined(f"{at}mlp.gate_proj.weight", f"{at}mlp.up_proj.weight"),
+                    down=named(f"{at}mlp.down_proj.weight"),
+                )
             )
         self.norm = named("model.norm.weight")
         self.embedding = named("model.embed_tokens.weight")
@@ -212,10 +232,11 @@ class CudaEngine:
     @property
     def bytes_per_pass(self) -> int:
         """Bytes of weights that one forward pass reads, however many tokens it is for."""
-        linear = [
-            layer[name] for layer in self.layers for name in ("qkv", "out", "gate_up", "down")
-        ]
-        return sum(weight.nbytes for weight in [*linear, self.head])
+        return self.head.nbytes + sum(
+            weight.nbytes
+            for layer in self.layers
+            for weight in (layer.qkv, layer.out, layer.gate_up, layer.down)
+        )
 
     @property
     def threads(self) -> int:
@@ -258,65 +279,58 @@ class CudaEngine:
     def _run(self, inputs: Inputs, buffers: Buffers) -> tuple[torch.Tensor, torch.Tensor]:
         """The pass, replayed where it is recorded, recorded where it can be."""
         if not self.recording:
-            given = tuple(tensor.to(self.device) for tensor in inputs.tensors)
-            return self._compute(*given, buffers)
+            return self._compute(inputs.to(self.device), buffers)
         known = buffers.graphs.get(inputs.shape)
         if known is None:
             known = buffers.graphs[inputs.shape] = self._record(inputs, buffers)
-        for static, new in zip(known.inputs, inputs.tensors, strict=True):
+        for static, new in zip(known.inputs.tensors, inputs.tensors, strict=True):
             static.copy_(new)
         known.graph.replay()
         return known.outputs
 
     def _record(self, inputs: Inputs, buffers: Buffers) -> Recorded:
         """Record a pass of this shape; it runs a few times first, which changes nothing else."""
-        given = tuple(tensor.to(self.device) for tensor in inputs.tensors)
+        given = inputs.to(self.device)
         side = torch.cuda.Stream(self.device)
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
             for _ in range(3):
-                self._compute(*given, buffers)
+                self._compute(given, buffers)
         torch.cuda.current_stream(self.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            outputs = self._compute(*given, buffers)
+            outputs = self._compute(given, buffers)
         return Recorded(graph, given, outputs)
 
-    def _compute(
-        self,
-        tokens: torch.Tensor,
-        positions: torch.Tensor,
-        places: torch.Tensor,
-        slots: torch.Tensor,
-        mask: torch.Tensor,
-        buffers: Buffers,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _compute(self, given: Inputs, buffers: Buffers) -> tuple[torch.Tensor, torch.Tensor]:
         """States after the final norm (G, n, D) and logits (G, n, V)."""
+        tokens, positions, places, slots, mask = given.tensors
         end = mask.shape[-1]
         x = functional.embedding(tokens, self.embedding)  # (G, n, D)
         turn = self.cosines[positions][:, :, None], self.sines[positions][:, :, None]
         for layer, weights in enumerate(self.layers):
             keys, values = buffers.keys[layer], buffers.values[layer]
-            normed = self._rms_norm(x, weights["before"])
-            qkv = functional.linear(normed, weights["qkv"], weights["bias"])
+            normed = self._rms_norm(x, weights.before)
+            qkv = functional.linear(normed, weights.qkv, weights.bias)
             qkv = qkv.unflatten(-1, (-1, self.size))  # (G, n, H + 2 kv, d)
             q, k, v = qkv.split((self.heads, self.kv_heads, self.kv_heads), dim=2)
             keys[slots[:, None], :, places] = rotate(k, *turn)
             values[slots[:, None], :, places] = v
-            seen = [
+            seen_keys, seen_values = (
                 part[:1, :, :end] if part.shape[0] == 1 else part[:, :, :end].index_select(0, slots)
                 for part in (keys, values)
-            ]  # (G, kv, end, d)
+            )  # (G, kv, end, d)
             mixed = functional.scaled_dot_product_attention(
                 rotate(q, *turn).transpose(1, 2),
-                *seen,
+                seen_keys,
+                seen_values,
                 attn_mask=mask,
                 enable_gqa=self.heads != self.kv_heads,
             )  # (G, H, n, d)
-            x = x + functional.linear(mixed.transpose(1, 2).flatten(2), weights["out"])
-            normed = self._rms_norm(x, weights["between"])
-            gate, up = functional.linear(normed, weights["gate_up"]).chunk(2, dim=-1)
-            x = x + functional.linear(functional.silu(gate) * up, weights["down"])
+            x = x + functional.linear(mixed.transpose(1, 2).flatten(2), weights.out)
+            normed = self._rms_norm(x, weights.between)
+            gate, up = functional.linear(normed, weights.gate_up).chunk(2, dim=-1)
+            x = x + functional.linear(functional.silu(gate) * up, weights.down)
         hidden = self._rms_norm(x, self.norm)
         return hidden, functional.linear(hidden, self.head)
 

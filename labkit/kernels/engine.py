@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -80,9 +80,9 @@ class Engine(Protocol):
         """An empty cache for ``slots`` sequences of at most ``capacity`` tokens."""
 
     def forward(
-        self, rows: Sequence[Rows], cache: Cache, logits: Literal["all", "last"] = "all"
+        self, rows: Sequence[Rows], cache: Any, logits: Literal["all", "last"] = "all"
     ) -> Output:
-        """Look at new tokens; nothing of them stays in the cache until ``commit``."""
+        """Look at new tokens; nothing of them stays in ``cache``, one of ours, until ``commit``."""
 
 
 class TorchProbe:

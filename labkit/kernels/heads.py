@@ -147,7 +147,7 @@ class PanelHeads:
 
     def step(
         self, head: int, state: np.ndarray, tokens: np.ndarray, many: int
-    ) -> tuple[np.ndarray, ...]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """A head for M nodes: states, logits (M, R), token ids and log-probabilities (M, many)."""
         w_proj, w_token, gain, shift, w_out = self.heads[head]
         state, logits, places, logprobs = head_step(

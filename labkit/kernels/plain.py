@@ -28,7 +28,7 @@ class PlainCache:
 
         self.capacity = capacity
         self.lengths = np.zeros(slots, np.int64)
-        self.slots = [DynamicCache() for _ in range(slots)]
+        self.slots: list[Any] = [DynamicCache() for _ in range(slots)]
 
     def commit(self, path: Sequence[int], slot: int = 0) -> None:
         """Keep, of the slot's rows of the last pass, those in ``path``; forget the rest."""

@@ -149,7 +149,7 @@ def peer_runner(
                 "one as the draft model."
             )
         extra["assistant_model"] = assistant.module
-    module = base.module
+    module: Any = base.module
     ends = sorted(base.eos_ids)
     how = GenerationConfig(
         max_new_tokens=max_new_tokens,
@@ -239,9 +239,8 @@ def conversation(base: LanguageModel, talk: list[dict[str, str]], max_new_tokens
     if len(talk) == 1:
         ids = base.encode(talk[0]["content"])
     elif base.chat:
-        ids = list(
-            base.tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
-        )
+        template: Any = base.tokenizer.apply_chat_template
+        ids = list(template(talk, add_generation_prompt=True, return_dict=False))
     else:
         ids = base.encode("\n\n".join(turn["content"] for turn in talk))
     if len(ids) + max_new_tokens > base.context:

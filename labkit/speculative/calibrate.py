@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -184,9 +185,9 @@ def head_steps(heads: Heads, tokens: Sequence[int]) -> list[Callable[[], object]
     for head in range(heads.config.n_predict):
         many = FRONTIER if head else 1
         source = state if heads.config.hierarchical else first
-        given = np.repeat(source[:1], many, axis=0), np.asarray(tokens[:many])
-        steps.append(lambda head=head, given=given: heads.step(head, *given, FRONTIER))
-        state = steps[-1]()[0]
+        states, given = np.repeat(source[:1], many, axis=0), np.asarray(tokens[:many])
+        steps.append(partial(heads.step, head, states, given, FRONTIER))
+        state = heads.step(head, states, given, FRONTIER)[0]
     return steps
 
 

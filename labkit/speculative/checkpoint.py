@@ -124,7 +124,8 @@ class PublishedSpeculator(nn.Module):
 
     def logits(self, head: int, state: Tensor, table: Tensor | None = None) -> Tensor:
         """A head's logits (..., V); ``table`` (rows of ``head.i``) takes the table's place."""
-        return functional.linear(state, self.head[head].weight if table is None else table)
+        whole = self.head[head].get_parameter("weight")
+        return functional.linear(state, whole if table is None else table)
 
 
 def export_published(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,7 +94,8 @@ class Decoder:
             speculator, ids = load_heads(folder, torch.tensor(rows))
             weights = {name: value.numpy() for name, value in speculator.state_dict().items()}
             return PanelHeads(speculator.config, weights, rows, ids)
-        table = self.base.module.get_input_embeddings().weight.detach()
+        embeddings: Any = self.base.module.get_input_embeddings()
+        table = embeddings.weight.detach()
         speculator, ids = load_heads(folder, table.float())
         return TorchHeads(speculator.to(table.device), ids)
 

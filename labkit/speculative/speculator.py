@@ -69,7 +69,7 @@ class ParameterNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
         x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
-        return x if self.weight is None else x * self.weight + self.bias
+        return x if self.weight is None or self.bias is None else x * self.weight + self.bias
 
 
 class Speculator(nn.Module):
@@ -79,6 +79,8 @@ class Speculator(nn.Module):
     (K linear maps without bias: D or inner to inner), ``token`` (P_i, K maps D to inner), ``out``
     (Q_i, K maps inner to D), ``norm`` (K norms).
     """
+
+    table: Tensor
 
     def __init__(self, config: SpeculatorConfig, table: Tensor) -> None:
         super().__init__()
@@ -106,12 +108,15 @@ class Speculator(nn.Module):
         """The published scales: projections keep the state's size, E P_i deviates 1/sqrt(inner)."""
         config = self.config
         for i in range(config.n_predict):
-            nn.init.normal_(self.proj[i].weight, std=1 / math.sqrt(self.proj[i].in_features))
+            projection = self.proj[i].get_parameter("weight")  # (inner, D or inner)
+            nn.init.normal_(projection, std=1 / math.sqrt(projection.shape[1]))
             spread = 1 / (
                 self.table_scale * math.sqrt(config.emb_dim) * math.sqrt(config.inner_dim)
             )
-            nn.init.normal_(self.token[i].weight, std=spread)
-            nn.init.normal_(self.out[i].weight, std=1 / math.sqrt(config.inner_dim))
+            nn.init.normal_(self.token[i].get_parameter("weight"), std=spread)
+            nn.init.normal_(
+                self.out[i].get_parameter("weight"), std=1 / math.sqrt(config.inner_dim)
+            )
 
     def start(self, hidden: Tensor) -> Tensor:
         """The state before the first head: Z (..., D), normalised where the config says so."""
@@ -159,8 +164,8 @@ class Speculator(nn.Module):
         weights: dict[str, Tensor] = {}
         for i in range(self.config.n_predict):
             weights[f"emb.{i}.weight"] = self.token[i](self.table)  # (V, inner)
-            weights[f"head.{i}.weight"] = self.table @ self.out[i].weight  # (V, inner)
-            weights[f"proj.{i}.weight"] = self.proj[i].weight.clone()
-            weights[f"ln.{i}.weight"] = self.norm[i].weight.clone()
-            weights[f"ln.{i}.bias"] = self.norm[i].bias.clone()
+            weights[f"head.{i}.weight"] = self.table @ self.out[i].get_parameter("weight")
+            weights[f"proj.{i}.weight"] = self.proj[i].get_parameter("weight").clone()
+            weights[f"ln.{i}.weight"] = self.norm[i].get_parameter("weight").clone()
+            weights[f"ln.{i}.bias"] = self.norm[i].get_parameter("bias").clone()
         return weights

@@ -15,10 +15,14 @@ drafter's. Row 0 of every input belongs to the root, row i + 1 to node i, as in 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from labkit.speculative.tree import ROOT, Draft
+
+Ending = Literal["replacement", "bonus", "plain"]
+"""Where the token at the end of what a step commits comes from; see `Verdict`."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,11 @@ class Verdict:
 
     path: tuple[int, ...]
     token: int
-    ending: str
+    ending: Ending
     tests: tuple[Test, ...]
 
 
-def _ending(draft: Draft, at: int) -> str:
+def _ending(draft: Draft, at: int) -> Ending:
     if not len(draft):
         return "plain"
     return "replacement" if draft.children(at) else "bonus"

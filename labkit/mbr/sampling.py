@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from labkit.errors import LabkitError
@@ -216,7 +217,7 @@ def _distinct(
         Sample(
             text=text,
             count=sum(counts[tokens] for tokens in ways),
-            logprob=float(torch.tensor([of_split[t] for t in ways]).logsumexp(0).clamp(max=0)),
+            logprob=min(float(np.logaddexp.reduce([of_split[tokens] for tokens in ways])), 0.0),
             tokens=len(max(ways, key=of_split.__getitem__)),
         )
         for text, ways in splits.items()

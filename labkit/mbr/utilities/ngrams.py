@@ -2,11 +2,12 @@
 
 The trick: write the c-th occurrence of an n-gram within its text as a feature of its own,
 (n-gram, c). A text is then a set of features, and the clipped match count of two texts, the sum
-over n-grams of min(count in one, count in the other), is the size of their intersection: the inner
-product of two 0/1 vectors. A whole matrix of match counts is one sparse product per n-gram order.
+over n-grams of min(count in one, count in the other), is the size of their intersection: the
+inner product of two 0/1 vectors. So a whole matrix of match counts is one product of 0/1 matrices
+per n-gram order.
 
-This file is the plain version, numpy and scipy. `labkit.mbr.utilities.ngrams_fast` does the same
-in compiled loops; `pairwise` takes it for large matrices. Both are exact for any text: n-grams are
+This file is the plain version, in numpy. `labkit.mbr.utilities.ngrams_fast` does the same in
+compiled loops; `pairwise` takes it for large matrices. Both are exact for any text: n-grams are
 numbered, never hashed.
 """
 
@@ -23,6 +24,9 @@ import scipy.sparse
 
 LARGE = 1 << 14
 """From this many pairs on the compiled version pays for being loaded."""
+
+COLUMNS = 4096
+"""N-grams counted at a time: memory stays small however long the texts."""
 
 ROWS = 64
 """Hypotheses scored at a time: the counts of a block stay in a core's cache."""
@@ -43,15 +47,6 @@ class Texts:
         """The number of n-grams of each text, orders 1 to N: (N, texts)."""
         lengths = np.diff(self.starts)
         return np.maximum(lengths[None, :] - np.arange(orders)[:, None], 0)
-
-
-@dataclass(frozen=True)
-class Features:
-    """The features of one n-gram order: those of text i stand at starts[i]:starts[i+1]."""
-
-    ids: np.ndarray
-    starts: np.ndarray
-    many: int
 
 
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -112,36 +107,24 @@ def counts(texts: Texts, orders: int) -> Iterator[scipy.sparse.csr_array]:
         yield scipy.sparse.csr_array((np.ones(len(grams)), (owner, grams)), shape=shape)
 
 
-def features(texts: Texts, orders: int) -> Iterator[Features]:
-    """The (n-gram, c) features of every text, one order after the other."""
-    for order, (grams, owner) in enumerate(numbered(texts, orders)):
-        occurrence = _occurrences(owner, grams)
-        pairs = grams * (int(occurrence.max(initial=0)) + 1) + occurrence
-        ids = np.unique(pairs, return_inverse=True)[1]
-        starts = _starts(iter(texts.totals(order + 1)[order]))
-        yield Features(ids, starts, int(ids.max(initial=-1)) + 1)
-
-
-def _occurrences(owner: np.ndarray, grams: np.ndarray) -> np.ndarray:
-    """How often the same n-gram stood earlier in the same text, for each n-gram."""
-    by_gram = np.lexsort((grams, owner))  # stable: equal n-grams keep their order in the text
-    changes = (np.diff(owner[by_gram]) != 0) | (np.diff(grams[by_gram]) != 0)
-    firsts = np.flatnonzero(np.concatenate([np.ones(min(len(grams), 1), dtype=bool), changes]))
-    runs = np.diff(np.append(firsts, len(grams)))
-    occurrence = np.empty(len(grams), dtype=np.int64)
-    occurrence[by_gram] = np.arange(len(grams)) - np.repeat(firsts, runs)
-    return occurrence
-
-
 def matches(texts: Texts, hypotheses: int, orders: int) -> np.ndarray:
     """Clipped match counts of the first ``hypotheses`` texts against the others: (N, H, R)."""
-    found_by_order = []
-    for found in features(texts, orders):
-        shape = (len(found.starts) - 1, found.many)
-        ones = np.ones(len(found.ids), dtype=np.int32)
-        table = scipy.sparse.csr_array((ones, found.ids, found.starts), shape=shape)
-        found_by_order.append((table[:hypotheses] @ table[hypotheses:].T).toarray())
-    return np.stack(found_by_order)  # (N, H, R)
+    many = len(texts.starts) - 1
+    found = np.zeros((orders, hypotheses, many - hypotheses))
+    for n, (grams, owner) in enumerate(numbered(texts, orders)):
+        ours, theirs = np.unique(grams[owner < hypotheses]), np.unique(grams[owner >= hypotheses])
+        common = np.intersect1d(ours, theirs, assume_unique=True)
+        for first in range(0, len(common), COLUMNS):
+            chunk = common[first : first + COLUMNS]
+            column = np.searchsorted(chunk, grams)
+            inside = chunk[np.minimum(column, len(chunk) - 1)] == grams
+            cells = owner[inside] * len(chunk) + column[inside]
+            counts = np.bincount(cells, minlength=many * len(chunk)).reshape(many, len(chunk))
+            most = np.minimum(counts[:hypotheses].max(axis=0), counts[hypotheses:].max(axis=0))
+            has = [counts[:, most >= c] >= c for c in range(1, int(most.max()) + 1)]
+            features = np.concatenate(has, axis=1).astype(np.float32)  # (n-gram, c): (texts, F)
+            found[n] += features[:hypotheses] @ features[hypotheses:].T  # exact up to 2^24
+    return found.astype(np.int64)
 
 
 def pairwise(parts: Sequence[tuple[Texts, int]], hypotheses: int, score: Score) -> np.ndarray:

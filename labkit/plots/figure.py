@@ -9,9 +9,9 @@ import matplotlib
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-HUES = ("#0072b2", "#bd4e00", "#007a5e", "#a24a82", "#806500", "#2f3e9e", "#a02c4a", "#4d5661")
-"""One colour a head or method, the widgets' own on a light page: from Okabe and Ito's set (2008),
-told apart under colour blindness, each dark enough to be read as text on white."""
+HUES = ("#0a47bb", "#b05400", "#1b7d65", "#7e317c", "#806500", "#1b779f", "#a02c4a", "#656c76")
+"""One colour a head or method, the widgets' own on a light page: the first four as far apart under
+each colour blindness as colours can be that are dark enough to be read as text on white."""
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """One mark a head or method, so that nothing hangs on colour alone."""

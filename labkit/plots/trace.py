@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from labkit.plots.figure import FAINT, HUES, INK, Picture, picture, styled
 from labkit.records import Trace
 
-BASE = "#48515d"
+BASE = "#333c47"
 """The base model's own tokens, apart from every head's colour."""
 
 HATCHES = ("", "///", "...", "\\\\\\", "xx", "++", "oo", "--")

@@ -1,0 +1,53 @@
+"""What the lab ships: heads that fit their models, answers apart from the evaluation, cards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from labkit.models import load
+from labkit.paths import data_dir
+from labkit.records import LossLog
+from labkit.speculative.checkpoint import load_heads
+from labkit.training.data import overlapping, read_answers
+from labkit.training.evaluate import read_prompts
+
+HEADS = ("real", "tiny", "tiny-medusa")
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_shipped_heads_fit_their_base_model_and_show_how_they_learned(name):
+    folder = data_dir() / "heads" / name
+    base = load(name.removesuffix("-medusa"))
+    table = torch.from_numpy(base.weights()["model.embed_tokens.weight"].copy())
+    speculator, draft_ids = load_heads(folder, table)
+    log = LossLog.load(folder / "losslog.json")
+    assert speculator.config.n_predict == log.heads
+    assert len(draft_ids) % 16 == 0
+    assert {point.phase for point in log.points} == {1, 2}
+    first, last = log.validation[0], log.validation[-1]
+    assert all(after < before for before, after in zip(first.loss, last.loss, strict=True))
+    assert last.tokens_per_step > 1.3
+
+
+def test_training_prompts_share_nothing_with_the_evaluation_prompts():
+    answers = read_answers(data_dir() / "answers" / "real").sequences
+    tokenizer = load("real").tokenizer
+    asked = [
+        tokenizer.decode(answers.row(row)[: answers.given[row]], skip_special_tokens=True)
+        for row in range(len(answers))
+    ]
+    evaluation = [p["prompt"] for p in read_prompts(data_dir() / "prompts" / "spec.jsonl")]
+    assert len(asked) > 1000
+    assert overlapping(asked, evaluation) == []
+    assert overlapping([*asked, f"Please: {evaluation[0]}"], evaluation) == [evaluation[0]]
+
+
+@pytest.mark.parametrize("kind", ["models", "heads"])
+def test_every_shipped_folder_has_a_card(kind):
+    folders = [path for path in (data_dir() / kind).iterdir() if path.is_dir()]
+    assert folders
+    for folder in folders:
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert "Licence" in card
+        assert "labkit train" in card or "labkit.training" in card, folder

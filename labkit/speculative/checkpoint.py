@@ -83,6 +83,11 @@ class PublishedConfig(BaseModel):
     tie_weights: bool = False
     scale_input: bool = False
 
+    @property
+    def hierarchical(self) -> bool:
+        """Every published speculator is: each head reads the state and the token before it."""
+        return True
+
 
 class PublishedSpeculator(nn.Module):
     """A speculator in the published form: the architecture of `speculator`, with full tables.
@@ -90,8 +95,6 @@ class PublishedSpeculator(nn.Module):
     ``inner_dim`` 0 stands for ``emb_dim``. With ``tie_weights`` all heads share one table, one norm
     and, from the second on, one projection.
     """
-
-    hierarchical = True
 
     def __init__(self, config: PublishedConfig) -> None:
         super().__init__()
@@ -121,6 +124,11 @@ class PublishedSpeculator(nn.Module):
         """Head ``head``: the earlier state (..., D or inner) and token (...) to a state."""
         mixed = self.proj[head](state) * self.state_weight + self.emb[head](token) * self.emb_weight
         return functional.gelu(self.ln[head](mixed))  # (..., inner)
+
+    def rows(self, head: int, ids: Tensor) -> Tensor:
+        """The rows (R, inner) of head ``head``'s own table of some tokens, for `logits`."""
+        weight = self.head[head].weight
+        return weight[ids.to(weight.device)]
 
     def logits(self, head: int, state: Tensor, table: Tensor | None = None) -> Tensor:
         """A head's logits (..., V); ``table`` (rows of ``head.i``) takes the table's place."""

@@ -154,6 +154,11 @@ class Speculator(nn.Module):
         """state Q_i (..., D): the inner product with a row of the table is that token's logit."""
         return self.out[head](state)
 
+    def rows(self, head: int, ids: Tensor) -> Tensor:
+        """The table's rows (R, D) of some tokens, for `logits`; the same for every head."""
+        del head
+        return self.table[ids.to(self.table.device)]
+
     def logits(self, head: int, state: Tensor, table: Tensor | None = None) -> Tensor:
         """A head's logits (..., V), or over the rows of ``table`` (a part of the vocabulary)."""
         return self.feature(head, state) @ (self.table if table is None else table).T

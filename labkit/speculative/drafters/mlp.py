@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from labkit.errors import LabkitError
+from labkit.speculative.checkpoint import PublishedConfig, PublishedSpeculator
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.speculative.tree import ROOT, Draft
 
@@ -26,7 +27,7 @@ SHOWN = 5
 class Heads(Protocol):
     """What growing a tree asks of the heads; states and tokens of M nodes at once."""
 
-    config: SpeculatorConfig
+    config: SpeculatorConfig | PublishedConfig
     draft_ids: np.ndarray
 
     def start(self, hidden: np.ndarray) -> np.ndarray:
@@ -41,11 +42,12 @@ class Heads(Protocol):
 class TorchHeads:
     """The heads through torch, on any device: the plain version beside `PanelHeads`."""
 
-    def __init__(self, speculator: Speculator, draft_ids: np.ndarray) -> None:
+    def __init__(self, speculator: Speculator | PublishedSpeculator, draft_ids: np.ndarray) -> None:
         self.config = speculator.config
         self.speculator = speculator.eval()
         self.draft_ids = draft_ids
-        self._part = speculator.table[torch.as_tensor(draft_ids, device=speculator.table.device)]
+        ids = torch.as_tensor(draft_ids)
+        self._rows = [speculator.rows(head, ids) for head in range(self.config.n_predict)]
 
     @torch.no_grad()
     def start(self, hidden: np.ndarray) -> np.ndarray:
@@ -53,16 +55,16 @@ class TorchHeads:
         return self.speculator.start(self._tensor(hidden))[None].cpu().numpy()
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(values, device=self._part.device, dtype=self._part.dtype)
+        return torch.as_tensor(values, device=self._rows[0].device, dtype=self._rows[0].dtype)
 
     @torch.no_grad()
     def step(
         self, head: int, state: np.ndarray, tokens: np.ndarray, many: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """States (M, I), logits (M, R), best token ids and their log-probabilities (M, many)."""
-        ids = torch.as_tensor(tokens, device=self._part.device)
+        ids = torch.as_tensor(tokens, device=self._rows[0].device)
         new = self.speculator.step(head, self._tensor(state), ids)
-        logits = self.speculator.logits(head, new, self._part).float()
+        logits = self.speculator.logits(head, new, self._rows[head]).float()
         values, places = logits.log_softmax(-1).topk(many)
         return (
             new.float().cpu().numpy(),

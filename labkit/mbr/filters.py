@@ -36,7 +36,7 @@ def top_p(logits: torch.Tensor, mass: float) -> torch.Tensor:
     ordered, order = logits.sort(dim=-1, descending=True)
     probability = ordered.softmax(dim=-1)
     before = probability.cumsum(dim=-1) - probability  # mass of the tokens more probable than it
-    dropped = (before >= mass).scatter(-1, order, before >= mass)
+    dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= mass)
     dropped.scatter_(-1, order[:, :1], False)
     return logits.masked_fill(dropped, NEVER)
 

@@ -1,7 +1,14 @@
 """Models small enough to know everything about: a table of probabilities, and tiny transformers."""
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MarianConfig, MarianMTModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MarianConfig,
+    MarianMTModel,
+)
 
 END = 0
 
@@ -84,6 +91,16 @@ def llama():
         initializer_range=0.35, pad_token_id=0, bos_token_id=None, eos_token_id=1,
     )  # fmt: skip
     return Tiny(LlamaForCausalLM(config))
+
+
+def gpt2():
+    """Unlike Llama's, its positions are absolute, so padding must not shift them."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=WORDS + 2, n_embd=32, n_layer=2, n_head=4, n_positions=64,
+        initializer_range=0.35, bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    return Tiny(GPT2LMHeadModel(config))
 
 
 def marian():

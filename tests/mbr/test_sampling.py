@@ -11,7 +11,7 @@ from labkit.errors import LabkitError
 from labkit.mbr.conditional import conditional
 from labkit.mbr.sampling import Sampling, choose, draw, stream
 
-from .models import END, Table, llama, marian
+from .models import END, Table, gpt2, llama, marian
 
 LETTERS = [
     [0.0, 0.5, 0.3, 0.2],
@@ -87,7 +87,7 @@ def test_log_probabilities_are_the_untempered_models_own(make):
                 assert sample.logprob == pytest.approx(base.logprob(source, tokens), abs=1e-4)
 
 
-@pytest.mark.parametrize("make", [llama, marian])
+@pytest.mark.parametrize("make", [gpt2, llama, marian])
 def test_a_sources_samples_do_not_depend_on_its_neighbours(make):
     model = conditional(make())
     together = draw(model, SOURCES, Sampling(samples=9, max_new_tokens=8))
@@ -165,6 +165,12 @@ def test_choose_inverts_the_distribution_function_across_blocks():
     token = choose(logits, row, uniform)[:, None]
     assert torch.all(cumulative.gather(1, token)[:, 0] > uniform - 1e-6)
     assert torch.all((token == 0) | (cumulative.gather(1, token - 1) < uniform[:, None] + 1e-6))
+
+
+def test_choose_stays_within_the_vocabulary_however_sums_are_rounded():
+    logits = torch.randn(2000, 300, generator=torch.Generator().manual_seed(0))
+    almost_one = torch.full((2000,), 1 - 2**-53, dtype=torch.float64)
+    assert int(choose(logits, torch.arange(2000), almost_one).max()) < 300
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from labkit.errors import LabkitError
+from labkit.mbr import translation
 from labkit.mbr.baselines import oracle
 from labkit.mbr.decide import choose
 from labkit.mbr.evaluate import corpus
@@ -50,6 +51,19 @@ def test_every_system_is_scored_and_timed():
     assert found["segments"] == 11
     assert found["signature"]["chrf"].startswith("chrf|nrefs:1")
     json.dumps(found)
+
+
+def test_choosing_and_drawing_both_count_as_time(monkeypatch):
+    monkeypatch.setattr(translation, "timed", lambda call: (call(), 1.0))
+    _, seconds = collect(translate(Table(LETTERS), PAIRS, PLAN))
+    batches = 4
+    assert seconds == {
+        "greedy": batches,
+        "beam": batches,
+        "sample": batches,
+        "mbr": 2 * batches,
+        "oracle": 2 * batches,
+    }
 
 
 def test_outputs_are_those_of_each_system_by_itself():

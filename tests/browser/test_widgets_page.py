@@ -321,7 +321,7 @@ class TestHostileText:
         )
         for token, shown_text in zip(trace.tokens, text, strict=True):
             plain = re.sub("[\u202e\u200b]", "", token.text)
-            left = re.sub("⟨(202E|200B)⟩|↵", "", shown_text)
+            left = re.sub("⟨(202E|200B)⟩|↵|⇥", "", shown_text)
             assert left == plain
         assert {token.text for token in trace.tokens} >= set(HOSTILE[:6])
 

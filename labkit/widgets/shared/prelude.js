@@ -222,7 +222,8 @@ function runningPiece(piece) {
   if (piece.kind === "text") return piece.raw;
   if (piece.kind === "newline") return el("span", { class: "lk-newline" }, el("span", { class: "lk-sign", "aria-hidden": "true" }, "↵"), "\n");
   if (piece.kind === "space") return Array.from(piece.raw, (blank) => el("span", { class: "lk-space" }, blank));
-  return el("span", { class: piece.kind === "tab" ? "lk-tab" : "lk-control" }, piece.kind === "tab" ? "\t" : piece.shown);
+  if (piece.kind === "tab") return [el("span", { class: "lk-sign", "aria-hidden": "true" }, "⇥"), "\t"];
+  return el("span", { class: "lk-control" }, piece.shown);
 }
 
 /**

@@ -123,6 +123,8 @@ def _sequences(
     rows = model.begin(sources)
     vocabulary = rows.logits.shape[1]
     device = rows.logits.device
+    if device.type == "mps":  # it has no float64, which `choose` needs
+        device = torch.device("cpu")
     ends = torch.tensor(sorted(model.ends), device=device)
     generators = [_generator(how.seed, source) for source in sources]
     row = torch.arange(len(sources), device=device).repeat_interleave(how.samples)  # (S,)
@@ -132,7 +134,7 @@ def _sequences(
     longest = min(how.max_new_tokens, rows.room)
     for step in range(longest):
         uniform = torch.cat([_uniform(how.samples, generator) for generator in generators])
-        known = rows.logits.log_softmax(dim=-1)  # (N, V)
+        known = rows.logits.log_softmax(dim=-1).to(device)  # (N, V)
         token = choose(how.filtered(known), row[live], uniform.to(device)[live])
         logprob[live] += known[row[live], token].double()
         column = torch.full_like(row, -1)
@@ -144,6 +146,7 @@ def _sequences(
             break
         # Samples on one row that drew the same token stay on one row.
         nodes, row[live] = torch.unique(row[live] * vocabulary + token, return_inverse=True)
+        nodes = nodes.to(rows.logits.device)
         rows.advance(nodes // vocabulary, nodes % vocabulary)
     table = torch.stack(columns, dim=1).view(len(sources), how.samples, -1).tolist()
     for drawn, scores in zip(table, logprob.view(len(sources), -1).tolist(), strict=True):

@@ -68,7 +68,7 @@ def read_pairs(path: str | os.PathLike[str]) -> Iterator[Pair]:
     Raises `LabkitError` naming the file, or the line that has no tab or nothing before or after it.
     """
     try:
-        with Path(path).open(encoding="utf-8") as lines:
+        with Path(path).open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 source, tab, reference = line.rstrip("\r\n").partition("\t")
                 if not tab or not source.strip() or not reference.strip():

@@ -141,7 +141,7 @@ def test_a_damaged_line_is_named(tmp_path):
 
 def test_pairs_are_read_from_lines_with_a_tab(tmp_path):
     path = tmp_path / "pairs.tsv"
-    path.write_bytes("Hällo.\tHello.\r\nJa.\tYes.\n".encode())
+    path.write_bytes("\ufeffHällo.\tHello.\r\nJa.\tYes.\n".encode())
     assert list(read_pairs(path)) == [("Hällo.", "Hello."), ("Ja.", "Yes.")]
 
 

@@ -19,25 +19,27 @@ def low_rank(
     rng: np.random.Generator,
     budget: float = 0.25,
     rank: int = 4,
-    penalty: float = 0.1,
+    penalty: float = 0.3,
     rounds: int = 15,
 ) -> Answer:
-    """Decide after scoring the share ``budget`` of all pairs, drawn evenly from every row.
+    """Decide after scoring about the share ``budget`` of all pairs, drawn evenly from every row.
 
-    The matrix is then completed to one of ``rank``. Raises `LabkitError` for a budget outside 0..1.
+    The matrix is then completed to one of ``rank``. Pairs of equal texts are scored as well but
+    kept out of the fit: a text has no loss against itself, which no matrix of low rank can follow.
+    Raises `LabkitError` for a budget outside 0..1.
     """
     if not 0 < budget <= 1:
         raise LabkitError(f"The budget is {budget}; it must be above 0 and at most 1.")
     many, much = len(task.hypotheses), len(task.evidence)
     each = max(1, round(budget * much))
-    known = np.zeros((many, much), dtype=bool)
+    drawn = np.stack([rng.permutation(much) < each for _ in range(many)])  # (H, R)
+    equal = np.array([[one == other for other in task.evidence] for one in task.hypotheses])
     loss = np.zeros((many, much))
-    for h in range(many):
-        columns = np.sort(rng.permutation(much)[:each])
-        known[h, columns] = True
-        loss[h, columns] = task.loss([h], columns)[0]
-    guess = complete(loss, known, min(rank, each), penalty, rounds, rng)
-    return answer(task, expected_loss(np.where(known, loss, guess), task.weights))
+    for h, columns in enumerate(drawn | equal):
+        loss[h, columns] = task.loss([h], np.flatnonzero(columns))[0]
+    fitted = drawn & ~equal
+    guess = complete(loss, fitted, rank, penalty, rounds, rng) if fitted.any() else loss
+    return answer(task, expected_loss(np.where(drawn | equal, loss, guess), task.weights))
 
 
 def complete(

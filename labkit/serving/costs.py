@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
-LEARNING = 0.15
-"""How far one step's time moves a measured curve."""
+LEARNING = 0.2
+"""How far one step's time moves a measured curve: the power of what it is off by."""
 
 
 class Costs(Protocol):
@@ -59,8 +59,8 @@ class Curve:
         (x0, x1), (y0, y1) = self.sizes[high - 1 : high + 1], self._rising[high - 1 : high + 1]
         return y0 + (y1 - y0) * (size - x0) / (x1 - x0)
 
-    def learn(self, size: float, seconds: float) -> None:
-        """Move the points beside ``size`` a little towards what was measured there.
+    def learn(self, size: float, seconds: float, rate: float = LEARNING) -> None:
+        """Move the points beside ``size`` towards what was measured there, all the way at rate 1.
 
         More than twice or less than half of what was expected counts as twice or half: another
         process may have had the processor.
@@ -70,8 +70,12 @@ class Curve:
             return
         ratio = min(max(seconds / expected, 0.5), 2.0)
         place = bisect_left(self.sizes, size)
-        for point in {max(place - 1, 0), min(place, len(self.sizes) - 1)}:
-            self.seconds[point] *= 1 + LEARNING * (ratio - 1)
+        if place < len(self.sizes) and self.sizes[place] == size:
+            beside = {place}
+        else:
+            beside = {max(place - 1, 0), min(place, len(self.sizes) - 1)}
+        for point in beside:
+            self.seconds[point] *= ratio**rate
         self._rising = list(accumulate(self.seconds, max))
 
 

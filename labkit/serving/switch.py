@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labkit.serving.batch import Step
-from labkit.serving.costs import Measured, best_nodes, budgets, tokens_per_second
+from labkit.serving.costs import LEARNING, Measured, best_nodes, budgets, tokens_per_second
 
 MARGIN = 0.03
 """Another number of nodes must promise this much more to be worth a change of mind."""
@@ -20,8 +20,11 @@ MARGIN = 0.03
 LOOK = 4
 """Steps from one look at the odds to the next."""
 
-PROBE = 100
-"""Steps after which more is drafted once than seems best, to see whether chances have changed."""
+PROBE = 32
+"""Steps after which, once, more or less is drafted than seems best, to see whether it is."""
+
+PROBE_RATE = 0.5
+"""How far such a step moves the measured costs, which nothing else may have moved for long."""
 
 MEMORY = 0.98
 """What a step's evidence on a rank is worth one step later."""
@@ -69,6 +72,7 @@ class Switch:
         self._chosen: dict[int, int] = {}
         self._steps = 0
         self._unprobed = 0
+        self._upwards = False
 
     @property
     def chances(self) -> np.ndarray:
@@ -87,10 +91,15 @@ class Switch:
             self._decide(batch)
         chosen = self._chosen[batch]
         self._unprobed += 1
-        if self._unprobed > PROBE and chosen != self.choices[-1]:
-            self._unprobed = 0
-            return self.choices[self.choices.index(chosen) + 1]
-        return chosen
+        return self._beside(chosen) if self._unprobed > PROBE else chosen
+
+    def _beside(self, chosen: int) -> int:
+        """A choice next to the one in place: by turns the one above it and the one below."""
+        self._unprobed = 0
+        self._upwards = not self._upwards
+        place, last = self.choices.index(chosen), len(self.choices) - 1
+        up = self._upwards if 0 < place < last else place == 0
+        return self.choices[min(place + 1, last) if up else place - 1]
 
     def _decide(self, batch: int) -> None:
         """Take the best bet at this batch, where it is better by enough than the one in place."""
@@ -108,7 +117,8 @@ class Switch:
         if not step.batch:
             return
         self._steps += 1
-        self.costs.check.learn(step.rows, step.check_s + step.rest_s)
+        rate = LEARNING if step.nodes == self._chosen.get(step.batch) else PROBE_RATE
+        self.costs.check.learn(step.rows, step.check_s + step.rest_s, rate)
         if not step.nodes:
             return
         if step.drafted:

@@ -56,6 +56,22 @@ def test_drafts_that_are_never_right_are_given_up_and_those_that_are_come_back()
     assert switch.decisions[-1].after > switch.decisions[-1].before
 
 
+def test_a_cost_that_was_measured_too_high_is_found_out() -> None:
+    """One row took 14 ms while another process ran, and takes 10: only trying it shows that."""
+    costs = machine(free_rows=1)
+    costs.check = Curve({1: 0.0139, 2: 0.014, 3: 0.018})
+    switch = Switch(2, costs)
+    chosen = []
+    for number in range(12 * PROBE):
+        nodes = switch.nodes(1)
+        chosen.append(nodes)
+        right = int(nodes > 0 and number % 10 < 3)
+        switch.learn(step(1, nodes, (right, 0), check_s=0.01 + 0.004 * nodes, draft_s=0.0005))
+    assert chosen[PROBE // 2] == 1
+    assert chosen.count(0) > 4 * PROBE
+    assert chosen[-PROBE:].count(0) >= PROBE - 2
+
+
 def test_a_decision_says_what_each_choice_promised() -> None:
     switch = Switch(4, machine(free_rows=4))
     switch.nodes(1)

@@ -11,20 +11,25 @@ Each study takes `Case`s, decides them in several ways, and gives a `Corpus` for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import get_args
+from itertools import tee
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from labkit.errors import LabkitError
 from labkit.mbr.baselines import most_frequent, most_probable, oracle
 from labkit.mbr.decide import choose
-from labkit.mbr.evaluate import Corpus
+from labkit.mbr.evaluate import Corpus, Result, paired_bootstrap
 from labkit.mbr.utilities import Utility
 from labkit.mbr.weights import distinct
 from labkit.records import Sample, Weighting
+
+if TYPE_CHECKING:
+    from labkit.mbr.conditional import Conditional
+    from labkit.mbr.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,48 @@ class Case:
     source: str
     reference: str
     samples: tuple[Sample, ...]
+
+
+def draw_cases(
+    model: Conditional, pairs: Iterable[tuple[str, str]], how: Sampling | None = None
+) -> Iterator[Case]:
+    """Samples for each source of a test set, a batch of sources at a time."""
+    from labkit.mbr.sampling import stream
+
+    ahead, behind = tee(pairs)
+    sampled = stream(model, (source for source, _ in ahead), how)
+    for (source, reference), samples in zip(behind, sampled, strict=True):
+        yield Case(source, reference, samples)
+
+
+def textbook(
+    cases: Sequence[Case],
+    utility: str = "chrf",
+    metrics: tuple[str, ...] = ("bleu", "chrf"),
+    resamples: int = 1000,
+) -> dict[str, list[Result]]:
+    """The three findings as tables, each system compared with the first of its kind.
+
+    ``samples`` against one sample, ``utilities`` against the most frequent sample, ``weightings``
+    against uniform; a row for each system and metric. Raises `LabkitError` for no cases.
+    """
+    if not cases:
+        raise LabkitError("There are no cases to decide; give at least one.")
+    most = min(sum(sample.count for sample in case.samples) for case in cases)
+    sizes = [2**power for power in range(most.bit_length())]
+    studies = {
+        "samples": ("1", by_samples(cases, sizes, utility, metrics)),
+        "utilities": ("most frequent", by_utility(cases, metrics=metrics)),
+        "weightings": ("uniform", by_weighting(cases, utility, metrics)),
+    }
+    return {
+        finding: [
+            row
+            for metric in metrics
+            for row in paired_bootstrap(systems, baseline, metric, resamples)
+        ]
+        for finding, (baseline, systems) in studies.items()
+    }
 
 
 Way = Callable[[Case], str]

@@ -5,8 +5,11 @@ import pytest
 
 from labkit.errors import LabkitError
 from labkit.mbr import study
+from labkit.mbr.sampling import Sampling, draw
 from labkit.mbr.study import Case
 from labkit.records import Sample
+
+from .models import Table
 
 COMMON = "river stone light paper window garden summer winter silver copper letter story"
 WORDS = COMMON.split()
@@ -63,8 +66,32 @@ def test_no_choice_is_better_than_the_oracles():
         assert system.score("chrf") <= best + 1e-9
 
 
+def test_the_textbook_is_three_tables_with_bounds():
+    tables = study.textbook(CASES[:15], resamples=100)
+    assert list(tables) == ["samples", "utilities", "weightings"]
+    of_samples = [row for row in tables["samples"] if row.metric == "chrf"]
+    assert [row.system for row in of_samples] == ["1", "2", "4", "8", "16"]
+    assert of_samples[-1].gain_low > 0
+    chrf, f1 = (
+        next(r for r in tables["utilities"] if (r.system, r.metric) == (name, "chrf"))
+        for name in ("chrf", "f1")
+    )
+    assert chrf.gain >= f1.gain
+    assert {row.system for row in tables["weightings"]} == {"uniform", "counts", "model", "unique"}
+
+
+def test_cases_are_drawn_for_each_pair():
+    model = Table([[0, 0.5, 0.5], [1.0, 0, 0], [1.0, 0, 0]])
+    pairs = [("x", "a"), ("y", "b"), ("z", "a")]
+    cases = list(study.draw_cases(model, iter(pairs), Sampling(samples=5, at_once=2)))
+    assert [(case.source, case.reference) for case in cases] == pairs
+    assert [c.samples for c in cases] == draw(model, "xyz", Sampling(samples=5, at_once=2))
+
+
 def test_no_cases_and_too_few_samples_are_said_in_one_sentence():
     with pytest.raises(LabkitError, match="no cases"):
         study.by_weighting([])
+    with pytest.raises(LabkitError, match="no cases"):
+        study.textbook([])
     with pytest.raises(LabkitError, match="17 samples of a case were asked for and 16"):
         study.by_samples(CASES, (17,))

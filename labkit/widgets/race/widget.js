@@ -1,5 +1,5 @@
 // Race: several generations replayed side by side in their measured time.
-import { button, clamp, count, duration, el, figures, icon, onWidth, paragraphs, recordWidget, reducedMotion, running, select, sizeCanvas, slider, token } from "../shared/prelude.js";
+import { button, clamp, count, duration, el, figures, icon, onWidth, paragraphs, recordWidget, reducedMotion, running, select, shorten, sizeCanvas, slider, token } from "../shared/prelude.js";
 import { ROOT, countUpTo, endTimes, headColor, headsOf, originOfTokens, tokensAfter } from "../shared/trace.js";
 
 // ---------------------------------------------------------------------------------------------
@@ -112,6 +112,7 @@ function drawRace(place) {
 
   const names = el("p", { class: "lk-title" });
   const legend = el("p", { class: "rc-legend" });
+  const prompt = el("p", { class: "rc-prompt", dir: "auto" });
   const track = el("div", { class: "rc-lanes" });
   const outcome = el("p", { class: "rc-outcome" });
   const play = button("Play", { icon: "play", hidden_label: true, key: "Space", click: toggle });
@@ -120,13 +121,15 @@ function drawRace(place) {
   const speed = select("Speed", SPEEDS, "1", (value) => { put("speed", Number(value)); });
   const scrub = slider("Clock", { min: 0, max: 1000, value: 0, words: (share) => duration((end * share) / 1000), input: (share) => jump((end * share) / 1000) });
   scrub.field.classList.add("rc-scrub");
-  root.append(names, el("div", { class: "lk-bar", role: "group", "aria-label": "Playback" }, el("span", { class: "lk-group" }, play, again), speed, scrub.field), track, outcome, legend);
+  root.append(names, prompt, el("div", { class: "lk-bar", role: "group", "aria-label": "Playback" }, el("span", { class: "lk-group" }, play, again), speed, scrub.field), track, outcome, legend);
 
   function lay(records) {
     traces = records;
     end = Math.max(...traces.map((trace) => endTimes(trace).at(-1)));
     names.replaceChildren(...traces.flatMap((trace, lane) => [lane ? el("span", { class: "rc-on" }, lane === traces.length - 1 ? " against " : ", ") : "", trace.method]),
       el("span", { class: "rc-on" }, ` on ${[...new Set(traces.map((trace) => trace.base))].join(", ")}`));
+    const prompts = [...new Set(traces.map((trace) => trace.prompt))];
+    prompt.replaceChildren(el("span", { class: "lk-label" }, prompts.length === 1 ? "Prompt " : "Prompts differ, the first is "), shorten(prompts[0].trim(), 300));
     const most = Math.max(...traces.map((trace) => tokensAfter(trace).at(-1)));
     if (lanes.length !== traces.length) {
       lanes.forEach((lane) => lane.stop());

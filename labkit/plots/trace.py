@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from labkit.plots.figure import FAINT, HUES, INK, Picture, picture, styled
 from labkit.records import Trace
@@ -105,7 +107,7 @@ def _columns(axes: Axes, trace: Trace, kept: np.ndarray) -> None:
         )
     axes.set_xlabel("step")
     axes.set_ylabel("tokens committed")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(f"{_name(trace)}: {trace.tokens_per_step:.2f} tokens a step")
     handles = [Patch(**_paint(head), label=f"head {head + 1}") for head in range(deepest)]
     handles.append(Patch(facecolor=BASE, edgecolor=BASE, label="base model, replacing"))
@@ -136,7 +138,7 @@ def _time_bars(axes: Axes, traces: Sequence[Trace]) -> None:
     axes.legend(ncols=4, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.45))
 
 
-def _paint(head: int) -> dict[str, str]:
+def _paint(head: int) -> dict[str, Any]:
     return {
         "facecolor": HUES[head % len(HUES)],
         "edgecolor": INK if head >= len(HUES) else FAINT,

@@ -146,7 +146,7 @@ class TreeStudy(Record):
 
     def _by_gain(self, depth: int) -> Iterator[NodePath]:
         """Every node at most ``depth`` deep, by falling gain, parents before children."""
-        ranks = [sorted(range(len(head)), key=lambda r, h=head: -h[r]) for head in self.accept]
+        ranks = [_by_share(shares) for shares in self.accept]
         heap: list[tuple[float, NodePath, int]] = []
 
         def push(above: NodePath, place: int) -> None:
@@ -160,3 +160,8 @@ class TreeStudy(Record):
             yield path
             push(path[:-1], place + 1)
             push(path, 0)
+
+
+def _by_share(shares: Sequence[float]) -> list[int]:
+    """Ranks by falling acceptance."""
+    return sorted(range(len(shares)), key=lambda rank: -shares[rank])

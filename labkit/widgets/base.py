@@ -130,7 +130,9 @@ class RecordWidget(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live view, with the picture and the table for readers without a widget manager."""
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+        bundle = super()._repr_mimebundle_(**kwargs)
+        assert bundle is not None  # only widgets without a view have none
+        data, metadata = bundle
         if self.problem:
             data["text/plain"] = f"{type(self).__name__}: {self.problem}"
             data["text/html"] = f"<p>{html.escape(data['text/plain'])}</p>"

@@ -201,10 +201,14 @@ def counted(number: int, one: str) -> str:
 
 
 def png(figure: Figure) -> str:
-    """The figure as a PNG, base64, as notebooks store it."""
-    buffer = io.BytesIO()
+    """The figure as a PNG, base64, as notebooks store it: of 256 colours, a third of the size."""
+    from PIL import Image
+
+    buffer, small = io.BytesIO(), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    colors = {"colors": 256, "method": Image.Quantize.MAXCOVERAGE, "dither": Image.Dither.NONE}
+    Image.open(buffer).convert("RGB").quantize(**colors).save(small, format="png", optimize=True)
+    return base64.b64encode(small.getvalue()).decode("ascii")
 
 
 def table_html(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import labkit.widgets
 from labkit.records import RecordError, Token, Trace
@@ -139,8 +142,16 @@ def test_a_picture_and_a_table_stand_in_without_a_manager(make):
     assert "<script" not in data["text/html"]
 
 
-def test_pictures_stay_small():
-    assert len(png(TokenStepper(make_trace(steps=100)).figure())) < 120_000
+def test_pictures_are_small_and_keep_their_colours():
+    figure = TokenStepper(make_trace(steps=100)).figure()
+    picture = base64.b64decode(png(figure))
+    assert len(picture) < 60_000
+    whole = io.BytesIO()
+    figure.savefig(whole, format="png", dpi=110)
+    one, other = (
+        np.asarray(Image.open(each).convert("RGB"), int) for each in (io.BytesIO(picture), whole)
+    )
+    assert abs(one - other).max() <= 12
 
 
 def test_cells_of_a_table_are_text():

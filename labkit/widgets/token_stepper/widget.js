@@ -197,7 +197,8 @@ function drawStepper(place) {
 
   root.addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || event.defaultPrevented) return;
-    if (event.target.closest("input, select, [role=tree]") && !["n", "N"].includes(event.key)) return;
+    if (event.target.closest("input, select")) return;
+    if (event.target.closest("[role=tree]") && event.key.toLowerCase() !== "n") return;
     const onButton = event.target.closest("button");
     const here = get("step");
     const line = event.target === strip.slider ? strip.perLine() : 10;
@@ -252,7 +253,8 @@ function drawStepper(place) {
       for (const each of on) each.disabled = at === last;
       jump.disabled = nextRejection(steps, at, get("head")) < 0;
       player.sync();
-      if (!get("playing")) say(`Step ${at + 1}. ${tellStep(step)}`);
+      const heard = document.activeElement === strip.slider; // the slider speaks for itself
+      if (!get("playing") && !heard) say(`Step ${at + 1}. ${tellStep(step)}`);
     }
     const node = clamp(get("selected"), ROOT, step.nodes.length - (hasOwnToken(step) ? 0 : 1));
     tree.select(node);
@@ -378,7 +380,7 @@ function makeStrip({ root, signal, get }, trace, goto) {
     marker.style.transform = `translate(${(index % perLine) * cell - 1}px, ${Math.floor(index / perLine) * (height + 4)}px)`;
     slider.setAttribute("aria-valuenow", String(index + 1));
     const step = steps[index];
-    slider.setAttribute("aria-valuetext", `Step ${index + 1} of ${steps.length}, ${count(step.committed.length, "token")}${rejectedAt(step) ? ", a rejection" : ""}`);
+    slider.setAttribute("aria-valuetext", `${index + 1} of ${steps.length}. ${tellStep(step)}`);
   }
   onWidth(slider, (width) => { layout = stripLayout(steps.length, width); paint(); move(at); }, signal);
   const pick = (event) => {

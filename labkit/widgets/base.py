@@ -206,8 +206,9 @@ def png(figure: Figure) -> str:
 
     buffer, small = io.BytesIO(), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    colors = {"colors": 256, "method": Image.Quantize.MAXCOVERAGE, "dither": Image.Dither.NONE}
-    Image.open(buffer).convert("RGB").quantize(**colors).save(small, format="png", optimize=True)
+    method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
+    few = Image.open(buffer).convert("RGB").quantize(256, method=method, dither=dither)
+    few.save(small, format="png", optimize=True)
     return base64.b64encode(small.getvalue()).decode("ascii")
 
 

@@ -143,11 +143,11 @@ def test_a_picture_and_a_table_stand_in_without_a_manager(make):
 
 
 def test_pictures_are_small_and_keep_their_colours():
-    figure = TokenStepper(make_trace(steps=100)).figure()
-    picture = base64.b64decode(png(figure))
+    widget = TokenStepper(make_trace(steps=100))
+    picture = base64.b64decode(png(widget.figure()))
     assert len(picture) < 60_000
     whole = io.BytesIO()
-    figure.savefig(whole, format="png", dpi=110)
+    widget.figure().savefig(whole, format="png", dpi=110)
     one, other = (
         np.asarray(Image.open(each).convert("RGB"), int) for each in (io.BytesIO(picture), whole)
     )

@@ -355,7 +355,8 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
   });
 
   function paint() {
-    if (colours?.theme !== (root.dataset.theme ?? "light")) colours = coloursOf(root);
+    // A notebook draws before it puts the widget into the page: there are no colours yet then.
+    if (!colours?.ink || colours.theme !== (root.dataset.theme ?? "light")) colours = coloursOf(root);
     made.span = spanOf(made.losses);
     paintBoard(canvas, scene());
     const [low, high] = made.span;

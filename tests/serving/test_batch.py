@@ -246,6 +246,14 @@ def test_sampled_tokens_are_distributed_as_the_base_model_says() -> None:
     assert chisquare(counts[1], 4000 * p[1].numpy()).pvalue > 1e-3
 
 
+def test_two_places_are_drawn_independently() -> None:
+    """How often both are equal, over 2,000 seeds: within 4 deviations of sum p^2 = 0.34."""
+    p = torch.tensor([[0.5, 0.2, 0.2, 0.1]] * 2).double()
+    drawn = [sampled_scores(p, seed, [0, 1]).argmax(-1).tolist() for seed in range(2000)]
+    equal = sum(first == second for first, second in drawn) / 2000
+    assert abs(equal - 0.34) < 4 * (0.34 * 0.66 / 2000) ** 0.5
+
+
 def test_noise_belongs_to_a_seed_and_a_place() -> None:
     assert np.array_equal(gumbel(1, 5, 8), gumbel(1, 5, 8))
     for other in (gumbel(2, 5, 8), gumbel(1, 6, 8), gumbel(-1, 5, 8)):

@@ -161,8 +161,7 @@ def _comparison(name: str, entry: Prediction) -> Shown:
     verdict = _judgement(entry)
     return Shown(
         f"{name}: {text}: {verdict}.",
-        f"<table><caption {LEFT}><b>{html.escape(name)}</b>: {verdict}</caption>"
-        f"<tbody>{rows}</tbody></table>",
+        f"<p><b>{html.escape(name)}</b>: {verdict}</p><table><tbody>{rows}</tbody></table>",
     )
 
 

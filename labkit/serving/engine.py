@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -37,7 +38,10 @@ OVER: tuple[State, ...] = ("finished", "cancelled", "failed")
 WAITING_LINE = 256
 """Requests that may wait for a slot unless told otherwise."""
 
-MEASURED_ROWS = 128
+PROMPTS_MEASURED = (1, 8, 16, 32, 64)
+"""Prompt tokens of a chunk whose reading is measured."""
+
+ROWS_MEASURED = 128
 """The largest pass that is measured; beyond it the costs are a straight line."""
 
 KEPT_STEPS = 10_000
@@ -376,58 +380,63 @@ class ServingEngine:
             self._changed.notify_all()
 
 
-def measure_costs(batch: Batch, seed: int = 0, repeats: int = 3) -> Measured:
+def measure_costs(batch: Batch, seed: int = 0, repeats: int = 4) -> Measured:
     """Measure what steps of a batch take here, on made-up requests; leaves the batch empty.
 
-    Each kind of step is taken ``repeats`` times and its fastest counts, since other processes can
-    only make it slower. Takes a few seconds on a small model.
+    All kinds of step take turns, ``repeats`` times, and of each the fastest counts: something may
+    be compiled the first time, and other processes can only make a step slower. Takes a few
+    seconds on a small model.
     """
     rng = np.random.default_rng(seed)
-    vocabulary = batch.engine.vocabulary
     length = min(32, batch.capacity // 2)
+    counts = sorted({*(count for count in budgets(batch.slots) if count), batch.slots})
     pace, eos_ids = batch.pace, batch.eos_ids
     batch.eos_ids = frozenset()  # a made-up request runs to its limit
+    prefill: dict[int, float] = {}
+    steps: dict[tuple[int, int], Step] = {}
 
     def join(tokens: int) -> None:
-        prompt = rng.integers(0, vocabulary, tokens).tolist()
+        prompt = rng.integers(0, batch.engine.vocabulary, tokens).tolist()
         batch.join(prompt, batch.capacity - tokens)
 
-    def fastest(count: int, nodes: int) -> Step:
-        batch.pace = Fixed(nodes)
-        taken = []
-        for _ in range(repeats + 1):  # the first is not counted: something may be compiled in it
-            while len(batch.running) < count:
-                join(length)
-            taken.append(batch.step())
-        return min(taken[1:], key=lambda step: step.draft_s + step.check_s + step.rest_s)
-
-    def empty() -> None:
-        for row in list(batch.running):
+    def leave(rows: Sequence[Row]) -> None:
+        for row in rows:
             batch.leave(row)
 
     try:
-        prefill: dict[int, list[float]] = {}
-        for tokens in (1, 8, 16, 32, 64):
-            for _ in range(repeats if tokens < batch.capacity else 0):
-                join(tokens)
-                prefill.setdefault(tokens, []).append(batch.step().prefill_s)
-                empty()
-        check: dict[int, list[float]] = {}
-        draft: dict[int, list[float]] = {}
-        for count in sorted({*(b for b in budgets(batch.slots) if b), batch.slots}):
-            for nodes in budgets(batch.max_nodes):
-                if nodes and count * (1 + nodes) > MEASURED_ROWS:
+        for _ in range(repeats):
+            for tokens in PROMPTS_MEASURED:
+                if tokens < batch.capacity:
+                    join(tokens)
+                    seconds = batch.step().prefill_s
+                    prefill[tokens] = min(seconds, prefill.get(tokens, seconds))
+                    leave(batch.running[:])
+            for count, nodes in product(counts, budgets(batch.max_nodes)):
+                if nodes and count * (1 + nodes) > ROWS_MEASURED:
                     continue
-                step = fastest(count, nodes)
-                check.setdefault(step.rows, []).append(step.check_s + step.rest_s)
-                if step.drafted:
-                    draft.setdefault(step.drafted, []).append(step.draft_s)
-            empty()
+                batch.pace = Fixed(nodes)
+                leave([row for row in batch.running if row.left < row.limit / 2])  # trees get cut
+                while len(batch.running) < count:
+                    join(length)
+                step = batch.step()
+                known = steps.get((count, nodes), step)
+                steps[count, nodes] = min(step, known, key=_answering_s)
+            leave(batch.running[:])
     finally:
-        empty()
+        leave(batch.running[:])
         batch.pace, batch.eos_ids = pace, eos_ids
+    check: dict[int, list[float]] = {}
+    draft: dict[int, list[float]] = {}
+    for step in steps.values():
+        check.setdefault(step.rows, []).append(step.check_s + step.rest_s)
+        if step.drafted:
+            draft.setdefault(step.drafted, []).append(step.draft_s)
     return Measured(
-        Curve({tokens: min(seconds) for tokens, seconds in prefill.items()}),
+        Curve(prefill),
         Curve({rows: float(np.mean(seconds)) for rows, seconds in check.items()}),
         Curve({nodes: float(np.mean(seconds)) for nodes, seconds in draft.items()} or {1: 0.0}),
     )
+
+
+def _answering_s(step: Step) -> float:
+    return step.draft_s + step.check_s + step.rest_s

@@ -14,7 +14,7 @@ import numpy as np
 from labkit.serving.batch import Step
 from labkit.serving.costs import LEARNING, Measured, best_nodes, budgets, tokens_per_second
 
-MARGIN = 0.03
+MARGIN = 0.05
 """Another number of nodes must promise this much more to be worth a change of mind."""
 
 LOOK = 4

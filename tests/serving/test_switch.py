@@ -75,7 +75,7 @@ def test_a_cost_that_was_measured_too_high_is_found_out() -> None:
 def test_a_decision_says_what_each_choice_promised() -> None:
     switch = Switch(4, machine(free_rows=4))
     switch.nodes(1)
-    for _ in range(60):
+    for _ in range(150):
         switch.learn(step(1, 4, (0, 0, 0, 0)))
         switch.nodes(1)
     decision = switch.decisions[0]

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 MEASURED_USERS, SIMULATED_USERS = "1,2,4,8", "1,2,4,8,16,32,64,128"
 
+SHOWN = 8
+"""Changes of the switch's mind that a person is told."""
+
 
 class Numbers(click.ParamType):
     """Numbers above 0 with commas between them."""
@@ -249,7 +252,9 @@ def as_text(outcome: Outcome) -> str:
     if log.provenance and log.provenance.note:
         parts.append(log.provenance.note)
     for method, decisions in outcome.decisions.items():
-        parts.append("\n".join((f"{method} changed how much it drafts:", *decisions)))
+        latest = decisions[-SHOWN:]
+        told = f"{method} changed how much it drafts {len(decisions)} times; the latest:"
+        parts.append("\n".join((told, *latest)))
     if outcome.checks:
         lines = [
             (

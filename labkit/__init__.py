@@ -13,6 +13,8 @@ from labkit.threads import settle_waiting
 settle_waiting()  # before anything loads torch, which reads these settings once
 
 _HOMES = {
+    "Decoder": "labkit.speculative.decoder",
+    "Sampling": "labkit.speculative.generate",
     "base_name": "labkit.course",
     "compare": "labkit.course",
     "predict": "labkit.course",
@@ -22,8 +24,6 @@ _HOMES = {
     "LossLog": "labkit.records",
     "RiskTable": "labkit.records",
     "ServingLog": "labkit.records",
-    "Decoder": "labkit.speculative.decoder",
-    "Sampling": "labkit.speculative.generate",
     "Trace": "labkit.records",
 }
 """Where each public name lives."""

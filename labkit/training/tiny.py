@@ -10,38 +10,26 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
-from safetensors.torch import save
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from tqdm import tqdm
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from labkit.errors import LabkitError
 from labkit.models.store import make_manifest
 from labkit.records.base import write_whole
-from labkit.training.checkpoints import (
-    Checkpoint,
-    load_latest,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
 from labkit.training.data import pack_text
-from labkit.training.recipe import Frozen, Source, load_toml
+from labkit.training.pretrain import Course, Job, optimise, round_to_half, save_model
+from labkit.training.recipe import Frozen, Positive, Source, load_toml
 from labkit.training.text import read_documents
 
 END_OF_TEXT = "<|endoftext|>"
 INITIAL_SCALE = 0.04  # twice transformers' own: narrow models start too quietly with 0.02
 GOLDEN = (math.sqrt(5) - 1) / 2
-
-Positive = Annotated[int, Field(ge=1)]
 
 
 class ModelShape(Frozen):
@@ -62,19 +50,11 @@ class ModelShape(Frozen):
         return self
 
 
-class TrainingPlan(Frozen):
-    """How long and how fast: steps, batches, the learning rate's course (AdamW)."""
+class TrainingPlan(Course):
+    """The course of training, and its batches: windows of text, their lengths taken in turn."""
 
-    steps: Positive
     batch_tokens: Positive
     windows: Annotated[tuple[Positive, ...], Field(min_length=1)]
-    learning_rate: Annotated[float, Field(gt=0)]
-    warmup: Positive
-    final_share: Annotated[float, Field(ge=0, le=1)]
-    betas: tuple[float, float]
-    weight_decay: Annotated[float, Field(ge=0)]
-    clip: Annotated[float, Field(gt=0)]
-    checkpoint_every: Positive
 
 
 class TinyRecipe(Frozen):
@@ -136,15 +116,6 @@ def batch_at(step: int, stream: Tensor, plan: TrainingPlan, seed: int) -> Tensor
     return stream[starts[:, None] + torch.arange(window + 1)]  # (B, T + 1)
 
 
-def learning_rate_at(step: int, plan: TrainingPlan) -> float:
-    """Linear warm-up, then a cosine to ``final_share`` of the peak."""
-    if step < plan.warmup:
-        return plan.learning_rate * (step + 1) / plan.warmup
-    done = (step - plan.warmup) / max(1, plan.steps - plan.warmup)
-    share = plan.final_share + (1 - plan.final_share) * (1 + math.cos(math.pi * done)) / 2
-    return plan.learning_rate * share
-
-
 def build_model(shape: ModelShape, seed: int) -> LlamaForCausalLM:
     """The untrained model, float32, embeddings tied; the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
@@ -191,13 +162,19 @@ def train(recipe: TinyRecipe, out: Path) -> dict[str, float]:
     tokenizer = train_tokenizer((document.text for document in training), recipe.model.vocabulary)
     stream, unseen = pack_text(training, tokenizer), pack_text(held_out, tokenizer)
     model = build_model(recipe.model, recipe.seed)
-    seconds = _optimise(model, recipe, stream, unseen, out)
+    job = Job(
+        name="tiny",
+        model=model,
+        loss_at=lambda step: _loss(model, batch_at(step, stream, recipe.training, recipe.seed)),
+        held_out=lambda: held_out_loss(model, unseen),
+        recipe=recipe.model_dump(mode="json"),
+    )
+    seconds = optimise(job, recipe.training, out)
     save_model(model, tokenizer, out / "model")
     make_manifest(out / "model", "labkit.training.tiny", revision=1, times=False).write(
         out / "model"
     )
-    for parameter in model.parameters():
-        parameter.data = parameter.data.half().float()
+    round_to_half(model)
     loss = held_out_loss(model, unseen)
     size = sum(len(document.text.encode()) for document in held_out)
     result = {
@@ -207,82 +184,6 @@ def train(recipe: TinyRecipe, out: Path) -> dict[str, float]:
     }
     write_whole(out / "result.json", json.dumps(result))
     return result
-
-
-def _optimise(
-    model: LlamaForCausalLM, recipe: TinyRecipe, stream: Tensor, unseen: Tensor, out: Path
-) -> float:
-    """Run the steps that are left, with checkpoints; returns the seconds spent over all runs."""
-    plan = recipe.training
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay
-    )
-    done, seconds = _resume(model, optimizer, recipe, out)
-    started = time.perf_counter() - seconds
-    progress = tqdm(
-        range(done, plan.steps), initial=done, total=plan.steps, desc="tiny", mininterval=10
-    )
-    for step in progress:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, plan)
-        loss = _loss(model, batch_at(step, stream, plan, recipe.seed))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        progress.set_postfix(loss=f"{loss.item():.3f}")
-        if (step + 1) % plan.checkpoint_every == 0 or step + 1 == plan.steps:
-            seconds = time.perf_counter() - started
-            tensors = {f"model.{name}": value for name, value in model.named_parameters()}
-            save_checkpoint(
-                out,
-                Checkpoint(
-                    {**tensors, **optimizer_tensors(optimizer)},
-                    {
-                        "step": step + 1,
-                        "seconds": seconds,
-                        "recipe": recipe.model_dump(mode="json"),
-                    },
-                ),
-            )
-            progress.write(
-                f"step {step + 1}: loss {loss.item():.3f},"
-                f" held out {held_out_loss(model, unseen):.3f}, {seconds:.0f} s"
-            )
-    return seconds
-
-
-def _resume(
-    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, recipe: TinyRecipe, out: Path
-) -> tuple[int, float]:
-    """Put back the last checkpoint in ``out``; returns its step and seconds, or zeros."""
-    checkpoint = load_latest(out)
-    if checkpoint is None:
-        return 0, 0.0
-    if checkpoint.state["recipe"] != recipe.model_dump(mode="json"):
-        raise LabkitError(f"{out} holds a run of another recipe; give another folder.")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(checkpoint.tensors[f"model.{name}"])
-    restore_optimizer(optimizer, checkpoint.tensors)
-    return checkpoint.state["step"], checkpoint.state["seconds"]
-
-
-def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write model and tokenizer as a folder that transformers loads; weights as float16.
-
-    The configuration says float32, so that loading widens them: arithmetic in float16 is slow on
-    most processors, and the file stays half as large.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().half() for name, value in model.named_parameters()}
-    write_whole(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
-    model.config.architectures = ["LlamaForCausalLM"]
-    model.config.dtype = "float32"
-    model.config.save_pretrained(folder)
-    GenerationConfig(bos_token_id=0, eos_token_id=0, pad_token_id=0).save_pretrained(folder)
-    tokenizer.model_max_length = model.config.max_position_embeddings
-    tokenizer.save_pretrained(folder)
 
 
 def _loss(model: LlamaForCausalLM, rows: Tensor) -> Tensor:

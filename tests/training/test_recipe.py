@@ -11,6 +11,7 @@ from labkit.paths import data_dir
 from labkit.training.recipe import Recipe, Source
 from labkit.training.text import SOURCES
 from labkit.training.tiny import TinyRecipe
+from labkit.training.translator import TranslatorRecipe
 
 RECIPES = sorted(path.name for path in (data_dir() / "recipes").glob("*.toml"))
 WRONG = {
@@ -25,10 +26,16 @@ WRONG = {
 
 
 def test_all_recipes_of_the_project_can_be_read():
-    assert {"tiny.toml", "tiny-base.toml", "real.toml", "published-7b.toml"} <= set(RECIPES)
+    assert {
+        "tiny.toml",
+        "tiny-base.toml",
+        "translator.toml",
+        "real.toml",
+        "published-7b.toml",
+    } <= set(RECIPES)
     for name in RECIPES:
-        kind = TinyRecipe if name == "tiny-base.toml" else Recipe
-        kind.load(data_dir() / "recipes" / name)
+        kinds = {"tiny-base.toml": TinyRecipe, "translator.toml": TranslatorRecipe}
+        kinds.get(name, Recipe).load(data_dir() / "recipes" / name)
 
 
 @pytest.mark.parametrize("right", WRONG)

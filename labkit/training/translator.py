@@ -1,0 +1,349 @@
+"""The translator: a shared BPE tokenizer and a small encoder-decoder, trained from pairs.
+
+``python -m labkit.training.translator RECIPE --pairs FILE --out FOLDER`` trains it in about an hour
+on two cores. ``FILE`` has a source, a tab and its translation on each line, and may be packed
+(``.xz``, ``.gz``). One source in a hundred, with all its translations, is kept out of training and
+written to ``FOLDER/held-out.tsv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import lzma
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Annotated
+
+import torch
+from pydantic import Field, model_validator
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor
+from transformers import GenerationConfig, MarianConfig, MarianMTModel, PreTrainedTokenizerFast
+
+from labkit.errors import LabkitError
+from labkit.models.store import make_manifest
+from labkit.records.base import write_whole
+from labkit.training.pretrain import Course, Job, optimise, round_to_half, save_model
+from labkit.training.recipe import Frozen, Positive, load_toml
+
+PAD, END = "<pad>", "</s>"
+PAD_ID, END_ID = 0, 1
+HELD_OUT_SHARE = 100
+"""One source in this many is held out, chosen by its hash."""
+IGNORED = -100
+"""The label of a place that no loss is taken at."""
+
+Pair = tuple[str, str]
+
+
+class Shape(Frozen):
+    """The shape of the encoder-decoder."""
+
+    vocabulary: Annotated[int, Field(ge=300)]
+    width: Positive
+    encoder_layers: Positive
+    decoder_layers: Positive
+    heads: Positive
+    inner: Positive
+    context: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Shape:
+        if self.width % self.heads:
+            raise ValueError("width must divide by heads")
+        return self
+
+
+class Training(Course):
+    """The course of training, and how many tokens a batch has, padding and both sides included."""
+
+    batch_tokens: Positive
+
+
+class TranslatorRecipe(Frozen):
+    """Everything but the pairs that decides the translator's weights."""
+
+    seed: int
+    longest: Positive
+    """Pairs of which one side has more tokens than this are left out."""
+    model: Shape
+    training: Training
+
+    @classmethod
+    def load(cls, path: Path) -> TranslatorRecipe:
+        """Read a recipe from TOML; raises `LabkitError` that names the first field at fault."""
+        return load_toml(cls, path)
+
+
+def read_corpus(path: Path) -> list[Pair]:
+    """Every different pair of a file, in its order; raises `LabkitError` that names the line.
+
+    Columns after the second are passed over, as Tatoeba's exports have them.
+    """
+    pairs: dict[Pair, None] = {}
+    try:
+        with _open(path) as lines:
+            for number, line in enumerate(lines, start=1):
+                columns = line.rstrip("\r\n").split("\t")
+                if len(columns) < 2 or not columns[0].strip() or not columns[1].strip():
+                    raise LabkitError(
+                        f"Line {number} of {path} is no pair: it needs a source, a tab and a"
+                        " translation."
+                    )
+                pairs[columns[0].strip(), columns[1].strip()] = None
+    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
+        raise LabkitError(f"The pairs in {path} cannot be read: {error}.") from None
+    if not pairs:
+        raise LabkitError(f"The file {path} has no pairs.")
+    return list(pairs)
+
+
+def _open(path: Path) -> IO[str]:
+    """A text file, unpacked on the way where its name says that it is packed."""
+    if path.suffix == ".xz":
+        return lzma.open(path, "rt", encoding="utf-8")
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def split(pairs: Iterable[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on and pairs held out.
+
+    A source is held out by its hash, letters alone counted; a pair of which either side stands in a
+    held-out pair is then trained on no more, so that no text is on both sides.
+
+    >>> training, held_out = split([(f"Satz {n}.", f"Sentence {n}.") for n in range(1000)])
+    >>> len(training), len(held_out)
+    (1000, 0)
+    """
+    held_out: list[Pair] = []
+    rest: list[Pair] = []
+    for pair in pairs:
+        digest = hashlib.sha256(_letters(pair[0]).encode()).digest()
+        chosen = int.from_bytes(digest[:8], "big") % HELD_OUT_SHARE == 0
+        (held_out if chosen else rest).append(pair)
+    seen = {_letters(text) for pair in held_out for text in pair}
+    return [pair for pair in rest if not any(_letters(text) in seen for text in pair)], held_out
+
+
+def _letters(text: str) -> str:
+    """The letters of a text, small: what is left where texts differ in punctuation only."""
+    return re.sub(r"[\W\d_]+", " ", text.lower()).strip()
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer for both languages; every text it encodes ends in `END`."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    # The space that the first word was given is taken off again.
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[PAD, END],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {END}", special_tokens=[(END, END_ID)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(shape: Shape, seed: int) -> MarianMTModel:
+    """The untrained model, float32, all embeddings one table; the same for the same seed."""
+    config = MarianConfig(
+        vocab_size=shape.vocabulary,
+        d_model=shape.width,
+        encoder_layers=shape.encoder_layers,
+        decoder_layers=shape.decoder_layers,
+        encoder_attention_heads=shape.heads,
+        decoder_attention_heads=shape.heads,
+        encoder_ffn_dim=shape.inner,
+        decoder_ffn_dim=shape.inner,
+        activation_function="swish",
+        dropout=shape.dropout,
+        max_position_embeddings=shape.context,
+        scale_embedding=True,
+        share_encoder_decoder_embeddings=True,
+        tie_word_embeddings=True,
+        pad_token_id=PAD_ID,
+        eos_token_id=END_ID,
+        bos_token_id=END_ID,
+        decoder_start_token_id=PAD_ID,
+        forced_eos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MarianMTModel(config)
+    model.generation_config = GenerationConfig(
+        pad_token_id=PAD_ID, eos_token_id=END_ID, decoder_start_token_id=PAD_ID
+    )
+    return model
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Pairs as token ids: two lists of int64 tensors, each ending in `END_ID`."""
+
+    sources: list[Tensor]
+    targets: list[Tensor]
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast, longest: int) -> Encoded:
+        """Encode ``pairs``, those with a side of more than ``longest`` tokens left out."""
+        sides = [
+            tokenizer([pair[side] for pair in pairs], return_attention_mask=False)["input_ids"]
+            for side in (0, 1)
+        ]
+        kept = [
+            (torch.tensor(source), torch.tensor(target))
+            for source, target in zip(*sides, strict=True)
+            if max(len(source), len(target)) <= longest
+        ]
+        return cls([source for source, _ in kept], [target for _, target in kept])
+
+    def batches(self, tokens: int, order: Tensor) -> list[list[int]]:
+        """Pair numbers in batches of at most ``tokens`` padded tokens, both sides counted.
+
+        Pairs of equal lengths stand together, so that hardly anything is padding; ``order``, a
+        permutation, decides which pairs of the same lengths do.
+        """
+
+        def lengths(number: int) -> tuple[int, int]:
+            return len(self.targets[number]), len(self.sources[number])
+
+        batches: list[list[int]] = []
+        batch: list[int] = []
+        widest = (0, 0)
+        for number in sorted(order.tolist(), key=lengths):
+            target, source = lengths(number)
+            grown = max(widest[0], target), max(widest[1], source)
+            if batch and sum(grown) * (len(batch) + 1) > tokens:
+                batches.append(batch)
+                batch, grown = [], (target, source)
+            batch.append(number)
+            widest = grown
+        return [*batches, batch]
+
+
+def batch_loss(model: MarianMTModel, pairs: Encoded, numbers: Sequence[int]) -> Tensor:
+    """Mean cross-entropy in nats per target token over the pairs of those numbers."""
+    sources = _padded([pairs.sources[number] for number in numbers], PAD_ID)  # (B, S)
+    labels = _padded([pairs.targets[number] for number in numbers], IGNORED)  # (B, T)
+    return model(input_ids=sources, attention_mask=(sources != PAD_ID).long(), labels=labels).loss
+
+
+def _padded(rows: list[Tensor], value: int) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+
+
+class Shuffled:
+    """Which pairs each step trains on: all batches of an epoch in random order, then the next."""
+
+    def __init__(self, pairs: Encoded, tokens: int, seed: int) -> None:
+        self.pairs, self.tokens, self.seed = pairs, tokens, seed
+        self._epoch = -1
+        self._first = 0
+        self._batches: list[list[int]] = []
+
+    def at(self, step: int) -> list[int]:
+        """The pair numbers of ``step``, a function of it alone; steps are asked for in order."""
+        while step >= self._first + len(self._batches):
+            self._first += len(self._batches)
+            self._epoch += 1
+            generator = torch.Generator().manual_seed(self.seed * 1009 + self._epoch)
+            order = torch.randperm(len(self.pairs.sources), generator=generator)
+            batches = self.pairs.batches(self.tokens, order)
+            shuffled = torch.randperm(len(batches), generator=generator)
+            self._batches = [batches[number] for number in shuffled.tolist()]
+        return self._batches[step - self._first]
+
+
+def held_out_loss(model: MarianMTModel, pairs: Encoded, tokens: int) -> float:
+    """Cross-entropy in nats per target token over all of ``pairs``, without dropout."""
+    model.eval()
+    total = count = 0.0
+    with torch.inference_mode():
+        for numbers in pairs.batches(tokens, torch.arange(len(pairs.sources))):
+            size = sum(len(pairs.targets[number]) for number in numbers)
+            total += batch_loss(model, pairs, numbers).item() * size
+            count += size
+    model.train()
+    return total / count
+
+
+def train(recipe: TranslatorRecipe, corpus: Path, out: Path) -> dict[str, float]:
+    """Train by ``recipe`` on the pairs in ``corpus``; the finished model goes to ``out/model``.
+
+    Returns ``loss`` (held out, nats per token, of the weights as saved), ``pairs`` trained on and
+    ``seconds`` spent training, over all runs.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    training, held_out = split(read_corpus(corpus))
+    write_whole(out / "held-out.tsv", "".join(f"{source}\t{text}\n" for source, text in held_out))
+    plan = recipe.training
+    tokenizer = train_tokenizer(
+        (text for pair in training for text in pair), recipe.model.vocabulary
+    )
+    pairs = Encoded.of(training, tokenizer, recipe.longest)
+    unseen = Encoded.of(held_out, tokenizer, recipe.longest)
+    model = build_model(recipe.model, recipe.seed)
+    shuffled = Shuffled(pairs, plan.batch_tokens, recipe.seed)
+
+    def loss_at(step: int) -> Tensor:
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # what dropout draws
+        return batch_loss(model, pairs, shuffled.at(step))
+
+    job = Job(
+        name="translator",
+        model=model,
+        loss_at=loss_at,
+        held_out=lambda: held_out_loss(model, unseen, plan.batch_tokens),
+        recipe=recipe.model_dump(mode="json"),
+    )
+    model.train()
+    seconds = optimise(job, plan, out)
+    save_model(model, tokenizer, out / "model")
+    make_manifest(out / "model", "labkit.training.translator", revision=1, times=False).write(
+        out / "model"
+    )
+    round_to_half(model)
+    result = {
+        "loss": held_out_loss(model, unseen, plan.batch_tokens),
+        "pairs": len(pairs.sources),
+        "seconds": seconds,
+    }
+    write_whole(out / "result.json", json.dumps(result))
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train from the command line."""
+    parser = argparse.ArgumentParser(description="Train the German to English translator.")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--threads", type=int, help="threads that torch uses")
+    given = parser.parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    print(json.dumps(train(TranslatorRecipe.load(given.recipe), given.pairs, given.out)))
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ from labkit.cli._output import json_option, only_results_on_stdout, say
     "--storage",
     default="float32",
     show_default=True,
-    help="How the fast path on a CPU stores weights: float32, bfloat16.",
+    help="How the fast path on a CPU stores weights: float32, bfloat16, q4_1.",
 )
 @device_option
 @json_option

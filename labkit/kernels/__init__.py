@@ -121,8 +121,8 @@ def engine_for(
 ) -> Engine:
     """The forward pass of a model: the fastest that works here, or the one called ``path``.
 
-    ``storage`` is how weights once stores them: float32 or bfloat16. Raises `LabkitError` where
-    the path asked for, or the storage, cannot be had.
+    ``storage`` is how weights once stores them: float32, bfloat16 or q4_1. Raises `LabkitError`
+    where the path asked for, or the storage, cannot be had.
     """
     if path != "auto" and path not in PATHS:
         raise LabkitError(f"There is no path {path!r}: give auto, {', '.join(PATHS)}.")
@@ -134,7 +134,7 @@ def engine_for(
         from labkit.kernels.weights_once import STORAGE, WeightsOnce
 
         if storage not in STORAGE:
-            raise LabkitError(f"There is no storage {storage!r}: give {' or '.join(STORAGE)}.")
+            raise LabkitError(f"There is no storage {storage!r}: give {', '.join(STORAGE)}.")
         return WeightsOnce(lm.config, lm.weights(), storage)
     if storage != "float32":
         why = choice.why if path == "auto" else f"{path} was asked for"

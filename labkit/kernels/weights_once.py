@@ -13,7 +13,7 @@ adds an exact zero, so a draft token inside a tree gets the bits that it would g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,12 +22,23 @@ from llvmlite import ir
 from numba import get_num_threads, njit, prange, types
 from numba.extending import intrinsic
 
+from labkit.errors import LabkitError
 from labkit.kernels.bandwidth import Probe
 from labkit.kernels.engine import Output, Rows, stack
-from labkit.kernels.panel import BFLOAT16, FLOAT32, JIT, LANES, aligned_zeros, multiply, pack
+from labkit.kernels.panel import (
+    BFLOAT16,
+    FLOAT32,
+    JIT,
+    LANES,
+    aligned_zeros,
+    multiply,
+    pack,
+    pack_as_quantised,
+)
 from labkit.kernels.rotary import rotary_tables
 
-STORAGE = {"float32": FLOAT32, "bfloat16": BFLOAT16}
+STORAGE = ("float32", "bfloat16", "q4_1")
+"""How weights may be stored; see `WeightsOnce`."""
 
 F = np.float32
 ZERO, ONE, LOWEST = F(0), F(1), F(-np.inf)
@@ -234,6 +245,7 @@ def layers(
     w_out,
     w_gate_up,
     w_down,
+    inner,
     keys,
     values,
     cosines,
@@ -247,7 +259,6 @@ def layers(
     tokens = x.shape[0]
     kv_heads, size = keys.shape[2], keys.shape[4]
     share, groups = heads // kv_heads, slots.shape[0]
-    inner = w_down.shape[2]
     qkv = np.empty((tokens, (heads + 2 * kv_heads) * size), F)
     mixed = np.empty((heads * size, tokens), F)
     units = np.empty((inner, tokens), F)
@@ -347,12 +358,32 @@ class PanelCache:
         self.lengths[target] = length
 
 
+def _packer(storage: str, config: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes panels of a weight (out, in), stored as that name says."""
+    if storage != "q4_1":
+        kind = {"float32": FLOAT32, "bfloat16": BFLOAT16}[storage]
+        return lambda weight: pack(weight, kind)
+
+    def packed(weight: np.ndarray) -> np.ndarray:
+        found = pack_as_quantised(weight)
+        if found is None:
+            raise LabkitError(
+                f"This {config.model_type} model was not quantised in blocks of Q4_1 or Q8_0, so it"
+                " cannot be stored as q4_1: give float32 or bfloat16."
+            )
+        return found
+
+    return packed
+
+
 class WeightsOnce:
     """A Llama-shaped model (Llama, SmolLM, Mistral without window, Qwen2) on panel products.
 
     ``weights`` are transformers' names to float32 arrays; ``config`` is transformers' config.
-    ``storage`` is "float32", or "bfloat16" for weights rounded to half the bytes: then base and
-    vanilla alike are another model, and an eighth token costs more of the first one's time.
+    ``storage`` is "float32"; "bfloat16" for weights rounded to half the bytes, which makes base and
+    vanilla alike another model; or "q4_1" for weights kept in the blocks that they were quantised
+    in, which gives the bits of float32. The fewer the bytes, the more an eighth token costs of the
+    first one's time. Raises `LabkitError` for "q4_1" where a weight was never quantised.
     """
 
     exact = True
@@ -360,9 +391,10 @@ class WeightsOnce:
     def __init__(
         self, config: Any, weights: Mapping[str, np.ndarray], storage: str = "float32"
     ) -> None:
-        kind = STORAGE[storage]
+        as_panels = _packer(storage, config)
         self.name = "weights once" if storage == "float32" else f"weights once, {storage}"
         self.device = torch.device("cpu")
+        self.inner = config.intermediate_size
         self.vocabulary, self.width = config.vocab_size, config.hidden_size
         self.layer_count = config.num_hidden_layers
         self.heads = config.num_attention_heads
@@ -384,17 +416,17 @@ class WeightsOnce:
 
         def joined(prefix: str) -> np.ndarray:
             parts = [named(f"{prefix}self_attn.{part}_proj.weight") for part in "qkv"]
-            return pack(np.concatenate(parts), kind)
+            return as_panels(np.concatenate(parts))
 
         def gate_up(prefix: str) -> np.ndarray:
-            gate = pack(named(f"{prefix}mlp.gate_proj.weight"), kind)
-            up = pack(named(f"{prefix}mlp.up_proj.weight"), kind)
+            gate = as_panels(named(f"{prefix}mlp.gate_proj.weight"))
+            up = as_panels(named(f"{prefix}mlp.up_proj.weight"))
             return np.stack([gate, up], axis=1).reshape(-1, *gate.shape[1:])
 
         self.w_qkv = layer_stack(joined)
-        self.w_out = layer_stack(lambda at: pack(named(f"{at}self_attn.o_proj.weight"), kind))
+        self.w_out = layer_stack(lambda at: as_panels(named(f"{at}self_attn.o_proj.weight")))
         self.w_gate_up = layer_stack(gate_up)
-        self.w_down = layer_stack(lambda at: pack(named(f"{at}mlp.down_proj.weight"), kind))
+        self.w_down = layer_stack(lambda at: as_panels(named(f"{at}mlp.down_proj.weight")))
         norms = [
             named(f"model.layers.{layer}.{norm}_layernorm.weight")
             for layer in range(self.layer_count)
@@ -412,7 +444,7 @@ class WeightsOnce:
                 )
         self.embedding = named("model.embed_tokens.weight")
         tied = "lm_head.weight" not in weights
-        self.w_head = pack(self.embedding if tied else named("lm_head.weight"), kind)
+        self.w_head = as_panels(self.embedding if tied else named("lm_head.weight"))
         self._logits = np.empty((0, self.vocabulary), np.float32)
 
     @property
@@ -455,6 +487,7 @@ class WeightsOnce:
             self.w_out,
             self.w_gate_up,
             self.w_down,
+            self.inner,
             cache.keys,
             cache.values,
             self.cosines,

@@ -100,7 +100,8 @@ def test_fast_path_is_taken_and_the_plain_one_can_be_asked_for() -> None:
     [
         ({"path": "fastest"}, "give auto, weights_once"),
         ({"path": "cuda_graphs"}, "cannot run here"),
-        ({"storage": "int3"}, "float32 or bfloat16"),
+        ({"storage": "int3"}, "give float32, bfloat16, q4_1"),
+        ({"storage": "q4_1"}, "was not quantised in blocks"),
         ({"storage": "bfloat16", "path": "plain"}, "plain was asked for"),
     ],
 )

@@ -12,12 +12,17 @@ from hypothesis import strategies as st
 from labkit.kernels.heads import best, gelu
 from labkit.kernels.panel import (
     BFLOAT16,
+    BLOCK,
+    BLOCK_BYTES,
     FLOAT32,
     LANES,
+    Q4_1,
+    Q8_0,
     ROWS,
     aligned_zeros,
     multiply,
     pack,
+    pack_as_quantised,
     to_bfloat16,
 )
 from labkit.kernels.weights_once import exp
@@ -73,6 +78,53 @@ def test_bfloat16_weights_give_the_sums_of_their_float32_values() -> None:
     rounded = widened(to_bfloat16(weight))
     np.testing.assert_array_equal(product(x, pack(weight, BFLOAT16)), product(x, pack(rounded)))
     assert np.abs(rounded - weight).max() > 0
+
+
+def quantised(
+    rng: np.random.Generator, outputs: int, blocks: int, kind: int, scale: float = 1.0
+) -> np.ndarray:
+    """A weight (outputs, 32 * blocks) of random blocks, each with the least and the most step."""
+    lowest, highest = {Q4_1: (0, 15), Q8_0: (-127, 127)}[kind]
+    q = rng.integers(lowest, highest + 1, (outputs, blocks, BLOCK)).astype(np.float32)
+    q[..., rng.integers(BLOCK // 2)], q[..., rng.integers(BLOCK // 2, BLOCK)] = lowest, highest
+    drawn = scale * random(rng, 2, outputs, blocks, 1)
+    d, m = drawn.astype(np.float16).astype(np.float32)
+    weight = np.abs(d) * q + m if kind == Q4_1 else np.abs(d) * q
+    return weight.reshape(outputs, -1)
+
+
+@given(
+    kind=st.sampled_from([Q4_1, Q8_0]),
+    rows=st.integers(1, 2 * ROWS + 1),
+    blocks=st.integers(1, 4),
+    outputs=st.integers(1, 40),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_quantised_blocks_give_the_bits_of_their_float32_values(
+    kind: int, rows: int, blocks: int, outputs: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weight = quantised(rng, outputs, blocks, kind)
+    packed = pack_as_quantised(weight)
+    assert packed is not None
+    assert packed.shape[1:] == (blocks, BLOCK_BYTES[kind])
+    x = random(rng, rows, BLOCK * blocks)
+    np.testing.assert_array_equal(product(x, packed), product(x, pack(weight)))
+
+
+def test_a_block_of_one_value_or_of_zeros_is_kept() -> None:
+    weight = np.zeros((16, 64), np.float32)
+    weight[:, 32:] = 0.25
+    packed = pack_as_quantised(weight)
+    assert packed is not None
+    x = random(np.random.default_rng(0), 3, 64)
+    np.testing.assert_array_equal(product(x, packed), product(x, pack(weight)))
+
+
+@pytest.mark.parametrize("inputs", [64, 33])
+def test_a_weight_that_was_never_quantised_is_not_packed_as_if_it_were(inputs: int) -> None:
+    assert pack_as_quantised(random(np.random.default_rng(0), 16, inputs)) is None
 
 
 def test_bfloat16_rounds_to_the_nearest_and_ties_to_even() -> None:

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.kernels.engine import Rows
+from labkit.kernels.panel import BLOCK, Q4_1, Q8_0
 from labkit.kernels.weights_once import WeightsOnce
 from labkit.speculative.tree import Draft
 from tests.kernels.shapes import SIZES, arrays, small_model
+from tests.kernels.test_panel import quantised
 
 MODELS = {
     **{f"Llama, {name}": ("Llama", size) for name, size in SIZES.items()},
@@ -219,6 +221,25 @@ def test_bfloat16_storage_is_the_model_whose_linear_weights_are_rounded(tied: bo
     float32 = WeightsOnce(model.config, arrays(model))
     assert engine.bytes_per_pass == float32.bytes_per_pass / 2
     assert engine.name != float32.name
+
+
+def test_q4_1_storage_gives_the_bits_of_float32_from_a_fifth_of_the_bytes() -> None:
+    """Where the layers were quantised in Q4_1 and the tied table in Q8_0, as llama.cpp does."""
+    rng = np.random.default_rng(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "tie_word_embeddings": True}
+    model = small_model("Llama", **sizes)
+    weights = arrays(model)
+    for name, weight in weights.items():
+        if weight.ndim == 2:
+            kind = Q8_0 if "embed" in name else Q4_1
+            outputs, inputs = weight.shape
+            weights[name] = quantised(rng, outputs, inputs // BLOCK, kind, scale=0.01)
+    plain = WeightsOnce(model.config, weights)
+    engine = WeightsOnce(model.config, weights, "q4_1")
+    tokens = tokens_of(engine, 20, seed=8)
+    assert same_bits(in_chunks(engine, tokens, [7]), in_chunks(plain, tokens, [20]))
+    assert engine.bytes_per_pass < 0.27 * plain.bytes_per_pass
+    assert engine.name != plain.name
 
 
 def test_result_does_not_depend_on_the_number_of_threads(engine: WeightsOnce) -> None:

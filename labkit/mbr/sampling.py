@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from labkit import filters
 from labkit.errors import LabkitError
-from labkit.mbr import filters
 from labkit.mbr.conditional import Conditional
 from labkit.records import Sample
 
@@ -33,7 +33,7 @@ class Sampling:
 
     ``samples`` texts for each source, each of at most ``max_new_tokens`` tokens (fewer where the
     model's context ends before); ``temperature``,
-    ``top_k``, ``top_p`` and ``epsilon`` as in `labkit.mbr.filters`, applied in that order;
+    ``top_k``, ``top_p`` and ``epsilon`` as in `labkit.filters`, applied in that order;
     ``at_once`` sources go through the model together. The samples of a source depend on ``seed``
     and on the source, not on the sources beside it.
 

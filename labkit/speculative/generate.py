@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from labkit import filters
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Engine, Rows
 from labkit.speculative import verify
@@ -45,18 +46,14 @@ class Sampling(BaseModel):
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """The distribution to draw from: logits (N, V) after temperature and the filters."""
-        logits = logits.double() / self.temperature
+        logits = filters.temperature(logits.double(), self.temperature)
         if self.top_k:
-            least = logits.topk(min(self.top_k, logits.shape[-1]), dim=-1).values[:, -1:]
-            logits = logits.masked_fill(logits < least, float("-inf"))
-        probs = logits.softmax(-1)
+            logits = filters.top_k(logits, self.top_k)
         if self.top_p < 1:
-            ordered, order = probs.sort(dim=-1, descending=True)
-            beyond = ordered.cumsum(-1) - ordered >= self.top_p
-            probs = probs.masked_fill(beyond.scatter(-1, order, beyond), 0)
+            logits = filters.top_p(logits, self.top_p)
         if self.min_p:
-            probs = probs.masked_fill(probs < self.min_p * probs.amax(-1, keepdim=True), 0)
-        return probs / probs.sum(-1, keepdim=True)
+            logits = filters.min_p(logits, self.min_p)
+        return logits.softmax(-1)
 
 
 @dataclass(frozen=True)

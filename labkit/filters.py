@@ -41,6 +41,16 @@ def top_p(logits: torch.Tensor, mass: float) -> torch.Tensor:
     return logits.masked_fill(dropped, NEVER)
 
 
+def min_p(logits: torch.Tensor, share: float) -> torch.Tensor:
+    """Keep tokens at least ``share`` as probable as the most probable one (Nguyen et al. 2024).
+
+    >>> min_p(torch.tensor([[0.5, 0.3, 0.2]]).log(), 0.5).exp().round(decimals=1)
+    tensor([[0.5000, 0.3000, 0.0000]])
+    """
+    probability = logits.softmax(dim=-1)
+    return logits.masked_fill(probability < share * probability.amax(-1, keepdim=True), NEVER)
+
+
 def epsilon(logits: torch.Tensor, least: float) -> torch.Tensor:
     """Keep tokens of probability ``least`` or more, and the most probable (Hewitt et al. 2022).
 

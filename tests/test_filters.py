@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import EpsilonLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import EpsilonLogitsWarper, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from labkit.mbr import filters
+from labkit import filters
 
 LOGITS = torch.randn(200, 37, generator=torch.Generator().manual_seed(0)) * 3
 
@@ -27,12 +27,18 @@ def test_epsilon_equals_transformers(least):
     torch.testing.assert_close(ours, EpsilonLogitsWarper(least)(None, LOGITS))
 
 
+@pytest.mark.parametrize("share", [0.001, 0.05, 0.9])
+def test_min_p_equals_transformers(share):
+    torch.testing.assert_close(filters.min_p(LOGITS, share), MinPLogitsWarper(share)(None, LOGITS))
+
+
 @given(st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=9), st.floats(0.001, 0.999))
 def test_the_most_probable_token_always_stays(row, value):
     logits = torch.tensor([row])
     for kept in (
         filters.top_k(logits, 1),
         filters.top_p(logits, value),
+        filters.min_p(logits, value),
         filters.epsilon(logits, value),
         filters.temperature(logits, value),
     ):

@@ -51,7 +51,11 @@ def continue_all(
     a, so heads can be trained without passing the answers through the base model again.
     """
     longest = max(map(len, prompts)) + max_new_tokens
-    cache = engine.new_cache(longest, slots)
+    cache = engine.new_cache(longest, slots + 1)
+    shared = _shared_beginning(prompts)
+    if shared:  # the beginning that all prompts have, a chat template's as a rule: looked at once
+        engine.forward([Rows(prompts[0][:shared], slots)], cache, "last")
+        cache.commit(range(shared), slots)
     answers: list[list[int]] = [[] for _ in prompts]
     kept: dict[int, torch.Tensor] = {}
     waiting = list(range(len(prompts)))[::-1]
@@ -76,9 +80,10 @@ def continue_all(
         for slot in range(slots):
             if slot not in running and waiting:
                 index = waiting.pop()
-                cache.truncate(0, slot)
-                out = engine.forward([Rows(prompts[index], slot)], cache, "last")
-                cache.commit(range(len(prompts[index])), slot)
+                cache.copy_slot(slots, slot)
+                rest = prompts[index][shared:]
+                out = engine.forward([Rows(rest, slot)], cache, "last")
+                cache.commit(range(len(rest)), slot)
                 row = _Row(index, -1)
                 settle(slot, row, int(choose(out.logits)[0]), out.hidden[-1])
         if not running:
@@ -92,6 +97,17 @@ def continue_all(
     if states is not None:
         states.extend(kept[index] for index in range(len(prompts)))
     return answers
+
+
+def _shared_beginning(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, one of each left over.
+
+    >>> _shared_beginning([[1, 2, 3], [1, 2], [1, 2, 4]])
+    1
+    """
+    most = min(map(len, prompts)) - 1
+    places = (place for place in range(most) if len({prompt[place] for prompt in prompts}) > 1)
+    return next(places, most)
 
 
 def _loops(answer: list[int], length: int) -> bool:

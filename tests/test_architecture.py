@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "filters": set(),
     "speculative": GROUND | {"records", "devices", "models", "kernels", "filters"},
     "mbr": GROUND | {"records", "devices", "models", "kernels", "filters"},
-    "training": GROUND | {"records", "devices", "models", "kernels", "speculative", "mbr"},
-    "serving": GROUND | {"records", "devices", "models", "kernels", "speculative"},
+    "training": GROUND
+    | {"records", "devices", "models", "kernels", "speculative", "mbr", "provenance"},
+    "serving": GROUND | {"records", "devices", "models", "kernels", "speculative", "provenance"},
     "plots": {"records"},
     "widgets": {"records", "plots"},
     "checks": GROUND | {"records", "devices", "models", "kernels", "speculative", "mbr"},
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "together": GROUND | {"records", "speculative"},
     "provenance": GROUND | {"records"},
     "recordings": GROUND | {"records", "speculative", "mbr", "together", "provenance"},
-    "course": GROUND | {"records", "plots", "widgets"},
+    "course": GROUND | {"records", "plots", "widgets", "checks"},
     "doctor": GROUND | {"records", "devices", "models", "kernels", "speculative"},
 }
 """For each room the other rooms that it may import; the command line may import them all."""

@@ -7,19 +7,17 @@ that the ServingCurves widget and `labkit.plots.plot_serving` draw.
 from __future__ import annotations
 
 import copy
-import platform
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 import numpy as np
 
 from labkit import threads
 from labkit.errors import LabkitError
 from labkit.paths import data_dir
-from labkit.records import LossLog, Provenance, ServingLog, ServingRow
+from labkit.provenance import provenance
+from labkit.records import LossLog, ServingLog, ServingRow
 from labkit.serving.batch import PREFILL_ROWS, Step
 from labkit.serving.engine import WAITING_LINE, ServingEngine
 from labkit.serving.load import Answer, Load, Target, closed_loop, open_loop, summarise
@@ -170,7 +168,9 @@ def bench_engine(
         target=f"this process, {decoder.engine.name}, {slots} slots",
         max_new_tokens=max_new_tokens,
         rows=tuple(rows + simulated),
-        provenance=provenance(f"--base {decoder.base.name}", seed),
+        provenance=provenance(
+            command_line(f"--base {decoder.base.name}", levels, requests, max_new_tokens), seed
+        ),
     )
     return Outcome(
         log,
@@ -279,7 +279,9 @@ def bench_server(
         target=server.name,
         max_new_tokens=max_new_tokens,
         rows=tuple(rows),
-        provenance=provenance(f"--url {server.name}", seed),
+        provenance=provenance(
+            command_line(f"--url {server.name}", levels, requests, max_new_tokens), seed
+        ),
     )
     return Outcome(log, lost=lost)
 
@@ -321,6 +323,7 @@ def bench_simulated(
             steps = made.tokens_per_step, made.nodes_per_step
             rows.append(summarise(made.load, level.users, method, "simulated", *steps))
     billions = parameters / 1e9
+    gpu_given = f"--simulate --model-params {parameters:g} --gpu {gpu}"
     log = ServingLog(
         name=f"{billions:g}B on {costs.gpu.name}",
         base=f"Llama-shaped, {billions:g}B",
@@ -328,7 +331,7 @@ def bench_simulated(
         max_new_tokens=max_new_tokens,
         rows=tuple(rows),
         provenance=provenance(
-            f"--simulate --model-params {parameters:g} --gpu {gpu}", seed, PUBLISHED
+            command_line(gpu_given, levels, requests, max_new_tokens), seed, PUBLISHED
         ),
     )
     return Outcome(log)
@@ -383,13 +386,16 @@ def in_words(row: ServingRow) -> str:
     return f"{said}, {row.errors} of {row.requests} failed" if row.errors else said
 
 
-def provenance(arguments: str, seed: int, note: str = "") -> Provenance:
-    """How a log came to be."""
-    return Provenance(
-        note=note,
-        command=f"labkit bench serving {arguments}",
-        seed=seed,
-        versions={name: version(name) for name in ("torch", "numba", "numpy")},
-        machine=f"{platform.machine()}, {threads.cores()} cores",
-        date=datetime.now(UTC).date().isoformat(),
+def command_line(target: str, levels: Sequence[Level], requests: int, max_new_tokens: int) -> str:
+    """The command that puts these loads on ``target``, as a record's provenance has it.
+
+    >>> command_line("--base tiny", [Level(1), Level(4)], 24, 64)
+    'labkit bench serving --base tiny --users 1,4 --requests 24 --max-new-tokens 64'
+    """
+    rates = ",".join(f"{level.rate:g}" for level in levels if level.rate)
+    users = ",".join(str(level.users) for level in levels)
+    load = f"--rates {rates}" if rates else f"--users {users}"
+    return (
+        f"labkit bench serving {target} {load} --requests {requests}"
+        f" --max-new-tokens {max_new_tokens}"
     )

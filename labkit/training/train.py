@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.models import load
+from labkit.provenance import provenance
 from labkit.records.base import Provenance, RecordError
 from labkit.records.losslog import LossLog
 from labkit.speculative.checkpoint import save_heads
@@ -87,15 +86,13 @@ def generate(recipe_path: str | Path, write: Continue | None = None) -> dict[str
 
 
 def _provenance(trainer: Trainer) -> Provenance:
-    """How the heads came to be: the command and the versions it ran with."""
+    """How the heads came to be."""
     recipe = trainer.recipe
-    return Provenance(
-        command=f"labkit train all --recipe data/recipes/{recipe.name}.toml",
-        seed=recipe.seed,
-        versions={name: version(name) for name in ("torch", "transformers")},
-        machine=f"{trainer.device.type}, {torch.get_num_threads()} threads,"
+    return provenance(
+        f"labkit train all --recipe data/recipes/{recipe.name}.toml",
+        recipe.seed,
+        f"{trainer.device.type}, {torch.get_num_threads()} threads,"
         f" {trainer.accelerator.num_processes} processes",
-        date=datetime.now(UTC).date().isoformat(),
     )
 
 

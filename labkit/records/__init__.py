@@ -1,5 +1,6 @@
 """Plain records of what the lab computed. Nothing here knows a tensor or a model."""
 
+from labkit.records.ablations import AblationRow, AblationStudy, HeldOutScore
 from labkit.records.base import Provenance, Record, RecordError, write_whole
 from labkit.records.losslog import LossLog, LossPoint, ValidationPoint
 from labkit.records.risktable import RiskTable, Sample, Weighting
@@ -9,7 +10,10 @@ from labkit.records.treestudy import TreeStudy, VerifyCost
 
 __all__ = [
     "ROOT",
+    "AblationRow",
+    "AblationStudy",
     "Candidate",
+    "HeldOutScore",
     "LossLog",
     "LossPoint",
     "Node",

@@ -1,0 +1,218 @@
+"""What each choice of a recipe is worth: one training, varied in one thing at a time.
+
+A study is a TOML file. It names a recipe, what all of its trainings change of that (to make them
+short), the seeds of the baseline, and variants, each of which changes a little more. All are judged
+on the same held-out answers of the base model. Answers to train on are kept by what they are of
+(see `labkit.training.materials.training_answers`), so variants that leave the generation as it is
+share them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, ValidationError
+
+from labkit.errors import LabkitError
+from labkit.models import LanguageModel, load
+from labkit.provenance import provenance
+from labkit.records import AblationRow, AblationStudy, HeldOutScore, write_whole
+from labkit.speculative.checkpoint import load_heads
+from labkit.training.data import Continue
+from labkit.training.loop import HeldOut, evaluate_heads
+from labkit.training.materials import held_out_material
+from labkit.training.recipe import Count, Frozen, Recipe, load_toml
+from labkit.training.train import train_all
+from labkit.training.writer import writer
+
+RESULT = "ablations.json"
+BASELINE = "baseline"
+
+Changes = dict[str, Any]
+"""Parts of a recipe, nested as its tables are; ``false`` in place of a table leaves it out."""
+
+
+class Variant(Frozen):
+    """One training beside the baseline."""
+
+    question: str
+    """The choice that it is about; variants of one question stand together."""
+    name: Annotated[str, Field(min_length=1)]
+    changes: Annotated[Changes, Field(min_length=1)]
+    """What it changes of the baseline."""
+
+
+class Study(Frozen):
+    """Everything that decides a study's figures."""
+
+    name: str
+    recipe: str
+    """The recipe's file, beside the study's own."""
+    seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
+    """The baseline is trained once with each; variants have the first."""
+    materials: Annotated[tuple[Literal["text", "tasks", "own"], ...], Field(min_length=1)] = (
+        "text",
+    )
+    """What kinds of held-out prompts to judge on; see `labkit.training.recipe.Generation`."""
+    always: Changes = Field(default_factory=dict)
+    """What the baseline, and so every training, changes of the recipe."""
+    variant: tuple[Variant, ...] = ()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """Read a study; raises `LabkitError` that names the first field at fault."""
+        return load_toml(cls, Path(path))
+
+
+def ablate(
+    study_path: str | Path,
+    out_dir: str | Path,
+    write: Continue | None = None,
+    progress: Callable[[AblationRow], object] = lambda row: None,
+) -> AblationStudy:
+    """Train everything that a study lists, each into a folder of its own in ``out_dir``.
+
+    Started again after a kill it goes on where it was. ``write`` replaces the base model's own
+    generator; ``progress`` is called with each row. The result also stands in ``out_dir``, as
+    ``ablations.json``. Raises `LabkitError` for whatever a person can mend, such as a change that
+    fits no recipe, before anything is trained.
+    """
+    study_path, out = Path(study_path), Path(out_dir)
+    study = Study.load(study_path)
+    trainings = list(_trainings(study, study_path))
+    baseline = trainings[0][2]
+    base = load(baseline.base, dtype="float32")
+    write = write or writer(base)
+    materials: dict[tuple[str, int], HeldOut] = {}
+    rows = []
+    for question, name, recipe, changes in trainings:
+        folder = out / _file_name(f"{name} {recipe.seed}")
+        file = write_whole(folder / "recipe.toml", as_toml(recipe))
+        done = train_all(file, folder, write=write)
+        for kind in study.materials:
+            if (kind, recipe.heads.count) not in materials:
+                asked = _merged(
+                    baseline.model_dump(),
+                    {"generation": {"kinds": [kind]}, "heads": {"count": recipe.heads.count}},
+                )
+                materials[kind, recipe.heads.count] = held_out_material(
+                    Recipe.model_validate(asked), base, write
+                )
+        row = AblationRow(
+            question=question,
+            name=name,
+            changes=changes,
+            seed=recipe.seed,
+            steps=done["steps"],
+            tokens=done["tokens"],
+            scores=tuple(
+                judge(Path(done["heads"]), base, kind, materials[kind, recipe.heads.count])
+                for kind in study.materials
+            ),
+        )
+        progress(row)
+        rows.append(row)
+    made = AblationStudy(
+        name=study.name,
+        base=baseline.base,
+        recipe=baseline.model_dump(mode="json"),
+        rows=tuple(rows),
+        provenance=provenance(
+            f"labkit train ablate --recipe data/recipes/{study_path.name} --out runs/{study.name}",
+            study.seeds[0],
+            f"variants with one seed; the baseline with {len(study.seeds)}",
+        ),
+    )
+    made.save(out / RESULT)
+    return made
+
+
+def judge(folder: Path, base: LanguageModel, material: str, held_out: HeldOut) -> HeldOutScore:
+    """The heads in ``folder`` on held-out answers of the base model."""
+    table = base.module.get_input_embeddings().weight.detach().float()
+    with torch.no_grad():
+        looked = evaluate_heads(load_heads(folder, table)[0], held_out)
+    return HeldOutScore(material=material, **looked)
+
+
+def as_toml(recipe: Recipe) -> str:
+    """A recipe as the text of its file, which `Recipe.load` reads back.
+
+    >>> recipe = Recipe.model_validate(
+    ...     {"name": "a", "base": "tiny", "heads": {"inner_width": 8},
+    ...      "phase1": {"sources": ["sotu"], "rows": 1, "window": 8, "steps": 2,
+    ...                 "learning_rate": 0.001}})
+    >>> as_toml(recipe).splitlines()[:3]
+    ['name = "a"', 'base = "tiny"', 'seed = 0']
+    """
+    parts = recipe.model_dump(mode="json", exclude_none=True)
+    lines = [f"{key} = {json.dumps(value)}" for key, value in parts.items() if not _table(value)]
+    for key, value in parts.items():
+        if _table(value):
+            lines += ["", f"[{key}]", *(f"{name} = {json.dumps(of)}" for name, of in value.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _trainings(study: Study, path: Path) -> Iterator[tuple[str, str, Recipe, Changes]]:
+    """Question, name, recipe and changes of every training, the baseline's first."""
+    whole = Recipe.load(path.parent / study.recipe).model_dump()
+    common = _merged(_merged(whole, study.always), {"name": study.name})
+    for seed in study.seeds:
+        yield "", BASELINE, _recipe({**common, "seed": seed}, path, BASELINE), {}
+    names = {BASELINE}
+    for variant in study.variant:
+        if variant.name in names:
+            raise LabkitError(f"The study {path} has two variants named {variant.name!r}.")
+        names.add(variant.name)
+        changed = _merged({**common, "seed": study.seeds[0]}, variant.changes)
+        yield (
+            variant.question,
+            variant.name,
+            _recipe(changed, path, variant.name),
+            variant.changes,
+        )
+
+
+def _recipe(content: Mapping[str, Any], path: Path, name: str) -> Recipe:
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise LabkitError(
+            f"The study {path} makes no recipe of {name!r}: {place}: {first['msg']}."
+        ) from None
+
+
+def _merged(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``whole`` with ``changes`` in it, table by table.
+
+    >>> _merged({"a": {"b": 1, "c": 2}, "d": {"e": 3}}, {"a": {"b": 4}, "d": False})
+    {'a': {'b': 4, 'c': 2}, 'd': None}
+    """
+    merged = dict(whole)
+    for key, value in changes.items():
+        before = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            merged[key] = _merged(before, value)
+        else:
+            merged[key] = None if value is False and isinstance(before, Mapping) else value
+    return merged
+
+
+def _table(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _file_name(text: str) -> str:
+    """``text`` in small letters, digits and hyphens.
+
+    >>> _file_name("Hard labels 0")
+    'hard-labels-0'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,4 +1,4 @@
-"""What every record shares: frozen, versioned, validated on reading, written whole or not at all."""
+"""What every record shares: frozen, versioned, validated on reading, written whole or not."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Record(Part):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read a record, or raise `RecordError` with one sentence on what is wrong with the text."""
+        """Read a record, or raise `RecordError`: one sentence on what is wrong with the text."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

@@ -25,12 +25,13 @@ from torch.nn import functional
 
 from labkit.errors import LabkitError
 from labkit.records.base import RecordError, write_whole
+from labkit.speculative.eagle import Eagle, EagleConfig
 from labkit.speculative.speculator import ParameterNorm, Speculator, SpeculatorConfig
 
 PREFIX = "speculator."
 
 
-def save_heads(folder: Path, speculator: Speculator, draft_ids: Tensor) -> None:
+def save_heads(folder: Path, speculator: Speculator | Eagle, draft_ids: Tensor) -> None:
     """Write the heads into ``folder``: weights in float16, then the config that makes them whole.
 
     Raises `LabkitError` where the disk refuses; what stood there before is kept then.
@@ -43,20 +44,22 @@ def save_heads(folder: Path, speculator: Speculator, draft_ids: Tensor) -> None:
     _write(folder, weights, speculator.config.model_dump())
 
 
-def load_heads(folder: Path, table: Tensor) -> tuple[Speculator, np.ndarray]:
-    """The heads in ``folder`` over a base model's embedding ``table`` (V, D), and their draft ids.
+def load_heads(folder: Path, table: Tensor) -> tuple[Speculator | Eagle, np.ndarray]:
+    """The heads in ``folder``, of either kind, over a base's ``table`` (V, D), and their draft ids.
 
     Weights come back as float32. Raises `LabkitError` where files are missing, damaged, or made for
     another base model.
     """
     weights = _read_weights(folder)
+    settings = _read_config(folder)
+    eagle = isinstance(settings, dict) and settings.get("kind") == "eagle"
     try:
-        config = SpeculatorConfig.model_validate(_read_config(folder))
+        config = (EagleConfig if eagle else SpeculatorConfig).model_validate(settings)
     except ValidationError as error:
         raise LabkitError(f"{folder / 'config.json'}: {_first(error)}") from None
     draft_ids = weights.pop("draft_ids", None)
     try:
-        speculator = Speculator(config, table)
+        speculator = new_heads(config, table)
         speculator.load_state_dict({name: value.float() for name, value in weights.items()})
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
@@ -66,6 +69,13 @@ def load_heads(folder: Path, table: Tensor) -> tuple[Speculator, np.ndarray]:
     if int(draft_ids.min()) < 0 or int(draft_ids.max()) >= config.vocab_size:
         raise LabkitError(f"The heads in {folder} draft tokens outside the vocabulary.")
     return speculator.eval(), draft_ids.numpy().astype(np.int64)
+
+
+def new_heads(config: SpeculatorConfig | EagleConfig, table: Tensor) -> Speculator | Eagle:
+    """Untrained heads of the kind that ``config`` is of, over a base model's ``table`` (V, D)."""
+    if isinstance(config, EagleConfig):
+        return Eagle(config, table)
+    return Speculator(config, table)
 
 
 class PublishedConfig(BaseModel):

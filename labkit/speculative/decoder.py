@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +23,15 @@ from labkit.speculative.calibrate import default_nodes
 from labkit.speculative.checkpoint import load_heads
 from labkit.speculative.drafters.base import Drafter
 from labkit.speculative.drafters.draft_model import DraftModel
+from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
 from labkit.speculative.drafters.mlp import Heads, MLPDrafter, TorchHeads
 from labkit.speculative.drafters.mlp_lookup import MLPLookup
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
+from labkit.speculative.eagle import Eagle
 from labkit.speculative.generate import Generation, Sampling, generate
 from labkit.speculative.tracing import trace
 
-METHODS = ("vanilla", "mlp", "mlp_lookup", "medusa", "prompt_lookup", "draft_model")
+METHODS = ("vanilla", "mlp", "mlp_lookup", "medusa", "eagle", "prompt_lookup", "draft_model")
 """The lab's own ways to decode, by name."""
 
 
@@ -81,6 +83,11 @@ class Decoder:
         """The independent heads, for contrast."""
         return self._open_heads(heads_folder(self.base.name, "medusa"))
 
+    @cached_property
+    def eagle_heads(self) -> Heads:
+        """EAGLE's layer, today's practice."""
+        return self._open_heads(heads_folder(self.base.name, "eagle"))
+
     def _open_heads(self, folder: Path) -> Heads:
         if not folder.is_dir():
             raise LabkitError(
@@ -92,30 +99,36 @@ class Decoder:
             from labkit.kernels.heads import PanelHeads
 
             speculator, ids = load_heads(folder, torch.tensor(rows))
+            if isinstance(speculator, Eagle):
+                return EagleHeads(speculator, ids)
             weights = {name: value.numpy() for name, value in speculator.state_dict().items()}
             return PanelHeads(speculator.config, weights, rows, ids)
         embeddings: Any = self.base.module.get_input_embeddings()
         table = embeddings.weight.detach()
         speculator, ids = load_heads(folder, table.float())
+        if isinstance(speculator, Eagle):
+            return EagleHeads(speculator.cpu(), ids)
         return TorchHeads(speculator.to(table.device), ids)
 
     def drafter(self, method: str) -> Drafter | None:
         """The drafter called ``method``; None for vanilla; `LabkitError` for a strange name."""
-        if method == "vanilla":
-            return None
-        if method == "mlp":
-            return MLPDrafter(self.heads, self.max_nodes)
-        if method == "medusa":
-            return MLPDrafter(self.medusa_heads, self.max_nodes, name="medusa")
-        if method == "prompt_lookup":
-            return PromptLookup(self.max_nodes)
-        if method == "mlp_lookup":
-            few = max(1, self.max_nodes * 2 // 3)
-            lookup = PromptLookup(max(1, self.max_nodes - few), shortest=3)
-            return MLPLookup(MLPDrafter(self.heads, few), lookup)
-        if method == "draft_model":
-            return self._draft_model()
-        raise LabkitError(f"There is no method {method!r}: give one of {', '.join(METHODS)}.")
+        makers: dict[str, Callable[[], Drafter | None]] = {
+            "vanilla": lambda: None,
+            "mlp": lambda: tree_drafter(self.heads, self.max_nodes),
+            "mlp_lookup": self._mlp_lookup,
+            "medusa": lambda: MLPDrafter(self.medusa_heads, self.max_nodes, name="medusa"),
+            "eagle": lambda: tree_drafter(self.eagle_heads, self.max_nodes),
+            "prompt_lookup": lambda: PromptLookup(self.max_nodes),
+            "draft_model": self._draft_model,
+        }
+        if method not in makers:
+            raise LabkitError(f"There is no method {method!r}: give one of {', '.join(METHODS)}.")
+        return makers[method]()
+
+    def _mlp_lookup(self) -> MLPLookup:
+        few = max(1, self.max_nodes * 2 // 3)
+        lookup = PromptLookup(max(1, self.max_nodes - few), shortest=3)
+        return MLPLookup(MLPDrafter(self.heads, few), lookup)
 
     def _draft_model(self) -> DraftModel:
         if self.draft_base is None:

@@ -13,7 +13,7 @@ from labkit import filters
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Engine, Rows
 from labkit.speculative import verify
-from labkit.speculative.drafters.base import Drafter
+from labkit.speculative.drafters.base import Drafter, Watcher
 from labkit.speculative.tree import ROOT, Draft
 from labkit.speculative.verify import Verdict
 
@@ -136,6 +136,8 @@ def generate(
     narrow = [0] if not engine.exact and tied(out.logits[-1]) else []
     if drafter:
         drafter.begin(prompt)
+    if isinstance(drafter, Watcher):
+        drafter.see(out.hidden[-1:])
     prefill_s = clock() - began
     tokens, steps = [*prompt, first], []
     while len(tokens) - len(prompt) < max_new_tokens and tokens[-1] not in eos_ids:
@@ -148,6 +150,8 @@ def generate(
         cache.commit([0, *(node + 1 for node in verdict.path)])
         last = verdict.path[-1] if verdict.path else ROOT
         hidden = out.hidden[last + 1]
+        if isinstance(drafter, Watcher):
+            drafter.see(out.hidden[[0, *(node + 1 for node in verdict.path)]])
         committed = [draft.tokens[node] for node in verdict.path] + [verdict.token]
         kept = _cut(committed, max_new_tokens - len(tokens) + len(prompt), eos_ids)
         t3 = clock()

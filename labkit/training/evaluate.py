@@ -17,8 +17,9 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.speculative.decoder import Decoder
-from labkit.speculative.drafters.base import Drafter
-from labkit.speculative.drafters.mlp import Heads, MLPDrafter
+from labkit.speculative.drafters.base import Drafter, Watcher
+from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
+from labkit.speculative.drafters.mlp import Heads
 from labkit.speculative.tree import ROOT, Draft
 from labkit.training.generate import continue_all
 
@@ -104,6 +105,8 @@ def count_steps(drafter: Drafter, answers: Iterable[Answer]) -> tuple[int, int]:
     tokens = steps = 0
     for answer in answers:
         drafter.begin(answer.prompt)
+        if isinstance(drafter, Watcher):
+            drafter.see(answer.states[:1])
         place, last = 0, len(answer.tokens) - 1
         while place < last:
             draft = drafter.draft(
@@ -111,6 +114,8 @@ def count_steps(drafter: Drafter, answers: Iterable[Answer]) -> tuple[int, int]:
             )
             rest = answer.tokens[place + 1 :]
             taken = min(accepted(draft, rest) + 1, len(rest))
+            if isinstance(drafter, Watcher):
+                drafter.see(answer.states[place + 1 : place + 1 + taken])
             place += taken
             tokens += taken
             steps += 1
@@ -127,6 +132,8 @@ def score_heads(heads: Heads, answers: Iterable[Answer]) -> list[dict[str, float
     sums = [{"loss": 0.0, "top1": 0, "top4": 0, "places": 0} for _ in range(count)]
     column = {int(token): place for place, token in enumerate(heads.draft_ids)}
     for answer in answers:
+        if isinstance(heads, EagleHeads):
+            heads.begin()
         for place in range(len(answer.tokens) - 1):
             first = state = heads.start(answer.states[place].numpy())
             for head in range(min(count, len(answer.tokens) - 1 - place)):
@@ -141,6 +148,8 @@ def score_heads(heads: Heads, answers: Iterable[Answer]) -> list[dict[str, float
                 total["top1"] += int(best[0, 0] == target)
                 total["top4"] += int(target in best[0])
                 total["places"] += 1
+            if isinstance(heads, EagleHeads):
+                heads.read(answer.states[place : place + 1], answer.tokens[place : place + 1])
     return [
         {key: total[key] / max(total["places"], 1) for key in ("loss", "top1", "top4")}
         for total in sums
@@ -158,7 +167,7 @@ def evaluate(
     heads = decoder.heads
     steps = {}
     for name, (nodes, width, top_k) in TREES.items():
-        tokens, count = count_steps(MLPDrafter(heads, nodes, width, top_k), answers)
+        tokens, count = count_steps(tree_drafter(heads, nodes, width, top_k), answers)
         steps[name] = tokens / max(count, 1)
     return {
         "tokens_per_step": steps,

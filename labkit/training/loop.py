@@ -27,6 +27,8 @@ from tqdm import tqdm
 from labkit.errors import LabkitError
 from labkit.records.base import RecordError, write_whole
 from labkit.records.losslog import LossLog, LossPoint, ValidationPoint
+from labkit.speculative.checkpoint import new_heads
+from labkit.speculative.eagle import Eagle
 from labkit.speculative.speculator import Speculator
 from labkit.training.checkpoints import Checkpoint, load_latest, save_checkpoint
 from labkit.training.features import Features
@@ -76,7 +78,7 @@ class HeadLosses(nn.Module):
 
     base_table: Tensor
 
-    def __init__(self, speculator: Speculator, base_table: Tensor, labels: str) -> None:
+    def __init__(self, speculator: Speculator | Eagle, base_table: Tensor, labels: str) -> None:
         super().__init__()
         self.speculator = speculator
         self.register_buffer("base_table", base_table, persistent=False)  # (V, D)
@@ -137,7 +139,7 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        speculator: Speculator,
+        speculator: Speculator | Eagle,
         base_table: Tensor,
         out: Path,
         accelerator: Accelerator | None = None,
@@ -202,10 +204,10 @@ class Trainer:
                 if last:
                     break
 
-    def speculator(self) -> Speculator:
+    def speculator(self) -> Speculator | Eagle:
         """The heads as they are now, on the CPU, apart from the run."""
         model = self.accelerator.unwrap_model(self.module).speculator
-        fresh = Speculator(model.config, model.table.cpu())
+        fresh = new_heads(model.config, model.table.cpu())
         prefix = "speculator."
         state = self._states()[0]
         fresh.load_state_dict(
@@ -404,7 +406,7 @@ def hold_out(material: Material, base_table: Tensor, heads: int, greedy: bool) -
 
 
 @torch.no_grad()
-def evaluate_heads(speculator: Speculator, held_out: HeldOut) -> dict:
+def evaluate_heads(speculator: Speculator | Eagle, held_out: HeldOut) -> dict:
     """``loss``, ``accept`` and ``tokens_per_step`` of the heads on held-out text.
 
     Loss is the mean cross-entropy in nats against the tokens that stand there; accept the share of

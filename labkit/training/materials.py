@@ -15,6 +15,8 @@ from tqdm import tqdm
 from labkit.errors import LabkitError
 from labkit.models import LanguageModel
 from labkit.paths import cache_dir
+from labkit.speculative.checkpoint import new_heads
+from labkit.speculative.eagle import Eagle, EagleConfig
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.training.data import (
     Answers,
@@ -49,21 +51,33 @@ WHOLE = 1 << 30
 """A window that no sequence fills."""
 
 
-def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator:
+def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator | Eagle:
     """Untrained heads of the recipe's shape on the base's embedding; same seed, same heads."""
     table = base.module.get_input_embeddings().weight.detach().float()
-    config = SpeculatorConfig(
-        base=recipe.base,
-        vocab_size=table.shape[0],
-        emb_dim=table.shape[1],
-        inner_dim=recipe.heads.inner_width,
-        n_predict=recipe.heads.count,
-        hierarchical=recipe.heads.hierarchical,
-        scale_input=recipe.heads.scale_input,
-    )
+    shape = recipe.heads
+    config: SpeculatorConfig | EagleConfig
+    if shape.kind == "eagle":
+        config = EagleConfig(
+            base=recipe.base,
+            vocab_size=table.shape[0],
+            emb_dim=table.shape[1],
+            inner_dim=shape.inner_width,
+            n_predict=shape.count,
+            heads=base.config.num_attention_heads,
+        )
+    else:
+        config = SpeculatorConfig(
+            base=recipe.base,
+            vocab_size=table.shape[0],
+            emb_dim=table.shape[1],
+            inner_dim=shape.inner_width,
+            n_predict=shape.count,
+            hierarchical=shape.hierarchical,
+            scale_input=shape.scale_input,
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return Speculator(config, table)
+        return new_heads(config, table)
 
 
 def text_material(recipe: Recipe, base: LanguageModel) -> Material:

@@ -12,24 +12,27 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 TOPICS = """
-photosynthesis; the water cycle; plate tectonics; black holes; the moon's phases; vaccines; antibiotics; the
-human heart; sleep; memory; dreams; allergies; inflation; supply and demand; compound interest; budgeting;
-insurance; trade unions; elections; constitutions; the Roman Republic; ancient Egypt; the Silk Road; the printing
-press; the industrial revolution; railways; the telegraph; the telephone; radio; computers; the internet;
-search engines; machine learning; neural networks; encryption; databases; operating systems; compilers; sorting
-algorithms; graph theory; prime numbers; probability; statistics; calculus; geometry; algebra; Newton's laws;
-gravity; electricity; magnetism; light; sound; heat; entropy; atoms; chemical bonds; acids and bases; the
-periodic table; metals; plastics; recycling; climate change; forests; oceans; coral reefs; rivers; deserts; bees;
-birds; whales; dogs; cats; horses; elephants; dinosaurs; evolution; genetics; cells; bacteria; viruses; fungi;
-gardening; composting; tomatoes; bread baking; coffee; tea; chocolate; cheese; soup; vegetarian cooking; olive
-oil; rice; spices; nutrition; vitamins; running; swimming; cycling; yoga; football; chess; hiking; camping;
-photography; painting; sculpture; architecture; bridges; cathedrals; poetry; novels; theatre; film; jazz; opera;
-the violin; the piano; drums; folk songs; languages; grammar; spelling; translation; public speaking; teamwork;
-leadership; time management; job interviews; remote work; small businesses; marketing; customer service;
-negotiation; friendship; parenting; grief; anger; happiness; ethics; logic; philosophy; religion; museums;
-libraries; schools; universities; travel by train; maps; the compass; sailing; lighthouses; volcanoes;
-earthquakes; storms; snow; the seasons; calendars; clocks; money; banks; taxes; maps of the stars; telescopes;
-satellites; rockets; Mars; the sun; solar power; wind power; nuclear power; batteries; electric cars; bicycles
+photosynthesis; the water cycle; plate tectonics; black holes; the moon's phases; vaccines;
+antibiotics; the human heart; sleep; memory; dreams; allergies; inflation; supply and demand;
+compound interest; budgeting; insurance; trade unions; elections; constitutions; the Roman
+Republic; ancient Egypt; the Silk Road; the printing press; the industrial revolution; railways;
+the telegraph; the telephone; radio; computers; the internet; search engines; machine learning;
+neural networks; encryption; databases; operating systems; compilers; sorting algorithms; graph
+theory; prime numbers; probability; statistics; calculus; geometry; algebra; Newton's laws;
+gravity; electricity; magnetism; light; sound; heat; entropy; atoms; chemical bonds; acids and
+bases; the periodic table; metals; plastics; recycling; climate change; forests; oceans; coral
+reefs; rivers; deserts; bees; birds; whales; dogs; cats; horses; elephants; dinosaurs; evolution;
+genetics; cells; bacteria; viruses; fungi; gardening; composting; tomatoes; bread baking; coffee;
+tea; chocolate; cheese; soup; vegetarian cooking; olive oil; rice; spices; nutrition; vitamins;
+running; swimming; cycling; yoga; football; chess; hiking; camping; photography; painting;
+sculpture; architecture; bridges; cathedrals; poetry; novels; theatre; film; jazz; opera; the
+violin; the piano; drums; folk songs; languages; grammar; spelling; translation; public speaking;
+teamwork; leadership; time management; job interviews; remote work; small businesses; marketing;
+customer service; negotiation; friendship; parenting; grief; anger; happiness; ethics; logic;
+philosophy; religion; museums; libraries; schools; universities; travel by train; maps; the
+compass; sailing; lighthouses; volcanoes; earthquakes; storms; snow; the seasons; calendars;
+clocks; money; banks; taxes; maps of the stars; telescopes; satellites; rockets; Mars; the sun;
+solar power; wind power; nuclear power; batteries; electric cars; bicycles
 """.replace("\n", " ").split(";")
 TOPICS = [topic.strip() for topic in TOPICS]
 
@@ -101,7 +104,8 @@ PASSAGE_TASKS = (
     "Write three questions that this text answers.\n\n{x}",
     "Turn this passage into a news report:\n\n{x}",
     "Reply to the following message:\n\n{x}",
-    "Use the context to answer the question.\n\nContext: {x}\n\nQuestion: What does the writer want?",
+    "Use the context to answer the question.\n\nContext: {x}"
+    "\n\nQuestion: What does the writer want?",
     "Based on the text below, what happened and why?\n\n{x}\n\nAnswer in two sentences.",
     "Which names, places and dates are mentioned here?\n\n{x}",
     "Do you agree with this? {x}",
@@ -287,7 +291,8 @@ def _sum(rng: np.random.Generator) -> str:
         f"A box holds {a} {thing}. How many boxes does {who} need for {a * b + c} {thing}?",
         f"What is {a}% of {b * 10}?",
         f"The sum of two numbers is {a + b} and one of them is {a}. What is the other?",
-        f"{who} is {a} years old. In {b} years {other} will be twice as old. How old is {other} now?",
+        f"{who} is {a} years old. In {b} years {other} will be twice as old."
+        f" How old is {other} now?",
     )
     return _pick(rng, forms)
 

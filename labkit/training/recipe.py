@@ -28,10 +28,13 @@ class Frozen(BaseModel):
 class Heads(Frozen):
     """The shape of the speculator."""
 
+    kind: Literal["mlp", "eagle"] = "mlp"
+    """``mlp``: the heads of the lecture; ``eagle``: one decoder layer over the base's features."""
     count: Annotated[int, Field(ge=1, le=8)] = 3
     """How many heads; head i (from 1) predicts the token i places beyond the base's own next."""
     inner_width: Positive
-    """The width of every head's state; the published heads have the base model's or more."""
+    """The width of every head's state; the published heads have the base model's or more. Of an
+    eagle, the width of its feed-forward layer."""
     hierarchical: bool = True
     """Whether each head reads the state and the token of the one before; Medusa's do not."""
     scale_input: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -36,3 +36,11 @@ class Drafter(Protocol):
         ``generator`` the children are to be drawn from the drafter's distribution at
         ``temperature``; without one, chosen by probability.
         """
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """A drafter that also reads the base model's states of everything committed."""
+
+    def see(self, hidden: torch.Tensor) -> None:
+        """``hidden`` (C, D): the states at the places that led to the C tokens committed last."""

@@ -17,6 +17,7 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.speculative.checkpoint import PublishedConfig, PublishedSpeculator
+from labkit.speculative.eagle import EagleConfig
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.speculative.tree import ROOT, Draft
 
@@ -27,8 +28,11 @@ SHOWN = 5
 class Heads(Protocol):
     """What growing a tree asks of the heads; states and tokens of M nodes at once."""
 
-    config: SpeculatorConfig | PublishedConfig
     draft_ids: np.ndarray
+
+    @property
+    def config(self) -> SpeculatorConfig | PublishedConfig | EagleConfig:
+        """The heads' shape."""
 
     def start(self, hidden: np.ndarray) -> np.ndarray:
         """The state (1, D) before the first head, from Z (D,)."""

@@ -1,0 +1,128 @@
+"""EAGLE as a drafter: the tree of the heads' drafter, over features that are remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from labkit.speculative.drafters.mlp import Heads, MLPDrafter
+from labkit.speculative.eagle import Eagle
+from labkit.speculative.tree import Draft
+
+
+class EagleHeads:
+    """The layer as `Heads`: keys and values of what was committed lie here, those of a node's
+    stand-ins in its state.
+
+    A node's state is its feature (D), then keys and values of the stand-ins on its path
+    (K, 2, D), those to come zero: so states can be picked and repeated like any others.
+    """
+
+    def __init__(self, eagle: Eagle, draft_ids: np.ndarray) -> None:
+        self.config = eagle.config
+        self.eagle = eagle.eval()
+        self.draft_ids = draft_ids
+        self._rows = eagle.rows(0, torch.as_tensor(draft_ids))
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was read."""
+        heads = self.config.heads
+        empty = torch.empty(0, heads, self.config.emb_dim // heads)
+        self._keys, self._values = empty, empty.clone()  # (T, h, d)
+
+    @torch.no_grad()
+    def read(self, hidden: torch.Tensor, tokens: Sequence[int]) -> None:
+        """Remember C committed places: their states (C, D) and the tokens that they led to."""
+        if not len(tokens):
+            return
+        x = self.eagle.enter(self._like(hidden), torch.tensor(list(tokens)))
+        first = len(self._keys)
+        _, k, v = self.eagle.project(x, torch.arange(first, first + len(tokens)))
+        self._keys, self._values = torch.cat([self._keys, k]), torch.cat([self._values, v])
+
+    def start(self, hidden: np.ndarray) -> np.ndarray:
+        """The state (1, S) before the first draft, from Z (D,)."""
+        width = self.config.emb_dim
+        state = np.zeros((1, width * (1 + 2 * self.config.n_predict)), np.float32)
+        state[0, :width] = hidden
+        return state
+
+    @torch.no_grad()
+    def step(
+        self, head: int, state: np.ndarray, tokens: np.ndarray, many: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """States (M, S), logits (M, R), best token ids and their log-probabilities (M, many)."""
+        width, nodes = self.config.emb_dim, len(state)
+        given = torch.from_numpy(state)
+        x = self.eagle.enter(given[:, :width], torch.as_tensor(tokens))
+        place = torch.full((nodes,), len(self._keys) + head)
+        q, k, v = self.eagle.project(x, place)  # (M, h, d)
+        path = given[:, width:].reshape(nodes, -1, 2, *q.shape[1:]).clone()  # (M, K, 2, h, d)
+        path[:, head] = torch.stack([k, v], dim=1)
+        own_k, own_v = path[:, : head + 1].unbind(2)  # (M, head + 1, h, d)
+        scores = torch.cat(
+            [
+                torch.einsum("mhd,thd->mht", q, self._keys),
+                torch.einsum("mhd,mthd->mht", q, own_k),
+            ],
+            dim=-1,
+        )
+        weights = scores.softmax(-1)
+        seen = len(self._keys)
+        mixed = torch.einsum("mht,thd->mhd", weights[..., :seen], self._values)
+        mixed = mixed + torch.einsum("mht,mthd->mhd", weights[..., seen:], own_v)
+        feature = self.eagle.leave(x, mixed)
+        logits = self.eagle.logits(head, feature, self._rows)
+        best, places = logits.log_softmax(-1).topk(many)
+        new = torch.cat([feature, path.flatten(1)], dim=1)
+        return new.numpy(), logits.numpy(), self.draft_ids[places.numpy()], best.numpy()
+
+    def _like(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden.detach().to("cpu", torch.float32)
+
+
+class EagleDrafter(MLPDrafter):
+    """Drafts trees with an `Eagle`; `see` tells it the base model's states as tokens are committed.
+
+    Everything else is as in `MLPDrafter`.
+    """
+
+    def __init__(
+        self, heads: EagleHeads, max_nodes: int = 12, width: int = 6, top_k: int = 6
+    ) -> None:
+        super().__init__(heads, max_nodes, width, top_k, name="eagle")
+        self.layer = heads
+        self._unread: list[torch.Tensor] = []
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Forget the generation before."""
+        self.layer.begin()
+        self._unread = []
+
+    def see(self, hidden: torch.Tensor) -> None:
+        """The states (C, D) at the places that led to the C tokens committed last."""
+        self._unread.append(hidden.clone())
+
+    def draft(
+        self,
+        tokens: Sequence[int],
+        hidden: torch.Tensor,
+        generator: torch.Generator | None = None,
+        temperature: float = 0.0,
+    ) -> Draft:
+        """A tree after the last of ``tokens``; see `Drafter.draft`."""
+        # The last place, whose state is ``hidden`` and whose token is the root, is the tree's own.
+        seen = torch.cat(self._unread)
+        self.layer.read(seen[:-1], tokens[len(tokens) - len(seen) : -1])
+        self._unread = [seen[-1:]]
+        return super().draft(tokens, hidden, generator, temperature)
+
+
+def tree_drafter(heads: Heads, max_nodes: int, width: int = 6, top_k: int = 6) -> MLPDrafter:
+    """The drafter of a tree of at most so many nodes, for heads of either kind."""
+    if isinstance(heads, EagleHeads):
+        return EagleDrafter(heads, max_nodes, width, top_k)
+    return MLPDrafter(heads, max_nodes, width, top_k)

@@ -1,0 +1,175 @@
+"""An EAGLE-style drafter: one decoder layer that looks back over the base model's features.
+
+The hierarchical heads read one state, Z. EAGLE (Li et al. 2024; EAGLE-2, Li et al. 2024; EAGLE-3,
+Li et al. 2025) reads the features of all places so far. A place's input joins the base model's
+state there with the token that it led to::
+
+    x_t = join(z_t, E[token_{t+1}])            the feature, one place behind the token
+    f_t = layer(x_0 .. x_t)                    attention over the earlier inputs, feed-forward
+    the draft of token_{t+2}  ~  softmax(E Q norm(f_t))
+
+The next draft has no z_{t+1}, since the base model has not looked there; f_t stands in for it, and
+so on. Training goes through the same stand-ins (EAGLE-3's training-time test): at depth i the
+layer attends to true inputs up to place t and to the i stand-ins after it. The loss is that of
+the heads: cross-entropy at every depth.
+
+The base model's table E is frozen and shared. Against the papers: no regression on features, one
+feature (the last layer's) in place of three, and what is looked back over begins where the answer
+does, since only there are features kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from labkit.speculative.speculator import ParameterNorm
+
+ROTARY_BASE = 10_000.0
+
+
+class EagleConfig(BaseModel):
+    """The shape of the drafter; saved beside its weights and checked on reading.
+
+    ``inner_dim`` is the feed-forward layer's width, ``n_predict`` how deep it drafts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["eagle"] = "eagle"
+    base: str
+    vocab_size: int = Field(ge=2)
+    emb_dim: int = Field(ge=2)
+    inner_dim: int = Field(ge=1)
+    n_predict: int = Field(ge=1, le=8)
+    heads: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> EagleConfig:
+        if self.emb_dim % (2 * self.heads):
+            raise ValueError("emb_dim must divide by heads, into parts of even width")
+        return self
+
+    @property
+    def hierarchical(self) -> bool:
+        """Each draft depends on those before it."""
+        return True
+
+
+class Eagle(nn.Module):
+    """The decoder layer over a base model's frozen embedding ``table`` (V, D).
+
+    h attention heads of d = D / h; features, states and outputs are all of width D.
+    """
+
+    table: Tensor
+
+    def __init__(self, config: EagleConfig, table: Tensor) -> None:
+        super().__init__()
+        if table.shape != (config.vocab_size, config.emb_dim):
+            raise ValueError(
+                f"The base model's table is {tuple(table.shape)}, this drafter expects "
+                f"{(config.vocab_size, config.emb_dim)}."
+            )
+        self.config = config
+        width, inner = config.emb_dim, config.inner_dim
+        self.register_buffer("table", table.detach(), persistent=False)
+        self.table_scale = float(table.float().pow(2).mean().sqrt())
+        self.input_norm = ParameterNorm(width, learnt=False)
+        self.join = nn.Linear(2 * width, width, bias=False)
+        self.attention_norm = ParameterNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.mix = nn.Linear(width, width, bias=False)
+        self.inner_norm = ParameterNorm(width)
+        self.gate_up = nn.Linear(width, 2 * inner, bias=False)
+        self.down = nn.Linear(inner, width, bias=False)
+        self.output_norm = ParameterNorm(width)
+        self.out = nn.Linear(width, width, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Every projection keeps its input's size; the two that add to the stream start small."""
+        for layer, gain in (
+            (self.join, 1.0),
+            (self.qkv, 1.0),
+            (self.mix, 0.5),
+            (self.gate_up, 1.0),
+            (self.down, 0.5),
+            (self.out, 1.0),
+        ):
+            weight = layer.get_parameter("weight")
+            nn.init.normal_(weight, std=gain / math.sqrt(weight.shape[1]))
+
+    def enter(self, feature: Tensor, tokens: Tensor) -> Tensor:
+        """A place's input (..., D), from its feature (..., D) and the token (...) it led to."""
+        embedded = functional.embedding(tokens, self.table) / self.table_scale
+        return self.join(torch.cat([self.input_norm(feature), embedded], dim=-1))
+
+    def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (..., h, d) of inputs (..., D), turned by their positions."""
+        shape = (*x.shape[:-1], self.config.heads, -1)
+        q, k, v = (
+            part.reshape(shape) for part in self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
+        )
+        return rotated(q, positions) / math.sqrt(q.shape[-1]), rotated(k, positions), v
+
+    def leave(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The feature (..., D), from inputs (..., D) and what attention mixed (..., h, d)."""
+        x = x + self.mix(mixed.flatten(-2))
+        gate, up = self.gate_up(self.inner_norm(x)).chunk(2, dim=-1)
+        return x + self.down(functional.silu(gate) * up)
+
+    def states(self, hidden: Tensor, tokens: Tensor) -> Iterator[Tensor]:
+        """The feature at each depth under teacher forcing, one after another.
+
+        hidden: (B, T, D), Z at places t, the first being where the answer begins. tokens:
+        (B, T + K), tokens[:, t] being the base model's next token after place t. Depth i = 0 ..
+        K - 1 reads tokens[:, t + i] and is to predict tokens[:, t + i + 1].
+        """
+        places = hidden.shape[1]
+        position = torch.arange(places, device=hidden.device)
+        unseen = position[:, None] < position[None, :]  # (T, T): place t sees those up to itself
+        feature = hidden
+        true: tuple[Tensor, Tensor] | None = None
+        stand_ins: list[tuple[Tensor, Tensor]] = []
+        for depth in range(self.config.n_predict):
+            x = self.enter(feature, tokens[:, depth : depth + places])
+            q, k, v = self.project(x, position + depth)  # (B, T, h, d)
+            if true is None:
+                true = k, v
+            else:
+                stand_ins.append((k, v))
+            scores = torch.einsum("bthd,bshd->bhts", q, true[0]).masked_fill(unseen, -math.inf)
+            own = [torch.einsum("bthd,bthd->bht", q, key)[..., None] for key, _ in stand_ins]
+            weights = torch.cat([scores, *own], dim=-1).softmax(-1)  # (B, h, T, T + depth)
+            mixed = torch.einsum("bhts,bshd->bthd", weights[..., :places], true[1])
+            for place, (_, value) in enumerate(stand_ins):
+                mixed = mixed + weights[..., places + place].transpose(1, 2)[..., None] * value
+            feature = self.leave(x, mixed)
+            yield feature  # (B, T, D)
+
+    def rows(self, head: int, ids: Tensor) -> Tensor:
+        """The table's rows (R, D) of some tokens, for `logits`; the same at every depth."""
+        del head
+        return self.table[ids.to(self.table.device)]
+
+    def logits(self, head: int, state: Tensor, table: Tensor | None = None) -> Tensor:
+        """Logits (..., V) of a feature, or over the rows of ``table`` (a part of the tokens)."""
+        del head
+        return self.out(self.output_norm(state)) @ (self.table if table is None else table).T
+
+
+def rotated(x: Tensor, positions: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021): x (..., T, h, d) turned by ``positions`` (T,)."""
+    half = x.shape[-1] // 2
+    speeds = ROTARY_BASE ** (-torch.arange(half, device=x.device) / half)
+    angles = (positions[:, None] * speeds)[:, None, :].to(x.dtype)  # (T, 1, d / 2)
+    first, second = x.chunk(2, dim=-1)
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)

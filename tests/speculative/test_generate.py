@@ -46,6 +46,30 @@ def test_drafter_that_is_always_right_gives_its_whole_draft_and_one_a_step(
     assert all(step.verdict.ending == "bonus" for step in made.steps)
 
 
+class Watching(Planned):
+    """Also keeps the states that it is told of."""
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        super().begin(prompt)
+        self.seen: list[torch.Tensor] = []
+
+    def see(self, hidden: torch.Tensor) -> None:
+        self.seen.extend(hidden)
+
+
+@pytest.mark.parametrize("decoys", [0, 2])
+def test_a_drafter_that_watches_is_told_the_state_of_every_committed_place_once(
+    engine: ToyEngine, decoys: int
+) -> None:
+    drafter = Watching(engine, 3, lambda step: step % 4, decoys)
+    made = generate(engine, PROMPT, 22, drafter)
+    text = [*PROMPT, *made.tokens]
+    assert len(drafter.seen) >= len(made.tokens)
+    for place in range(len(made.tokens)):
+        expected = engine.hidden_after(text[: len(PROMPT) + place])
+        assert torch.equal(drafter.seen[place], expected)
+
+
 @pytest.mark.parametrize("decoys", [0, 2])
 @pytest.mark.parametrize("length", [1, 4])
 def test_drafter_that_is_never_right_costs_no_token_and_gains_none(

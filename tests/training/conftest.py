@@ -17,6 +17,7 @@ base = "{base}"
 seed = 3
 
 [heads]
+kind = "{kind}"
 count = 2
 inner_width = 32
 
@@ -95,7 +96,11 @@ def make_recipe(base_folder: Path, tmp_path: Path):
     """A function that writes a recipe file with a few fields chosen."""
 
     def make(
-        labels: str = "hard", sampled: int = 0, micro_batches: int = 1, steps: int = 12
+        labels: str = "hard",
+        sampled: int = 0,
+        micro_batches: int = 1,
+        steps: int = 12,
+        kind: str = "mlp",
     ) -> Path:
         path = tmp_path / "recipe.toml"
         path.write_text(
@@ -105,6 +110,7 @@ def make_recipe(base_folder: Path, tmp_path: Path):
                 sampled=sampled,
                 micro_batches=micro_batches,
                 steps=steps,
+                kind=kind,
             ),
             encoding="utf-8",
         )

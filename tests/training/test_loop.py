@@ -56,8 +56,10 @@ def figures(process: subprocess.Popen[str]) -> dict:
     return json.loads(out.strip().splitlines()[-1])
 
 
-def test_heads_learn_what_comes_next_and_the_log_tells_it(small_world, make_recipe):
-    result = train_all(make_recipe(steps=150), small_world / "out", write=count_up)
+@pytest.mark.parametrize("kind", ["mlp", "eagle"])
+def test_heads_learn_what_comes_next_and_the_log_tells_it(small_world, make_recipe, kind):
+    recipe = make_recipe(steps=150, kind=kind)
+    result = train_all(recipe, small_world / "out", write=count_up)
     log = LossLog.load(Path(result["heads"]) / "losslog.json")
     first, last = log.validation[0], log.validation[-1]
     assert all(now < before - 1 for now, before in zip(last.loss, first.loss, strict=True))

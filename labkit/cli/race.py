@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "--method",
     default="mlp",
     show_default=True,
-    help="What races vanilla: mlp, mlp_lookup, medusa, prompt_lookup.",
+    help="What races vanilla: mlp, mlp_lookup, medusa, eagle, prompt_lookup.",
 )
 @click.option(
     "--repeats", type=COUNT, default=3, show_default=True, help="Runs of each, one after the other."

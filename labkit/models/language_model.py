@@ -160,7 +160,7 @@ class LanguageModel:
     def token_text(self, token: int) -> str:
         """The text of one token as it stands within a sentence; a lone byte shows as U+FFFD."""
         text = str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
-        piece = self.tokenizer.convert_ids_to_tokens(token)
+        piece = str(self.tokenizer.convert_ids_to_tokens(token))
         # SentencePiece marks a leading space so, and drops it where a text begins
         return f" {text}" if piece.startswith("▁") and not text.startswith(" ") else text
 

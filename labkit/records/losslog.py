@@ -58,7 +58,8 @@ class LossLog(Record):
 
     @model_validator(mode="after")
     def _check(self) -> LossLog:
-        for point in (*self.points, *self.validation):
+        every: list[LossPoint | ValidationPoint] = [*self.points, *self.validation]
+        for point in every:
             if len(point.loss) != self.heads:
                 raise RecordError(f"step {point.step} has {len(point.loss)} losses, not one a head")
         return self
@@ -87,8 +88,10 @@ class LossLog(Record):
                 else:
                     point = LossPoint.model_validate_json(line)
                     points[point.phase, point.step] = point
-            ordered = {"points": sorted(points.values(), key=lambda point: point.step),
-                       "validation": sorted(looks.values(), key=lambda look: look.step)}
+            ordered = {
+                "points": sorted(points.values(), key=lambda point: point.step),
+                "validation": sorted(looks.values(), key=lambda look: look.step),
+            }
             return cls.model_validate({**header, **ordered})
         except (ValueError, ValidationError) as error:
             reason = str(error).splitlines()[0]

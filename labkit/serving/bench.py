@@ -210,7 +210,7 @@ class _Prediction:
 
     def rows(self, users: int) -> list[ServingRow]:
         """The simulated rows of a level, vanilla's first."""
-        rows = []
+        rows: list[ServingRow] = []
         for method, costs in self.costs.items():
             for name, chances in ((VANILLA, []), (method, self.chances[method])):
                 if name == VANILLA and rows:

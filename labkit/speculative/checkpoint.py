@@ -137,7 +137,7 @@ class PublishedSpeculator(nn.Module):
 
     def rows(self, head: int, ids: Tensor) -> Tensor:
         """The rows (R, inner) of head ``head``'s own table of some tokens, for `logits`."""
-        weight = self.head[head].weight
+        weight = self.head[head].get_parameter("weight")
         return weight[ids.to(weight.device)]
 
     def logits(self, head: int, state: Tensor, table: Tensor | None = None) -> Tensor:

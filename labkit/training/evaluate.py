@@ -93,10 +93,10 @@ def accepted(draft: Draft, continuation: Sequence[int]) -> int:
     """
     at, count = ROOT, 0
     for token in continuation:
-        at = next((n for n in draft.children(at) if draft.tokens[n] == token), None)
-        if at is None:
+        found = [node for node in draft.children(at) if draft.tokens[node] == token]
+        if not found:
             break
-        count += 1
+        at, count = found[0], count + 1
     return count
 
 

@@ -90,7 +90,7 @@ class HeadLosses(nn.Module):
         ``hidden`` float32 (B, S + K, D). ``candidates`` None: over the whole vocabulary.
         """
         heads, places = batch.heads, batch.tokens.shape[1] - batch.heads - 1
-        table: Tensor = self.speculator.table  # type: ignore[assignment]
+        table = self.speculator.table
         base_table = self.base_table
         correction = None
         if candidates is not None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,8 @@ WHOLE = 1 << 30
 
 def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator | Eagle:
     """Untrained heads of the recipe's shape on the base's embedding; same seed, same heads."""
-    table = base.module.get_input_embeddings().weight.detach().float()
+    embeddings: Any = base.module.get_input_embeddings()
+    table = embeddings.weight.detach().float()
     shape = recipe.heads
     config: SpeculatorConfig | EagleConfig
     if shape.kind == "eagle":

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "together": GROUND | {"records", "speculative"},
     "provenance": GROUND | {"records"},
     "recordings": GROUND | {"records", "speculative", "mbr", "together", "provenance"},
-    "course": GROUND | {"records", "plots", "widgets", "checks"},
+    "course": GROUND | {"records", "plots", "widgets", "checks", "training"},
     "doctor": GROUND | {"records", "devices", "models", "kernels", "speculative"},
 }
 """For each room the other rooms that it may import; the command line may import them all."""

@@ -1,0 +1,211 @@
+"""Checks of the exercises on training: targets, the learning rate, labels, tokens per step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from labkit.checks import NOT_WRITTEN, Finding
+
+TOKENS = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
+"""A text of ten tokens that are easy to tell apart."""
+
+
+def head_targets(targets: Callable[[Sequence[int], int], Sequence[int]]) -> Finding:
+    """Check a function from a text's tokens and a head (from 1) to that head's targets.
+
+    Head i at place t predicts the token at t + 1 + i, wherever there is one.
+    """
+    heads = (1, 3)
+    answers = []
+    for head in heads:
+        answer = targets(TOKENS, head)
+        if _missing(answer):
+            return NOT_WRITTEN
+        try:
+            answers.append([int(token) for token in answer])
+        except (TypeError, ValueError):
+            return Finding(False, f"give a list of tokens; this is {answer!r:.60}.")
+    looks: list[tuple[Callable[[int], list[int]], str]] = [
+        (lambda i: TOKENS[1 + i :], ""),
+        (lambda i: TOKENS[i:], "every target is one place too early: the base model's own head "
+         "already gives the token at t + 1, so head 1 is to give the one at t + 2"),
+        (lambda i: TOKENS[2 + i :], "every target is one place too far: head 1 at place t predicts "
+         "the token at t + 2"),
+        (lambda i: TOKENS[1 + i : len(TOKENS) - 3 + i], "all heads get as many places as the last "
+         "one: a nearer head has more places with a target"),
+        (lambda i: TOKENS[2:], "all heads get the same targets: head i looks i places beyond the "
+         "base model's own next token"),
+        (lambda i: TOKENS[:-1 - i], "these are the tokens that stand at the places; their targets "
+         "stand 1 + i places on"),
+    ]  # fmt: skip
+    for right, says in looks:
+        if answers == [right(head) for head in heads]:
+            good = "head i at place t predicts the token at t + 1 + i, wherever there is one."
+            return Finding(not says, f"{says}." if says else good)
+    return Finding(
+        False,
+        f"of {TOKENS} head 1 gets {answers[0]}, and should get {TOKENS[2:]}: the token at "
+        "t + 1 + i for each place t that has one.",
+    )
+
+
+CLOSE = 0.06
+"""Of the peak: a warm-up whose first step has the rate 0 is as good as one that has a little."""
+
+
+def learning_rate(rate: Callable[[int, int, float, float, float], float]) -> Finding:
+    """Check a schedule: step (from 0), steps, peak, warm-up's share, last rate's share to a rate.
+
+    A straight line from 0 up to the peak, then half a cosine down to the last share of it.
+    """
+    steps, peak, warm, last = 200, 2.0, 0.1, 0.25
+    places = [0, 9, 19, 20, 65, 110, 155, 199]
+    given = [rate(step, steps, peak, warm, last) for step in places]
+    if _missing(given[0]):
+        return NOT_WRITTEN
+    try:
+        found = np.array(given, float)
+    except (TypeError, ValueError):
+        return Finding(False, f"give one number; for step 0 this is {given[0]!r:.60}.")
+
+    def course(
+        floor: float = last, start: float = 0.1, straight: bool = False, turn: int = 1
+    ) -> NDArray[np.float64]:
+        """The schedule with one thing changed: its end, its warm-up, its shape, its direction."""
+        warmup = round(start * steps)
+        values = []
+        for step in places:
+            if step < warmup:
+                values.append((step + 1) / warmup)
+                continue
+            done = (step - warmup) / (steps - warmup)
+            height = 1 - done if straight else (1 + turn * math.cos(math.pi * done)) / 2
+            values.append(floor + (1 - floor) * height)
+        return peak * np.array(values)
+
+    whole = peak * np.array([
+        min(1, (step + 1) / 20) * (last + (1 - last) * (1 + math.cos(math.pi * step / steps)) / 2)
+        for step in places
+    ])  # fmt: skip
+    for right, says in (
+        (course(), ""),
+        (course(floor=0), "it falls to 0: it is to end at a share of the peak"),
+        (course(start=0), "it starts at the peak: warm up first, in a straight line from 0"),
+        (course(straight=True), "it falls in a straight line: take half a cosine"),
+        (course(turn=-1), "the cosine is upside down: after the warm-up it is at the peak, at the "
+         "end at its least"),
+        (whole, "the cosine runs from step 0: it begins where the warm-up ends"),
+        (course() / peak, "the peak is left out: this is a share of it"),
+    ):  # fmt: skip
+        if np.abs(found - right).max() < CLOSE * peak:
+            good = "up in a straight line, down by half a cosine to a share of the peak."
+            return Finding(not says, f"{says}." if says else good)
+    right = course()
+    place = int(np.abs(found - right).argmax())
+    return Finding(
+        False,
+        f"with {steps} steps, peak {peak:g}, a tenth of warm-up and a quarter at the end, step "
+        f"{places[place]} has {found[place]:.4g}, and should have {right[place]:.4g}.",
+    )
+
+
+P = np.array([0.5, 0.3, 0.15, 0.05])
+LOGITS = np.array([1.2, 0.4, -0.3, 0.9])
+"""A base model's distribution, and a head's logits for the same place."""
+
+
+def soft_labels(loss: Callable[[NDArray[np.float64], NDArray[np.float64]], float]) -> Finding:
+    """Check a function from the base's distribution p (V,) and a head's logits (V,) to the loss.
+
+    The cross-entropy -sum p log q in nats, with q the softmax of the logits.
+    """
+    answer = loss(P.copy(), LOGITS.copy())
+    if _missing(answer):
+        return NOT_WRITTEN
+    if np.ndim(answer) > 0:
+        return Finding(False, "it gives a whole array: sum over the tokens to one number.")
+    logs = LOGITS - np.log(np.exp(LOGITS).sum())
+    q, right = np.exp(logs), float(-(P * logs).sum())
+    far = float(loss(P.copy(), LOGITS + 800.0))
+    for seen, says in (
+        (right, ""),
+        (float((P * logs).sum()), "the sign is missing: a loss falls as the head gets better"),
+        (right / len(P), "this is the mean over the vocabulary: sum over it, since p is already "
+         "weights that sum to 1"),
+        (float(-logs[P.argmax()]), "this is the hard label: it looks at the base model's most "
+         "probable token alone"),
+        (float(-(q * np.log(P)).sum()), "p and q have changed places: the base model's p weighs, "
+         "the logarithm is the head's"),
+        (float((P * (np.log(P) - logs)).sum()), "this is the divergence from p to q, the "
+         "cross-entropy less p's own entropy: it has the same gradient, but the loss is to be "
+         "comparable with that against a token"),
+        (float(-(P * LOGITS).sum()), "logits are no logarithms of probabilities yet: take off the "
+         "logarithm of the sum of their exponentials"),
+        (right / math.log(2), "this is in bits: take the natural logarithm"),
+    ):  # fmt: skip
+        if abs(float(answer) - seen) < 1e-6:
+            if not says and not (math.isfinite(far) and abs(far - right) < 1e-6):
+                return Finding(
+                    False,
+                    "right for small logits, but with 800 added to all of them, which changes no "
+                    f"probability, it gives {far:.4g}: take the greatest logit off first.",
+                )
+            good = "the base model's probabilities weigh the head's surprise at each token."
+            return Finding(not says, f"{says}." if says else good)
+    return Finding(False, f"it gives {float(answer):.4f}, and the answer is {right:.4f}.")
+
+
+RIGHT = np.array(
+    [[0, 1], [0, 1], [0, 1], [1, 1], [1, 1], [1, 1], [1, 0], [1, 1], [0, 0], [0, 0]], bool
+)
+"""Whether each of two heads guessed right at each of ten places of an answer."""
+
+
+def chain_steps(count: Callable[[NDArray[np.bool_]], float]) -> Finding:
+    """Check a function from right guesses (N, K) to the tokens per step of a chain of drafts.
+
+    A step at place n commits one token and the leading run of right guesses, and the next one
+    stands as many places on; a guess after a wrong one counts for nothing.
+    """
+    answer = count(RIGHT.copy())
+    if _missing(answer):
+        return NOT_WRITTEN
+    if np.ndim(answer) > 0:
+        return Finding(False, "it gives a whole array: give one number.")
+    leading = RIGHT.cumprod(axis=1).sum(axis=1)
+    for seen, says in (
+        (_walk(leading), ""),
+        (_walk(RIGHT.sum(axis=1)), "a guess after a wrong one is counted: only the leading run of "
+         "right guesses is accepted"),
+        (1 + leading.mean(), "every place is counted as if a step began there: a step that "
+         "accepts two drafts jumps over the two places after it"),
+        (1 + RIGHT.sum(axis=1).mean(), "every place is counted as if a step began there, and a "
+         "guess after a wrong one as well"),
+        (_walk(leading) - 1, "the base model's own token is left out: every step commits one"),
+        (leading.mean(), "the base model's own token is left out, and every place is counted as "
+         "if a step began there"),
+    ):  # fmt: skip
+        if abs(float(answer) - seen) < 1e-6:
+            good = "each step jumps as far as it commits, so good places are met less often."
+            return Finding(not says, f"{says}." if says else good)
+    return Finding(False, f"it gives {float(answer):.4f}, and the answer is {_walk(leading):.4f}.")
+
+
+def _walk(accepted: ArrayLike) -> float:
+    """Tokens per step where a step at place n commits 1 + accepted[n], within the answer."""
+    jumps = np.asarray(accepted).tolist()
+    place = steps = 0
+    while place < len(jumps):
+        place += 1 + jumps[place]
+        steps += 1
+    return place / steps
+
+
+def _missing(answer: Any) -> bool:
+    return answer is None or isinstance(answer, EllipsisType)

@@ -1,0 +1,84 @@
+"""Training inside a notebook: curves that move while it runs, stopped and begun again at will."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import io
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labkit.records import LossLog, RecordError, write_whole
+
+if TYPE_CHECKING:
+    from labkit.training.recipe import Recipe
+
+OFTEN = 0.05
+"""Seconds between two looks at how far a training has come that is to be stopped."""
+
+
+def train_live(
+    recipe: Recipe, folder: str | Path, *, go_on: bool = False, stop_after: int | None = None
+) -> dict[str, Any] | None:
+    """Train by ``recipe``, curves on the page; gives what `labkit.training.train.train_all` does.
+
+    ``folder`` is emptied first where a training of this function's stands in it, unless it is to
+    ``go_on``. ``stop_after`` so many steps it is interrupted as the stop button would, and gives
+    None. Raises KeyboardInterrupt where somebody else stops it; either way what was done is kept.
+    """
+    from IPython.display import display
+
+    from labkit.training.ablations import as_toml
+    from labkit.training.loop import LOG_NAME
+    from labkit.training.train import train_all
+    from labkit.widgets import LossCurves
+
+    folder = Path(folder)
+    file, log = folder / "recipe.toml", folder / LOG_NAME
+    if file.exists() and not go_on:
+        shutil.rmtree(folder)
+    write_whole(file, as_toml(recipe))
+    curves = LossCurves()
+    display(curves)
+    curves.follow(log, every=0.5)
+    try:
+        # The curves say how far it is; a progress bar would say it again.
+        with contextlib.redirect_stderr(io.StringIO()), _interrupted(log, stop_after):
+            return train_all(file, folder)
+    except KeyboardInterrupt:
+        if stop_after is None:
+            raise
+        return None
+    finally:
+        curves.stop()
+        with contextlib.suppress(RecordError):  # stopped before there was a log
+            curves.record = LossLog.follow(log)
+        curves.live = ""
+
+
+@contextlib.contextmanager
+def _interrupted(log: Path, after: int | None) -> Iterator[None]:
+    """Within it, interrupt the main thread once ``log`` has more than ``after`` steps."""
+    if after is None:
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(OFTEN):
+            with contextlib.suppress(RecordError):
+                points = LossLog.follow(log).points
+                if points and points[-1].step >= after:
+                    _thread.interrupt_main()
+                    return
+
+    watcher = threading.Thread(target=watch, name="stopping a training", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()

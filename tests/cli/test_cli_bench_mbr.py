@@ -54,9 +54,32 @@ def test_every_system_has_its_scores_and_its_time(toy_folder, pairs, tmp_path):
     assert "chrf" in shown.lower()
 
 
+def test_every_choice_is_measured_with_an_interval(toy_folder, pairs):
+    words = ["choices", "--base", str(toy_folder), "--pairs", str(pairs), "--samples", "4"]
+    words += ["--max-new-tokens", "5", "--resamples", "50"]
+    result = bench(*words, "--json")
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert said["segments"] == 3
+    chrf = {
+        name: [row for row in said[name] if row["metric"] == "chrf"]
+        for name in ("samples", "utilities", "weightings")
+    }
+    assert [row["system"] for row in chrf["samples"]] == ["1", "2", "4"]
+    assert {row["system"] for row in chrf["weightings"]} == {"uniform", "counts", "model", "unique"}
+    assert "most frequent" in [row["system"] for row in chrf["utilities"]]
+    for row in (row for rows in chrf.values() for row in rows):
+        assert row["low"] <= row["score"] <= row["high"]
+        assert row["gain_low"] <= row["gain"] <= row["gain_high"]
+    shown = bench(*words).stdout
+    assert "over uniform" in shown
+    assert "paired bootstrap" in shown
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["choices", "--utility", "taste"], "'taste'"),
         (["utilities", "--utility", "taste"], "'taste'"),
         (["utilities", "--size", "0"], "0"),
         (["translation", "--pairs", "nowhere.tsv"], "nowhere.tsv"),

@@ -167,7 +167,7 @@ def _comparison(name: str, entry: Prediction) -> Shown:
 
 def _bar(who: str, share: float) -> str:
     """A table's cell with a bar in it, as long as ``share`` says."""
-    colour = "#0072b2" if who == "it was" else "#7f8794"
+    colour = "#1b779f" if who == "it was" else "#7f8794"
     return (
         "<td style='text-align:left;min-width:250px'>"
         f"<div style='width:{max(2, round(240 * share))}px;height:10px;border-radius:2px;"

@@ -522,9 +522,12 @@ function makeTree({ root, signal, tip }, trace, choose) {
       const line = (value, y0, name) => svg("rect", { class: `ts-bar-${name}`, x: 8, y: y0, width: Math.max(1, value * (wide - 16)), height: 3, rx: 1 });
       if (dense) group.append(line(node.p, 21.5, "p"), line(node.q ?? 0, 25, "q"));
       else {
+        const both = [`p ${probability(node.p)}`, node.q === null ? "" : `q ${probability(node.q)}`];
+        const room = (wide - 18) / 6.6 > both.join(" ").length;  // letters; else leave out the noughts
+        const [p, q] = room ? both : both.map((text) => text.replace("0.", "."));
         group.append(
-          svg("text", { class: "ts-number", x: 9, y: 34 }, `p ${probability(node.p)}`),
-          svg("text", { class: "ts-number", x: wide - 9, y: 34, "text-anchor": "end" }, node.q === null ? "" : `q ${probability(node.q)}`),
+          svg("text", { class: "ts-number", x: 9, y: 34 }, p),
+          svg("text", { class: "ts-number", x: wide - 9, y: 34, "text-anchor": "end" }, q),
           line(node.p, 40, "p"), line(node.q ?? 0, 45, "q"));
       }
     } else if (!node && !dense) group.append(svg("text", { class: "ts-number", x: 9, y: 35 }, step.ending === "bonus" ? "bonus" : step.ending === "replacement" ? "replacement" : "base model"));

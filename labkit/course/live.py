@@ -44,11 +44,13 @@ def train_live(
     curves = LossCurves()
     display(curves)
     curves.follow(log, every=0.5)
+    ending = "training has ended"
     try:
         # The curves say how far it is; a progress bar would say it again.
         with contextlib.redirect_stderr(io.StringIO()), _interrupted(log, stop_after):
             return train_all(file, folder)
     except KeyboardInterrupt:
+        ending = "stopped; what was done is kept"
         if stop_after is None:
             raise
         return None
@@ -56,7 +58,7 @@ def train_live(
         curves.stop()
         with contextlib.suppress(RecordError):  # stopped before there was a log
             curves.record = LossLog.follow(log)
-        curves.live = ""
+        curves.live = ending
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from labkit.plots.ablations import plot_ablations
     from labkit.plots.lesson import plot_against, plot_lines, plot_overlap, plot_points
     from labkit.plots.loss import plot_loss
     from labkit.plots.risk import plot_risk
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from labkit.plots.tree import plot_tree
 
 __all__ = [
+    "plot_ablations",
     "plot_against",
     "plot_lines",
     "plot_loss",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 _FILES = {
+    "plot_ablations": "ablations",
     "plot_against": "lesson",
     "plot_lines": "lesson",
     "plot_loss": "loss",

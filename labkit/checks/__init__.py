@@ -16,5 +16,9 @@ class Finding:
         return f"{'Right' if self.right else 'Not yet'}: {self.text}"
 
 
-NOT_WRITTEN = Finding(False, "this returns nothing so far; put your code in place of the `...`.")
+NOT_WRITTEN = Finding(
+    False,
+    "this returns nothing so far; put your code in place of the `...` or of the line "
+    "`raise NotImplementedError()`.",
+)
 """Of an exercise that nobody has begun."""

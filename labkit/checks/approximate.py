@@ -1,0 +1,253 @@
+"""Checks of the exercises on comparing many texts fast, and on deciding with few comparisons."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from labkit.checks import Finding
+from labkit.checks.answers import Floats, exercise, looks_like, numbers, whole
+from labkit.checks.risk import random_texts
+
+
+def pairs_of(text: str) -> Counter[str]:
+    """How often each pair of neighbouring characters stands in a text."""
+    return Counter(text[i : i + 2] for i in range(len(text) - 1))
+
+
+def pair_f1(hypothesis: str, evidence: str) -> float:
+    """Pairs of characters in common, repetitions clipped, over the mean number of pairs; 0 if none.
+
+    >>> pair_f1("abab", "ab")
+    0.5
+    """
+    ours, theirs = pairs_of(hypothesis), pairs_of(evidence)
+    return 2 * (ours & theirs).total() / max(ours.total() + theirs.total(), 1)
+
+
+FASTER = 3
+"""How many times as fast as pair by pair a fast utility has to be; a good one is far above it."""
+
+
+@exercise
+def fast_utility(
+    fast: Callable[[list[str], list[str]], Any], seed: int = 0, many: int = 240
+) -> Finding:
+    """Check a matrix of `pair_f1`, (H, R), computed at once: its values, then its speed."""
+    rng = np.random.default_rng(seed)
+    ours = ["", "abababab", "aaa", *random_texts(rng, 6)]
+    theirs = ["ab", "a", *random_texts(rng, 5), ours[3]]
+    shape = (len(ours), len(theirs))
+    with np.errstate(all="ignore"):
+        found = numbers(fast(list(ours), list(theirs)), shape, "hypotheses, evidence")
+    right = np.array([[pair_f1(h, r) for r in theirs] for h in ours])
+    if np.abs(found - right).max() > 1e-6:
+        return _wrong_values(found, right, ours, theirs)
+    lines = random_texts(rng, 2 * many, longest=14)
+    began = time.perf_counter()
+    numbers(fast(lines[:many], lines[many:]), (many, many))
+    ours_s = time.perf_counter() - began
+    few = max(many // 12, 5)
+    began = time.perf_counter()
+    for h in lines[:few]:
+        for r in lines[many : many + few]:
+            pair_f1(h, r)
+    slow_s = (time.perf_counter() - began) * (many / few) ** 2
+    if ours_s * FASTER > slow_s:
+        return Finding(
+            False,
+            f"the values are right, but {many} x {many} texts take {ours_s / slow_s:.1f} times as "
+            "long as one pair after the other: count each text once, and let one product of "
+            "matrices compare all.",
+        )
+    return Finding(True, f"the same to six places, and far faster for {many} x {many} texts.")
+
+
+def _wrong_values(found: Floats, right: Floats, ours: list[str], theirs: list[str]) -> Finding:
+    """What is wrong with a matrix of `pair_f1`: which mistake makes exactly these numbers."""
+    shared = np.array([[(pairs_of(h) & pairs_of(r)).total() for r in theirs] for h in ours], float)
+    dot = np.array(
+        [[sum(pairs_of(h)[k] * pairs_of(r)[k] for k in pairs_of(h)) for r in theirs] for h in ours],
+        float,
+    )
+    alike = np.array([[len(set(pairs_of(h)) & set(pairs_of(r))) for r in theirs] for h in ours])
+    rows = np.array([max(len(h) - 1, 0) for h in ours], float)[:, None]
+    columns = np.array([max(len(r) - 1, 0) for r in theirs], float)[None, :]
+    kinds = np.array([[len(pairs_of(h)) + len(pairs_of(r)) for r in theirs] for h in ours])
+    both = np.maximum(rows + columns, 1)
+    says = looks_like(
+        found,
+        {
+            "repetitions are not clipped: a pair that stands 4 times here and once there is in "
+            "common once, and the product of the counts says 4": 2 * dot / both,
+            "repetitions are lost: count the c-th occurrence of a pair as a feature of its own": (
+                2 * alike / np.maximum(kinds, 1)
+            ),
+            "repetitions are lost in what is in common: count the c-th occurrence of a pair as a "
+            "feature of its own": 2 * alike / both,
+            "this is precision: divide by the mean of both numbers of pairs": shared
+            / np.maximum(rows, 1),
+            "this is recall: divide by the mean of both numbers of pairs": shared
+            / np.maximum(columns, 1),
+            "divided by the sum of both numbers of pairs: F1 is twice that": shared / both,
+            "these are numbers of pairs in common: divide by the mean number of pairs": shared,
+            "rows and columns are exchanged in the matches": 2 * shared.T / both
+            if shared.shape[0] == shared.shape[1]
+            else -1.0,
+        },
+        tolerance=1e-6,
+    )
+    h, r = np.argwhere(np.abs(found - right) > 1e-6)[0].tolist()
+    differs = (
+        f"for {ours[h]!r} against {theirs[r]!r} it gives {found[h, r]:.4f}, and the answer is "
+        f"{right[h, r]:.4f}"
+    )
+    return Finding(False, f"{says or differs}.")
+
+
+@exercise
+def aggregated(
+    aggregate: Callable[[list[str], list[str], Floats], Any],
+    seed: int = 0,
+    many: int = 6,
+    much: int = 9,
+) -> Finding:
+    """Check reference aggregation: the utility (H,) against the average of weighed evidence.
+
+    The average text has each pair of characters as often as the evidence has it on average, by
+    weight; the pairs in common are the smaller of both numbers, and F1 is as in `pair_f1`.
+    """
+    rng = np.random.default_rng(seed)
+    lines = random_texts(rng, many + much)
+    ours, theirs = lines[:many], lines[many:]
+    weights = rng.dirichlet(np.full(much, 0.8))
+    found = numbers(
+        aggregate(list(ours), list(theirs), weights.copy()), (many,), "one a hypothesis"
+    )
+    right = _against_mean(ours, theirs, weights)
+    if np.abs(found - right).max() < 1e-6:
+        return Finding(True, "one comparison for each hypothesis, however much evidence there is.")
+    exact = np.array([[pair_f1(h, r) for r in theirs] for h in ours]) @ weights
+    says = looks_like(
+        found,
+        {
+            "the weights are left out of the average": _against_mean(
+                ours, theirs, np.full(much, 1 / much)
+            ),
+            "the counts are added up and not averaged: a text as long as all evidence together": (
+                _against_mean(ours, theirs, np.ones(much))
+            ),
+            "this is the exact expected utility: right, and just what aggregation saves the cost "
+            "of": exact,
+            "these are losses: the utility against the average was asked for": 1 - right,
+        },
+        tolerance=1e-6,
+    )
+    how = (
+        "average the counts by weight, take the smaller of both numbers for each pair, and divide "
+        "twice their sum by the sum of all pairs"
+    )
+    return Finding(False, f"{says or how}.")
+
+
+def _against_mean(ours: list[str], theirs: list[str], weights: Floats) -> Floats:
+    mean: Counter[str] = Counter()
+    for text, weight in zip(theirs, weights, strict=True):
+        for pair, count in pairs_of(text).items():
+            mean[pair] += weight * count
+    total = sum(mean.values())
+    return np.array(
+        [
+            2
+            * sum(min(count, mean[pair]) for pair, count in pairs_of(text).items())
+            / max(pairs_of(text).total() + total, 1e-12)
+            for text in ours
+        ]
+    )
+
+
+Score = Callable[[Sequence[int], Sequence[int]], Floats]
+"""Utilities (h, r) of some hypotheses against some evidence, by number; each pair costs one."""
+
+Strategy = Callable[[int, int, Score, int, np.random.Generator], int]
+"""From numbers of hypotheses and evidence, a `Score`, a budget and a generator to a hypothesis."""
+
+
+@exercise
+def within_budget(
+    strategy: Strategy,
+    problems: Sequence[Any],
+    share: float = 0.125,
+    least: float = 0.0,
+    seed: int = 0,
+) -> Finding:
+    """Check a strategy: the hypothesis that it finds with ``share`` of all utility calls.
+
+    ``problems`` are utility matrices (H, R). Its quality is the mean, over problems and three
+    repeats of each, of how much of the way it comes from a hypothesis taken blindly (0) to the best
+    one (1). It has to beat spending the budget evenly by ``least``.
+    """
+    rng = np.random.default_rng(seed)
+    ours, evenly = [], []
+    for matrix in (np.asarray(problem, np.float64) for problem in problems):
+        quality = matrix.mean(axis=1)
+        worth = (quality - quality.mean()) / max(quality.max() - quality.mean(), 1e-12)
+        many, much = matrix.shape
+        budget = int(share * many * much)
+        for _ in range(3):
+            meter = Meter(matrix, budget)
+            chosen = whole(strategy(many, much, meter, budget, rng))
+            if meter.spent > budget:
+                return Finding(
+                    False,
+                    f"it asks for {meter.spent} utilities, and its budget is {budget}: a call with "
+                    "h hypotheses and r pieces of evidence costs h * r.",
+                )
+            if not 0 <= chosen < many:
+                return Finding(
+                    False, f"it chooses number {chosen}, and hypotheses are 0 to {many - 1}."
+                )
+            ours.append(worth[chosen])
+        for _ in range(20):
+            meter = Meter(matrix, budget)
+            evenly.append(worth[spread_evenly(many, much, meter, budget, rng)])
+    reached, bar = float(np.mean(ours)), float(np.mean(evenly)) + least
+    verdict = f"it comes {reached:.1%} of the way from a blind choice to the best hypothesis"
+    if reached < bar:
+        return Finding(
+            False,
+            f"{verdict}, and {bar:.1%} are needed: spend little on hypotheses that are clearly "
+            "behind, and what that saves on those in front.",
+        )
+    return Finding(True, f"{verdict}; spending evenly comes {float(np.mean(evenly)):.1%}.")
+
+
+class Meter:
+    """A `Score` that counts what it is asked, and answers no more than the budget allows."""
+
+    def __init__(self, matrix: Floats, budget: int) -> None:
+        self.matrix = matrix
+        self.budget = budget
+        self.spent = 0
+
+    def __call__(self, hypotheses: Sequence[int], evidence: Sequence[int]) -> Floats:
+        """Utilities (h, r); raises `ValueError` beyond the budget or for a number out of range."""
+        rows, columns = np.asarray(hypotheses, int), np.asarray(evidence, int)
+        self.spent += rows.size * columns.size
+        if self.spent > self.budget:
+            raise ValueError(f"{self.spent} utilities were asked for, of {self.budget} allowed")
+        many, much = self.matrix.shape
+        outside = [*rows[(rows < 0) | (rows >= many)], *columns[(columns < 0) | (columns >= much)]]
+        if outside:
+            raise ValueError(f"there are {many} hypotheses and {much} pieces of evidence")
+        return self.matrix[np.ix_(rows, columns)].copy()
+
+
+def spread_evenly(many: int, much: int, score: Score, budget: int, rng: np.random.Generator) -> int:
+    """The plainest strategy: all hypotheses against as much evidence as the budget allows."""
+    seen = rng.choice(much, size=max(1, min(much, budget // many)), replace=False)
+    return int(score(range(many), seen.tolist()).mean(axis=1).argmax())

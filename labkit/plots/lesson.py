@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from labkit.plots.figure import FAINT, HUES, INK, MARKS, WINNER, Picture, picture, styled
@@ -99,7 +100,8 @@ def plot_lines(
 ) -> Picture:
     """Draw a line for each name over x; ``envelope`` traces the least of them all at each x.
 
-    With ``doubling`` the axis of x grows by doubling, each x being named.
+    With ``doubling`` the axis of x grows by doubling, each x being named. Where every x is a whole
+    number, so is every number on its axis.
     """
     x = np.asarray(x, float)
     with styled():
@@ -113,6 +115,8 @@ def plot_lines(
         if doubling:
             axes.set_xscale("log", base=2)
             axes.set_xticks(x, [f"{value:g}" for value in x])
+        elif (x == x.round()).all():
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         if len(axes.lines) > 1:

@@ -59,6 +59,14 @@ def test_a_doubling_axis_names_every_x_and_one_line_needs_no_legend():
     assert figure.legends == []
 
 
+def test_an_axis_of_heads_has_no_half_heads():
+    figure = plot_lines([1, 2, 3], {"a": [0.2, 0.1, 0.3]}, "head", "right")
+    figure.canvas.draw()
+    named = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert {"1", "2", "3"} <= set(named)
+    assert not any("." in name for name in named)
+
+
 def test_names_of_one_point_stand_together():
     figure = plot_points([1, 2, 3], [3, 1, 2], {"mode": 2, "chosen": 1, "greedy": 2}, "x", "y")
     labels = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -55,7 +55,11 @@ def calls(path: Path, name: str) -> list[ast.Call]:
 def test_the_course_has_its_first_notebooks():
     assert {path.name for path in PATHS} >= {
         "00_start_here.ipynb",
+        "01_why_decoding_is_slow.ipynb",
+        "02_speculative_heads.ipynb",
         "03_accept_or_reject.ipynb",
+        "04_candidate_trees.ipynb",
+        "07_serving.ipynb",
         "08_minimum_bayes_risk.ipynb",
     }
 

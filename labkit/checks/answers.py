@@ -3,6 +3,8 @@
 A check compares numbers of Python's and numpy's own kinds, made here out of what came. So an object
 that calls itself equal to everything is only an object of a strange kind, and a number that changes
 when it is looked at was looked at once.
+
+And a check hands out copies only: what an answer does to its arguments, nobody else sees.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
-from typing import Any, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,25 +22,57 @@ from labkit.checks import NOT_WRITTEN, Finding
 
 Floats = NDArray[np.float64]
 P = ParamSpec("P")
+Answer = TypeVar("Answer", bound=Callable[..., Any])
 
 
 class NotUsable(Exception):  # noqa: N818 - it is no error of the program's
     """An answer that is of no use, and in one sentence why."""
 
 
-def exercise(check: Callable[P, Finding]) -> Callable[P, Finding]:
-    """Make a check say of an exercise that nobody began, or of a strange answer, what it is."""
+Check = Callable[Concatenate[Answer, P], Finding]
+"""From a student's function, and what the check itself may be told, to a finding."""
+
+
+def exercise(check: Check[Answer, P]) -> Check[Answer, P]:
+    """Make a check say of an exercise that nobody began, or of a strange answer, what it is.
+
+    The student's function is handed copies of what the check gives it (see `copied`), so one that
+    changes its arguments in place is judged by what it returns, and spoils no later check.
+    """
 
     @functools.wraps(check)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> Finding:
+    def checked(answer: Answer, /, *args: P.args, **kwargs: P.kwargs) -> Finding:
+        def apart(*given: Any) -> Any:
+            return answer(*map(copied, given))
+
         try:
-            return check(*args, **kwargs)
+            return check(apart, *args, **kwargs)  # type: ignore[arg-type]
         except NotImplementedError:
             return NOT_WRITTEN
         except NotUsable as reason:
             return Finding(False, str(reason))
 
     return checked
+
+
+def copied(given: Any) -> Any:
+    """A copy of an array or a tensor, of a list, tuple or dict with all in it; all else as it is.
+
+    A random generator is handed on as it is, so that what is drawn from it goes on.
+
+    >>> p = np.array([0.25, 0.75])
+    >>> copied([p])[0] is p, copied([p])[0].tolist()
+    (False, [0.25, 0.75])
+    """
+    if isinstance(given, np.ndarray):
+        return given.copy()
+    if _is_tensor(given):
+        return given.clone()
+    if type(given) in (list, tuple):
+        return type(given)(map(copied, given))
+    if type(given) is dict:
+        return {key: copied(value) for key, value in given.items()}
+    return given
 
 
 def written(answer: object) -> None:

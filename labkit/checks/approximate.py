@@ -193,7 +193,7 @@ def within_budget(
     """
     rng = np.random.default_rng(seed)
     ours, evenly = [], []
-    for matrix in (np.asarray(problem, np.float64) for problem in problems):
+    for matrix in (np.array(problem, np.float64) for problem in problems):
         quality = matrix.mean(axis=1)
         worth = (quality - quality.mean()) / max(quality.max() - quality.mean(), 1e-12)
         many, much = matrix.shape

@@ -36,6 +36,7 @@ P = np.array([0.3, 0.2, 0.15, 0.15, 0.1, 0.1])
 """Losses and probabilities for which each common mistake chooses an action of its own."""
 
 
+@exercise
 def bayes_action(choose: Callable[[NDArray[np.float64], NDArray[np.float64]], int]) -> Finding:
     """Check a function from losses (actions, states) and p (states,) to the best action."""
     answer = choose(LOSS, P)
@@ -60,6 +61,7 @@ def bayes_action(choose: Callable[[NDArray[np.float64], NDArray[np.float64]], in
     return Finding(False, f"it gives {answer!r}, and no action has that index.")
 
 
+@exercise
 def merged(merge: Callable[[Sequence[str]], Any]) -> Finding:
     """Check a function from drawn texts to the distinct texts and weights that give the same risk.
 
@@ -129,7 +131,7 @@ def losses(
     rng = np.random.default_rng(seed)
     lines = random_texts(rng, many + much)
     ours, theirs = lines[:many], lines[many:]
-    found = numbers(build(list(ours), list(theirs), precision))
+    found = numbers(build(ours, theirs, precision))
     right = 1 - np.array([[precision(h, r) for r in theirs] for h in ours])
     turned = 1 - np.array([[precision(r, h) for r in theirs] for h in ours])
     if found.shape == right.shape and np.abs(found - right).max() < 1e-9:
@@ -156,7 +158,7 @@ def risks(weigh: Callable[[Floats, Floats], Any], seed: int = 0, many: int = 5) 
     rng = np.random.default_rng(seed)
     for much in (many, many + 2):
         loss, weights = rng.random((many, much)), rng.dirichlet(np.full(much, 0.7))
-        found = numbers(weigh(loss.copy(), weights.copy()), (many,), "one for each hypothesis")
+        found = numbers(weigh(loss, weights), (many,), "one for each hypothesis")
         right = loss @ weights
         if np.abs(found - right).max() < 1e-9:
             continue
@@ -195,7 +197,7 @@ def model_weights(
         listed = [*lines, lines[1], lines[1], lines[2]]
         listed = [listed[i] for i in rng.permutation(len(listed))]
         answer = parts(
-            weigh(list(listed), [logs[text] for text in listed]), 2, "two lists: texts and weights"
+            weigh(listed, [logs[text] for text in listed]), 2, "two lists: texts and weights"
         )
         names = texts(answer[0])
         if len(set(names)) < len(names):
@@ -271,7 +273,7 @@ def decision(
         ) -> float:
             return table[str(hypothesis), str(evidence)]
 
-        answer = choose(list(listed), utility)
+        answer = choose(listed, utility)
         written(answer)
         if type(answer) not in (str, np.str_):
             raise NotUsable(f"it gives {type(answer).__name__} and not one of the texts.")

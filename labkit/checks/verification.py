@@ -30,6 +30,7 @@ DRAFT = 1
 DRAWS = 4000
 
 
+@exercise
 def certain_drafter(rule: Rule) -> Finding:
     """Check a rule for a drafter that is certain (q is 1 on its draft, 0 elsewhere), by its output.
 
@@ -96,6 +97,7 @@ SAYS = {
 }
 
 
+@exercise
 def expected_tokens(formula: Callable[[float, int], float]) -> Finding:
     """Check a formula for the expected tokens of a step: acceptance a, a chain of k drafts.
 
@@ -148,7 +150,7 @@ def greedy_chain(step: Step, seed: int = 0, drafted: int = 4, vocabulary: int = 
     """
     rng = np.random.default_rng(seed)
     cases = [_greedy_case(kept, drafted, vocabulary, rng) for kept in range(drafted + 1)]
-    found = [tokens(step(list(draft), logits.copy())) for draft, logits in cases]
+    found = [tokens(step(draft, logits)) for draft, logits in cases]
     right = [_committed(draft, logits.argmax(axis=1).tolist()) for draft, logits in cases]
     if found == right:
         return Finding(True, "what is kept, and after it one token of the base model's own.")
@@ -241,7 +243,7 @@ def keeping(
     """Check the probability of keeping a draft x, from x, p and q (V,): min(1, p(x) / q(x))."""
     rng = np.random.default_rng(seed)
     p, q = _pair(rng, vocabulary)
-    found = np.array([number(keep(x, p.copy(), q.copy())) for x in range(vocabulary)])
+    found = np.array([number(keep(x, p, q)) for x in range(vocabulary)])
     right = np.minimum(1, p / q)
     off = int(np.abs(found - right).argmax())
     if abs(found[off] - right[off]) < 1e-9:
@@ -273,7 +275,7 @@ def owed(rest: Callable[[Floats, Floats], Any], seed: int = 0, vocabulary: int =
     rng = np.random.default_rng(seed)
     for _ in range(3):
         p, q = _pair(rng, vocabulary)
-        found = numbers(rest(p.copy(), q.copy()), (vocabulary,), "a number for each token")
+        found = numbers(rest(p, q), (vocabulary,), "a number for each token")
         left = np.maximum(p - q, 0)
         if np.abs(found - left / left.sum()).max() < 1e-9:
             continue
@@ -303,7 +305,7 @@ def owed(rest: Callable[[Floats, Floats], Any], seed: int = 0, vocabulary: int =
         asked = f"for p = {_listed(p)} and q = {_listed(q)} it gives {_listed(found)}"
         return Finding(False, f"{says or f'{asked} and not {_listed(left / left.sum())}'}.")
     with np.errstate(invalid="ignore", divide="ignore"):
-        same = rest(p.copy(), p.copy())
+        same = rest(p, p)
     try:
         found = numbers(same, (vocabulary,))
     except NotUsable:
@@ -332,7 +334,7 @@ def lossless(
     rng = np.random.default_rng(seed)
     p, q = _apart(rng, vocabulary)
     drafts = rng.choice(vocabulary, size=draws, p=q)
-    out = [whole(rule(int(x), p.copy(), q.copy(), rng)) for x in drafts]
+    out = [whole(rule(int(x), p, q, rng)) for x in drafts]
     strange = next((token for token in out if not 0 <= token < vocabulary), None)
     if strange is not None:
         return Finding(False, f"it wrote {strange}, which is none of the {vocabulary} tokens.")
@@ -421,7 +423,7 @@ def sampled_chain(
             break
     counts: dict[tuple[int, ...], float] = {}
     for draft in np.stack([rng.choice(vocabulary, size=draws, p=row) for row in q], 1).tolist():
-        out = tuple(tokens(step(draft, p.copy(), q.copy(), rng)))
+        out = tuple(tokens(step(draft, p, q, rng)))
         counts[out] = counts.get(out, 0) + 1 / draws
     name = min(laws, key=lambda name: _distance(laws[name][0], counts))
     law, says = laws[name]
@@ -548,7 +550,7 @@ def chi_square(
             return rule(int(x), p, q, rng)
 
         drafts.clear()
-        value = number(judge(counted, p.copy(), q.copy(), draws, rng))
+        value = number(judge(counted, p, q, draws, rng))
         if not 0 <= value <= 1:
             return Finding(
                 False,
@@ -624,7 +626,7 @@ def speculation(
             break
     vanilla = _plain_text(base, context, new)
     answer = parts(
-        speculate(base, drafter, list(context), new, drafted), 2, "two things: tokens and steps"
+        speculate(base, drafter, context, new, drafted), 2, "two things: tokens and steps"
     )
     found, steps = tokens(answer[0]), whole(answer[1])
     if found[: len(context)] == context and found != vanilla:

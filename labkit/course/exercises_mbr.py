@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labkit.checks import NOT_WRITTEN, Finding
+from labkit.checks.answers import exercise
 
 Floats = NDArray[np.float64]
 
@@ -19,13 +20,14 @@ FAR = LOGPROBS - 2000.0
 """Log-probabilities of three texts, and of three long ones, whose probabilities are 0 as floats."""
 
 
+@exercise
 def model_weights(weigh: Callable[[Floats, float], Floats]) -> Finding:
     """Check a function from log-probabilities (R,) and a temperature to weights (R,).
 
     p^(1/T), renormalised: computed in logarithms, since probabilities of texts underflow.
     """
     temperature = 2.0
-    answer = _numbers(weigh(LOGPROBS.copy(), temperature))
+    answer = _numbers(weigh(LOGPROBS, temperature))
     if answer is None:
         return NOT_WRITTEN
     if answer.shape != LOGPROBS.shape:
@@ -56,7 +58,7 @@ def model_weights(weigh: Callable[[Floats, float], Floats]) -> Finding:
     else:
         return Finding(False, f"it gives {_listed(answer)}, and the answer is {_listed(right)}.")
     with np.errstate(all="ignore"):
-        far = _numbers(weigh(FAR.copy(), temperature))
+        far = _numbers(weigh(FAR, temperature))
     if far is None or not np.allclose(far, right, atol=1e-9):
         return Finding(
             False,
@@ -73,12 +75,13 @@ PICKS = np.array([[0, 0, 1, 3], [2, 2, 2, 1], [3, 1, 0, 2]])
 """Two systems' scores on four sentences, and three test sets drawn from these sentences."""
 
 
+@exercise
 def paired_gains(gains: Callable[[Floats, Floats, NDArray[np.int64]], Floats]) -> Finding:
     """Check a function from scores a, b (n,) and drawn numbers (B, n) to a's gains over b (B,).
 
     In each resampled test set the mean of a less the mean of b, on the same sentences.
     """
-    answer = _numbers(gains(A.copy(), B.copy(), PICKS.copy()))
+    answer = _numbers(gains(A, B, PICKS))
     if answer is None:
         return NOT_WRITTEN
     right = A[PICKS].mean(axis=1) - B[PICKS].mean(axis=1)
@@ -107,6 +110,7 @@ HYPOTHESIS, EVIDENCE = "bab banana", "banana ana"
 """Texts in which n-grams repeat, so that every way to count gives another number."""
 
 
+@exercise
 def shared_ngrams(shared: Callable[[str, str, int], int]) -> Finding:
     """Check a function from two texts and n to how many character n-grams they share, clipped.
 
@@ -153,12 +157,13 @@ SEQUENCES = [[5, 1, 2], [5, 1, 3, 4], [5, 1, 2], [6, 1, 5]]
 """Four samples as tokens: two equal ones, and beginnings in common."""
 
 
+@exercise
 def prefix_nodes(count: Callable[[Sequence[Sequence[int]]], int]) -> Finding:
     """Check a function from samples' tokens to how many rows a model computes for all of them.
 
     One for each distinct beginning of one token or more; equal beginnings are computed once.
     """
-    answer = _numbers(count([list(tokens) for tokens in SEQUENCES]))
+    answer = _numbers(count(SEQUENCES))
     if answer is None:
         return NOT_WRITTEN
     if answer.shape != ():

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from labkit.checks import NOT_WRITTEN, Finding
+from labkit.checks.answers import exercise
 
 TOKENS = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
 """A text of ten tokens that are easy to tell apart."""
 
 
+@exercise
 def head_targets(targets: Callable[[Sequence[int], int], Sequence[int]]) -> Finding:
     """Check a function from a text's tokens and a head (from 1) to that head's targets.
 
@@ -59,6 +61,7 @@ CLOSE = 0.06
 """Of the peak: a warm-up whose first step has the rate 0 is as good as one that has a little."""
 
 
+@exercise
 def learning_rate(rate: Callable[[int, int, float, float, float], float]) -> Finding:
     """Check a schedule: step (from 0), steps, peak, warm-up's share, last rate's share to a rate.
 
@@ -120,19 +123,20 @@ LOGITS = np.array([1.2, 0.4, -0.3, 0.9])
 """A base model's distribution, and a head's logits for the same place."""
 
 
+@exercise
 def soft_labels(loss: Callable[[NDArray[np.float64], NDArray[np.float64]], float]) -> Finding:
     """Check a function from the base's distribution p (V,) and a head's logits (V,) to the loss.
 
     The cross-entropy -sum p log q in nats, with q the softmax of the logits.
     """
-    answer = loss(P.copy(), LOGITS.copy())
+    answer = loss(P, LOGITS)
     if _missing(answer):
         return NOT_WRITTEN
     if np.ndim(answer) > 0:
         return Finding(False, "it gives a whole array: sum over the tokens to one number.")
     logs = LOGITS - np.log(np.exp(LOGITS).sum())
     q, right = np.exp(logs), float(-(P * logs).sum())
-    far = float(loss(P.copy(), LOGITS + 800.0))
+    far = float(loss(P, LOGITS + 800.0))
     for seen, says in (
         (right, ""),
         (float((P * logs).sum()), "the sign is missing: a loss falls as the head gets better"),
@@ -167,13 +171,14 @@ RIGHT = np.array(
 """Whether each of two heads guessed right at each of ten places of an answer."""
 
 
+@exercise
 def chain_steps(count: Callable[[NDArray[np.bool_]], float]) -> Finding:
     """Check a function from right guesses (N, K) to the tokens per step of a chain of drafts.
 
     A step at place n commits one token and the leading run of right guesses, and the next one
     stands as many places on; a guess after a wrong one counts for nothing.
     """
-    answer = count(RIGHT.copy())
+    answer = count(RIGHT)
     if _missing(answer):
         return NOT_WRITTEN
     if np.ndim(answer) > 0:

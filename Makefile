@@ -17,7 +17,7 @@ help:
 	@echo "make setup      what both do first: make $(VENV), install, fetch the real model"
 	@echo "make bench      measure every way to decode on this machine"
 	@echo "make notebooks  run the course without a browser, and say what is amiss"
-	@echo "make docs       write every widget as a page, into build/gallery"
+	@echo "make docs       build the site, into build/site; FLAGS=--execute runs the notebooks"
 	@echo "make lint       check style and types"
 	@echo "make clean      remove $(VENV)"
 	@echo "FLAGS='...' is passed on to the program; PYTHON=... chooses the Python"
@@ -52,7 +52,8 @@ notebooks: setup
 	$(BIN)/python -m labkit.cli notebooks $(FLAGS)
 
 docs: setup
-	$(BIN)/python -m labkit.cli gallery --out build/gallery $(FLAGS)
+	$(BIN)/python -m labkit.cli gallery --out build/gallery
+	$(BIN)/python -m docs.build --out build/site $(FLAGS)
 
 lint: setup
 	$(BIN)/python -m ruff check .

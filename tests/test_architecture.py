@@ -29,12 +29,14 @@ MAY_IMPORT = {
     "serving": GROUND | {"records", "devices", "models", "kernels", "speculative", "provenance"},
     "plots": {"records"},
     "widgets": {"records", "plots"},
-    "checks": GROUND | {"records", "devices", "models", "kernels", "speculative", "mbr"},
+    "checks": GROUND
+    | {"records", "devices", "models", "kernels", "speculative", "mbr", "training"},
     "gallery": GROUND | {"records", "plots", "widgets"},
     "together": GROUND | {"records", "speculative"},
     "provenance": GROUND | {"records"},
     "recordings": GROUND | {"records", "speculative", "mbr", "together", "provenance"},
     "course": GROUND | {"records", "plots", "widgets", "checks", "training"},
+    "grading": GROUND | {"records", "course"},
     "doctor": GROUND | {"records", "devices", "models", "kernels", "speculative"},
 }
 """For each room the other rooms that it may import; the command line may import them all."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from labkit.checks import Finding
 from labkit.checks.answers import Floats, exercise, looks_like, numbers, whole
 from labkit.checks.risk import random_texts
+from labkit.paths import data_dir
+
+if TYPE_CHECKING:
+    from labkit.models import LanguageModel
 
 
 def pairs_of(text: str) -> Counter[str]:
@@ -224,6 +228,34 @@ def within_budget(
             "behind, and what that saves on those in front.",
         )
     return Finding(True, f"{verdict}; spending evenly comes {float(np.mean(evenly)):.1%}.")
+
+
+PRACTICE, OTHERS = slice(0, 6), slice(6, 12)
+"""Which of the held-out sentences are for practice, and which for judging."""
+
+
+def drawn_problems(
+    base: LanguageModel, which: slice = PRACTICE, samples: int = 64, seed: int = 0
+) -> list[Floats]:
+    """Utility matrices (H, R) by chrF of held-out sentences' answers, drawn from ``base``.
+
+    Half of a sentence's draws are hypotheses, equal ones listed once, half are evidence.
+    """
+    from labkit.mbr.conditional import conditional
+    from labkit.mbr.sampling import Sampling, draw
+    from labkit.mbr.utilities import matrix
+
+    path = data_dir() / "sentences" / "held_out.txt"
+    sentences = path.read_text(encoding="utf-8").splitlines()[which]
+    how = Sampling(samples=samples, max_new_tokens=24, seed=seed)
+    problems = []
+    for answers in draw(conditional(base), sentences, how):
+        drawn = [answer.text for answer in answers for _ in range(answer.count)]
+        order = np.random.default_rng(seed).permutation(len(drawn))
+        half = [drawn[i] for i in order[: len(drawn) // 2]]
+        rest = [drawn[i] for i in order[len(drawn) // 2 :]]
+        problems.append(matrix("chrf", list(dict.fromkeys(half)), rest))
+    return problems
 
 
 class Meter:

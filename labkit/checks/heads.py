@@ -8,7 +8,7 @@ Heads are given as plain tensors, one dictionary each: ``proj`` (I, D or I), ``t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from labkit.checks import Finding
-from labkit.checks.answers import exercise, looks_like, number, numbers
+from labkit.checks.answers import Floats, exercise, looks_like, number, numbers
 
 Head = dict[str, Tensor]
 
@@ -350,55 +350,123 @@ def _loss_finding(found: np.ndarray, right: Tensor, wrong: Mapping[str, object])
 
 @exercise
 def answer_places(
-    mark: Callable[[Sequence[int], Sequence[int], int], Any], seed: int = 0, rows: int = 4
+    mark: Callable[[list[int], list[int], int, int], Any], seed: int = 0, rows: int = 4
 ) -> Finding:
-    """Check which places of phase 2 count: ``mark(given, lengths, places)``, bool (B, T).
+    """Check which places of phase 2 count: ``mark(given, lengths, places, head)``, bool (B, T).
 
-    Row b has ``given[b]`` tokens of a prompt and ``lengths[b]`` in all. Of head 0 a place t counts
-    if the base model itself wrote x_{t+1}, which the head is given, and x_{t+2} still exists.
+    Row b has ``given[b]`` tokens of a prompt and ``lengths[b]`` in all. A place t counts for a head
+    (from 0) if the base model itself wrote x_{t+1}, and x_{t+2+head} still exists.
     """
     rng = np.random.default_rng(seed)
     given = [int(many) for many in rng.integers(2, 5, size=rows)]
-    lengths = [
-        many + int(more) for many, more in zip(given, rng.integers(3, 7, size=rows), strict=True)
-    ]
-    places = max(lengths) + 1
-    found = numbers(mark(list(given), list(lengths), places), (rows, places), "prompts, places")
+    lengths = [many + int(rng.integers(4, 8)) for many in given]
+    places, heads = max(lengths) + 1, range(3)
+    shape = (rows, places)
+    found = np.stack(
+        [
+            numbers(mark(list(given), list(lengths), places, head), shape, "prompts, places")
+            for head in heads
+        ]
+    )  # (K, B, T)
 
-    def between(first: int, last: int) -> np.ndarray:
-        at = np.arange(places)[None, :]
-        begin, end = np.array(given)[:, None] + first, np.array(lengths)[:, None] + last
-        return ((at >= begin) & (at < end)).astype(float)
+    def between(first: int, last: int, each: int = 1) -> Floats:
+        at = np.arange(places)[None, None, :]
+        end = np.array(lengths)[None, :, None] + last - each * np.array(heads)[:, None, None]
+        return ((at >= np.array(given)[None, :, None] + first) & (at < end)).astype(float)
 
     right = between(-1, -2)
     if (found == right).all():
-        return Finding(True, "from the last token of the prompt to the last but two of the answer.")
+        return Finding(
+            True, "from the prompt's last token to where the head's target still exists."
+        )
     wrong = {
         "it begins one too late: at the prompt's last token the base model's own next token is the "
         "first of its answer": between(0, -2),
         "it begins too early: within the prompt the next token is not the base model's": between(
             -2, -2
         ),
-        "the whole prompt is in it: learn from what the base model wrote": (
-            (np.arange(places)[None, :] < np.array(lengths)[:, None] - 2).astype(float)
+        "the whole prompt is in it: learn from what the base model wrote": between(-99, -2),
+        "it ends one too late: x_{t+2+head}, which the head is to predict, has to exist": between(
+            -1, -1
         ),
-        "it ends one too late: the token two places on, which head 0 is to predict, has to exist": (
-            between(-1, -1)
+        "it ends two too late: x_{t+2+head}, which the head is to predict, has to exist": between(
+            -1, 0
         ),
-        "it ends two too late: the token two places on, which head 0 is to predict, has to exist": (
-            between(-1, 0)
+        "it is the same for every head: a later head looks further, and runs out sooner": between(
+            -1, -2, each=0
         ),
-        "it begins one too late and ends one too late: place t is where z_t stands, and the head "
-        "predicts x_{t+2}": between(0, -1),
+        "it begins one too late and ends one too late: place t is where z_t stands": between(0, -1),
         "it begins one too late and ends two too late: these are the answer's tokens, and a place "
         "counts by what follows it": between(0, 0),
         "it is the other way round: true is for places that count": 1 - right,
     }
     says = looks_like(found, wrong)
     if says is None:
-        row = int(np.argwhere((found != right).any(axis=1))[0, 0])
+        head, row = np.argwhere((found != right).any(axis=2))[0].tolist()
         says = (
-            f"with {given[row]} of {lengths[row]} tokens given it marks the places "
-            f"{np.flatnonzero(found[row]).tolist()}, not {np.flatnonzero(right[row]).tolist()}"
+            f"with {given[row]} of {lengths[row]} tokens given it marks, for head {head}, places "
+            f"{np.flatnonzero(found[head, row]).tolist()}, not "
+            f"{np.flatnonzero(right[head, row]).tolist()}"
         )
     return Finding(False, f"{says}.")
+
+
+@exercise
+def phase_loss(loss: Callable[..., Any], phase: int, seed: int = 0, heads: int = 3) -> Finding:
+    """Check the loss of a step of phase 1 or 2, one number: the sum of the heads' mean losses.
+
+    ``loss(hidden, tokens, table, heads)``, in phase 2 with ``given, lengths`` behind. hidden
+    (B, T + K, D) are the base model's states; the heads run over the first T places. Phase 1 takes
+    the tokens that stand there, at all places; phase 2 the base model's distribution, which is the
+    softmax of its states times the table, at the places of its answers.
+    """
+    case = random_case(seed, heads, 8, 8)
+    rng = torch.Generator().manual_seed(seed + 1)
+    places = case.hidden.shape[1]
+    more = torch.randn(case.hidden.shape[0], heads, 8, generator=rng)
+    hidden = torch.cat([case.hidden, more], dim=1)  # (B, T + K, D)
+    given, lengths = [2, 3], [places + heads + 1, places + heads]
+    asked = [hidden.clone(), case.tokens.clone(), case.table.clone(), list(case.heads)]
+    found = np.array(number(loss(*asked, *([given, lengths] if phase == 2 else []))))
+    logits = all_logits(case)  # (K, B, T, V)
+    base = hidden @ case.table.T  # (B, T + K, V)
+
+    def total(
+        shift: int = 1, each: int = 1, soft: bool = phase == 2, all_: bool = phase == 1
+    ) -> Tensor:
+        parts = []
+        for head in range(heads):
+            counted = torch.ones(len(hidden), places, dtype=torch.bool)
+            if not all_:
+                at = torch.arange(places)[None, :]
+                last = torch.tensor(lengths)[:, None] - 2 - head
+                counted = (at >= torch.tensor(given)[:, None] - 1) & (at < last)
+            by = shift + each * head
+            logs = logits[head].log_softmax(-1)
+            if soft:
+                p = base[:, by : by + places].softmax(-1)
+                parts.append(-(p * logs).sum(-1)[counted].mean())
+            else:
+                goal = case.tokens[:, by + 1 : by + 1 + places]
+                parts.append(-logs.gather(-1, goal[..., None])[..., 0][counted].mean())
+        return torch.stack(parts).sum()
+
+    right = total()
+    if abs(float(found) - float(right)) < 1e-3:
+        return Finding(True, "the sum of the heads' mean losses.")
+    wrong: dict[str, object] = {
+        "this is the mean over the heads: the published loss is their sum": right / heads,
+        "every head has the targets of head 0": total(each=0),
+        "the targets are one place too early: head i is to predict x_{t+2+i}": total(shift=0),
+    }
+    if phase == 2:
+        wrong |= {
+            "this is the hard loss: phase 2 compares with the base model's distribution": total(
+                soft=False
+            ),
+            "all places count, the prompt's too: `answer_places` says which do": total(all_=True),
+            "the base model's distribution is taken one place too early: over x_{t+2+i} it has its "
+            "opinion at z_{t+1+i}": total(shift=0),
+        }
+        del wrong["the targets are one place too early: head i is to predict x_{t+2+i}"]
+    return _loss_finding(found, right, wrong)

@@ -207,9 +207,10 @@ def test_the_right_losses_are_the_labs_own():
     assert torch.allclose(soft_loss(logits, base).mean(), soft(logits[None], base[None], counted))
 
 
-def mark(given, lengths, places, first=-1, last=-2):
+def mark(given, lengths, places, head, first=-1, last=-2, each=1):
     at = torch.arange(places)
-    begin, end = torch.tensor(given)[:, None] + first, torch.tensor(lengths)[:, None] + last
+    begin = torch.tensor(given)[:, None] + first
+    end = torch.tensor(lengths)[:, None] + last - each * head
     return (at >= begin) & (at < end)
 
 
@@ -219,12 +220,14 @@ def mark(given, lengths, places, first=-1, last=-2):
         (lambda *x: mark(*x, first=0), "begins one too late: at the prompt's"),
         (lambda *x: mark(*x, first=-2), "begins too early"),
         (lambda *x: mark(*x, first=-9), "the whole prompt"),
-        (lambda *x: mark(*x, last=-1), "ends one too late: the token"),
+        (lambda *x: mark(*x, last=-1), "ends one too late: x_{t+2+head}"),
         (lambda *x: mark(*x, last=0), "ends two too late"),
+        (lambda *x: mark(*x, each=0), "the same for every head"),
         (lambda *x: mark(*x, first=0, last=-1), "begins one too late and ends one too late"),
         (lambda *x: mark(*x, first=0, last=0), "these are the answer's tokens"),
         (lambda *x: ~mark(*x), "the other way round"),
-        (lambda *x: mark(*x, last=-3), "it marks the places"),
+        (lambda *x: mark(*x, last=-3), "for head 0, places"),
+        (lambda *x: mark(*x)[:, 1:], "prompts, places, is needed"),
     ],
 )
 def test_each_wrong_mark_is_named(wrong, says):
@@ -236,9 +239,63 @@ def test_each_wrong_mark_is_named(wrong, says):
 
 def test_the_places_that_count_are_the_labs_own():
     sequences = from_rows([range(9), range(6)], given=[3, 2])
-    batch = make_batch(sequences.tokens, cut_runs(sequences, 100), 8, heads=1)
-    ours = [[], []]
-    for row, (start, count) in enumerate(zip((2, 1), batch.counted(0).sum(1), strict=True)):
-        ours[row] = list(range(start, start + int(count)))
-    marked = mark([3, 2], [9, 6], 9)
-    assert [torch.nonzero(row)[:, 0].tolist() for row in marked] == ours
+    batch = make_batch(sequences.tokens, cut_runs(sequences, 100), 8, heads=2)
+    for head in range(2):
+        marked = mark([3, 2], [9, 6], 9, head)
+        for row, start in enumerate((2, 1)):
+            count = int(batch.counted(head)[row].sum())
+            assert torch.nonzero(marked[row])[:, 0].tolist() == list(range(start, start + count))
+
+
+def phase1(hidden, tokens, table, given_heads, mean=False, each=1, shift=0):
+    places = hidden.shape[1] - len(given_heads)
+    logits = forward(hidden[:, :places], tokens, table, given_heads)
+    everywhere = torch.ones(len(hidden), places, dtype=torch.bool)
+    parts = [
+        hard(logits[i], pick(tokens, each * i + shift, places), everywhere)
+        for i in range(len(given_heads))
+    ]
+    return sum(parts) / (len(parts) if mean else 1)
+
+
+def phase2(hidden, tokens, table, given_heads, given, lengths, shift=1, each=1, marked=True):
+    places = hidden.shape[1] - len(given_heads)
+    logits = forward(hidden[:, :places], tokens, table, given_heads)
+    base, total = hidden @ table.T, 0
+    for i, row in enumerate(logits):
+        counted = mark(given, lengths, places, i) if marked else torch.ones(row.shape[:2]) > 0
+        by = shift + each * i
+        total = total + soft(row, base[:, by : by + places], counted)
+    return total
+
+
+def hard_phase2(hidden, tokens, table, given_heads, given, lengths):
+    places = hidden.shape[1] - len(given_heads)
+    logits = forward(hidden[:, :places], tokens, table, given_heads)
+    return sum(
+        hard(row, pick(tokens, i, places), mark(given, lengths, places, i))
+        for i, row in enumerate(logits)
+    )
+
+
+@pytest.mark.parametrize(
+    ("phase", "wrong", "says"),
+    [
+        (1, lambda *x: phase1(*x, mean=True), "the mean over the heads"),
+        (1, lambda *x: phase1(*x, each=0), "the targets of head 0"),
+        (1, lambda *x: phase1(*x, shift=-1), "one place too early"),
+        (1, lambda *x: 1.0, "the answer is"),
+        (2, lambda *x: phase2(*x) / 3, "the mean over the heads"),
+        (2, lambda *x: phase2(*x, each=0), "the targets of head 0"),
+        (2, lambda *x: phase2(*x, shift=0), "its opinion at z_{t+1+i}"),
+        (2, lambda *x: phase2(*x, marked=False), "all places count"),
+        (2, hard_phase2, "this is the hard loss"),
+        (2, lambda *x: None, "returns nothing"),
+    ],
+)
+def test_each_wrong_loss_of_a_phase_is_named(phase, wrong, says):
+    assert heads.phase_loss(phase1, 1, seed=3, heads=2).right
+    assert heads.phase_loss(phase2, 2, seed=3, heads=2).right
+    finding = heads.phase_loss(wrong, phase)
+    assert not finding.right
+    assert says in finding.text

@@ -27,12 +27,18 @@ from labkit.cli._output import json_option, only_results_on_stdout, table
     "--weights",
     "weighting",
     type=click.Choice(WEIGHTINGS),
-    default="uniform",
+    default="model",
     show_default=True,
     help="How samples stand for p(y|x).",
 )
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="1: the model's.")
-@click.option("--epsilon", type=float, help="Never draw a token less likely than this.")
+@click.option(
+    "--epsilon",
+    type=float,
+    default=0.02,
+    show_default=True,
+    help="Never draw a token less likely than this; 0 draws from all.",
+)
 @click.option(
     "--max-new-tokens",
     type=COUNT,
@@ -57,7 +63,7 @@ def command(
     utility: str,
     weighting: Any,
     temperature: float,
-    epsilon: float | None,
+    epsilon: float,
     max_new_tokens: int,
     at_once: int,
     journal: Path | None,
@@ -80,7 +86,7 @@ def command(
         drawing = Sampling(
             samples=samples,
             temperature=temperature,
-            epsilon=epsilon,
+            epsilon=epsilon or None,
             max_new_tokens=max_new_tokens,
             seed=seed,
             at_once=at_once,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.resources
+import itertools
+import re
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
@@ -36,16 +40,18 @@ suppress_warnings = ["myst.header", "ref.python"]  # a name may stand for two th
 
 # The rooms, from their docstrings.
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "no-value": True, "ignore-module-all": True}
+autodoc_default_options = {"members": True, "ignore-module-all": True}
 autodoc_typehints = "signature"
 maximum_signature_line_length = 84
 python_use_unqualified_type_names = True
+LONGEST_VALUE = 60  # characters of a constant's value
 viewcode_line_numbers = True
 
 # The look. Furo loads neither fonts nor scripts from elsewhere.
 html_theme = "furo"
 html_title = "labkit"
-html_static_path = ["static"]
+MATHS_FONT = importlib.resources.files("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf"
+html_static_path = ["static", str(MATHS_FONT)]  # not every system has a font for formulas
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
@@ -70,6 +76,7 @@ def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (_inline_formula, None), (_block_formula, None))
     app.connect("autodoc-process-docstring", _plain_docstring)
     app.connect("autodoc-skip-member", _leave_out_borrowed)
+    app.connect("object-description-transform", _without_long_values)
     app.connect("missing-reference", _by_last_names)
 
 
@@ -103,22 +110,35 @@ def _leave_out_borrowed(_app: Sphinx, what: str, _name: str, thing: Any, *_: Any
     return None if ours else True
 
 
+def _without_long_values(_app: Sphinx, _domain: str, _kind: str, content: Any) -> None:
+    """Leave out a constant's value where it is more than a glance takes in."""
+    for signature in content.parent.children:
+        for note in [*signature.findall(addnodes.desc_annotation)]:
+            if re.match(r"\s*=", note.astext()) and len(note.astext()) > LONGEST_VALUE:
+                note.parent.remove(note)
+
+
 def _by_last_names(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
-    """Link `Draft.rows` or `engine_for` from anywhere, where just one thing is called that."""
+    """Link `Draft.rows` or `engine_for` from anywhere, to the nearest thing that is called that."""
     target = node.get("reftarget", "").removesuffix("()")
     if node.get("refdomain") != "py" or not target:
         return None
-    home = labkit._HOMES.get(target.removeprefix("labkit."))  # a public name that lives elsewhere
     objects = env.get_domain("py").objects
-    ends = f".{target.rsplit('.', 1)[-1]}" if home else f".{target}"
-    found = [
-        name
-        for name, thing in objects.items()
-        if name.endswith(ends) and not thing.aliased and (not home or name.startswith(home))
-    ]
-    if len(found) != 1:
+    last = target.rpartition(".")[2]
+    home = labkit._HOMES.get(last, "")  # of a public name, which may live below the room it names
+    if target in (last, f"labkit.{last}", f"{home}.{last}") and home:
+        found = [name for name in objects if name.startswith(home) and name.endswith(f".{last}")]
+    else:
+        found = [name for name in objects if name.endswith(f".{target}")]
+    found = [name for name in found if not objects[name].aliased]
+    if not found:
         return None
-    thing = objects[found[0]]
-    return make_refnode(
-        app.builder, node["refdoc"], thing.docname, thing.node_id, content, found[0]
-    )
+    best = max(found, key=lambda name: _in_common(name, node.get("py:module") or ""))
+    thing = objects[best]
+    return make_refnode(app.builder, node["refdoc"], thing.docname, thing.node_id, content, best)
+
+
+def _in_common(name: str, module: str) -> int:
+    """How many names two dotted ones share at their beginning."""
+    pairs = zip(name.split("."), module.split("."), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -9,17 +9,19 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
   $$python -c '$(FIT)' 2>/dev/null && echo $$python && break; done)
 FLAGS :=
 
-.PHONY: help setup lab test bench notebooks docs lint clean
+.PHONY: help setup lab test bench notebooks docs assignments grade named lint clean
 
 help:
-	@echo "make lab        open the course in JupyterLab"
-	@echo "make test       run every test"
-	@echo "make setup      what both do first: make $(VENV), install, fetch the real model"
-	@echo "make bench      measure every way to decode on this machine"
-	@echo "make notebooks  run the course without a browser, and say what is amiss"
-	@echo "make docs       build the site, into build/site; FLAGS=--execute runs the notebooks"
-	@echo "make lint       check style and types"
-	@echo "make clean      remove $(VENV)"
+	@echo "make lab          open the course in JupyterLab"
+	@echo "make test         run every test"
+	@echo "make setup        what both do first: make $(VENV), install, fetch the real model"
+	@echo "make bench        measure every way to decode on this machine"
+	@echo "make notebooks    run the course without a browser, and say what is amiss"
+	@echo "make docs         build the site, into build/site; FLAGS=--execute runs the notebooks"
+	@echo "make assignments  make the students' copies, into build/release"
+	@echo "make grade        grade SUBMISSIONS=DIR, DIR/STUDENT/NAME/NAME.ipynb, into build/grades.csv"
+	@echo "make lint         check style and types"
+	@echo "make clean        remove $(VENV)"
 	@echo "FLAGS='...' is passed on to the program; PYTHON=... chooses the Python"
 
 setup: $(READY)
@@ -54,6 +56,16 @@ notebooks: setup
 docs: setup
 	$(BIN)/python -m labkit.cli gallery --out build/gallery
 	$(BIN)/python -m docs.build --out build/site $(FLAGS)
+
+assignments: setup
+	$(BIN)/python -m labkit.cli assignments $(FLAGS)
+
+grade: named setup
+	$(BIN)/python -m labkit.cli grade $(FLAGS) "$(SUBMISSIONS)"
+
+named:
+	@[ -n "$(SUBMISSIONS)" ] || { echo "labkit: No submissions were named: give their folder, as" \
+	  "in 'make grade SUBMISSIONS=folder'." >&2; exit 2; }
 
 lint: setup
 	$(BIN)/python -m ruff check .

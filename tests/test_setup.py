@@ -114,6 +114,17 @@ def test_lab_opens_the_first_notebook_and_test_runs_the_doctor_first(checkout):
     assert both == ["-m labkit.cli doctor --tests", "-m pytest"]
 
 
+def test_grading_needs_a_folder_and_says_so_before_anything_is_set_up(checkout):
+    done = checkout.make("grade")
+    assert done.returncode == 2
+    assert "make grade SUBMISSIONS=folder" in done.stderr
+    assert not (checkout.folder / ".venv").exists()
+    assert checkout.make("grade", SUBMISSIONS="a folder").returncode == 0
+    assert checkout.calls("-m labkit.cli grade") == ["-m labkit.cli grade a folder"]
+    assert checkout.make("assignments").returncode == 0
+    assert checkout.calls("-m labkit.cli assignments")
+
+
 def pins(lines) -> dict[str, str]:
     """The version of each requirement that is pinned to one, by the package's plain name."""
     requirements = [Requirement(line) for line in lines]

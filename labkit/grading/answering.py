@@ -1,0 +1,104 @@
+"""In the student's kernel: keep what the cells defined, and answer the tests' calls.
+
+This is the one file of the room that runs where a student's code runs. What that code may do to
+it changes the bytes that it sends and nothing else: the other side takes plain data from it, and
+judges what it takes.
+"""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from labkit.grading.wire import Line, WireError, pack, unpack
+
+KEPT: dict[str, dict[str, Any]] = {}
+"""For each test, what the names that it uses meant at its place in the notebook."""
+
+
+def keep(test: str, names: Sequence[str], namespace: dict[str, Any]) -> None:
+    """Remember what ``names`` mean now, since a later cell may use them for something else."""
+    KEPT[test] = {name: namespace[name] for name in names if name in namespace}
+
+
+def answer(port: int, key: str) -> None:
+    """Answer calls from the examiner at ``port`` until it hangs up."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    line = Line(connection)
+    line.send(key.encode())
+    Answerer(line).run()
+
+
+class Answerer:
+    """Serves one connection: looks names up, calls functions, passes errors back."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._functions: list[Callable[..., Any]] = []
+
+    def run(self) -> None:
+        """Answer until the other side is gone; a call that is interrupted ends with an error."""
+        while True:
+            try:
+                request = self._read(self._line.receive())
+            except WireError:
+                return
+            except KeyboardInterrupt:  # it came between two calls
+                continue
+            try:
+                reply = pack(["gives", *self._reply(request)], self._name)
+            except BaseException as error:
+                reply = pack(["raises", *_described(error)], self._name)
+            self._line.send(reply)
+
+    def _reply(self, request: list[Any]) -> list[Any]:
+        what, *rest = request
+        if what == "look up":
+            test, name = rest
+            kept = KEPT.get(test, {})
+            return [name in kept, kept.get(name), []]
+        number, args, settings = rest
+        result = self._functions[number](*args, **settings)
+        return [True, result, [one for one in args if type(one) is np.random.Generator]]
+
+    def _name(self, function: Callable[..., Any]) -> int:
+        self._functions.append(function)
+        return len(self._functions) - 1
+
+    def _read(self, message: bytes) -> list[Any]:
+        return unpack(message, self._from_afar)
+
+    def _from_afar(self, name: Any) -> Callable[..., Any]:
+        """A function of the test's own, called by a message while the student's one is waiting."""
+
+        def call(*args: Any, **settings: Any) -> Any:
+            self._line.send(pack(["calls", name, list(args), settings], self._name))
+            kind, *rest = self._read(self._line.receive())
+            if kind == "raises":
+                raise ValueError(rest[0])
+            result, generators = rest
+            _bring_up_to_date(args, generators)
+            return result
+
+        return call
+
+
+def _bring_up_to_date(args: Sequence[Any], states: Sequence[np.random.Generator]) -> None:
+    """Move the generators among ``args`` on to where the other side left its copies."""
+    ours = [one for one in args if type(one) is np.random.Generator]
+    for generator, moved in zip(ours, states, strict=True):
+        generator.bit_generator.state = moved.bit_generator.state
+
+
+def _described(error: BaseException) -> list[str]:
+    """An error's kind, its text, and the line of the student's own where it was raised."""
+    where = ""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if "ipykernel" in frame.filename or frame.filename.startswith("<"):
+            where = f"line {frame.lineno} in {frame.name}"
+            break
+    return [type(error).__name__, str(error)[:500], where]

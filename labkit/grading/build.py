@@ -1,0 +1,80 @@
+"""Students' copies of the assignments, made by nbgrader's own preprocessors.
+
+No solution, no hidden test, checksums and locks as nbgrader writes them: the same notebook that
+``nbgrader generate_assignment`` makes, without its database.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from labkit.course.run import notebooks_dir
+from labkit.errors import LabkitError
+from labkit.records.base import write_whole
+
+
+def assignments_dir() -> Path:
+    """The folder of the assignments' sources, ``notebooks/assignments``."""
+    return notebooks_dir() / "assignments"
+
+
+def source_path(name: str, folder: Path | None = None) -> Path:
+    """The source of the assignment called ``name``; raises `LabkitError` naming those there are."""
+    known = sources(folder)
+    if name not in known:
+        raise LabkitError(f"There is no assignment {name!r}; there are {', '.join(known)}.")
+    return known[name]
+
+
+def sources(folder: Path | None = None) -> dict[str, Path]:
+    """The source of each assignment by its name: ``folder``/NAME/NAME.ipynb, in order.
+
+    Raises `LabkitError` where there are none.
+    """
+    folder = folder or assignments_dir()
+    paths = sorted(folder.glob("*/*.ipynb"))
+    found = {path.stem: path for path in paths if path.parent.name == path.stem}
+    if not found:
+        raise LabkitError(f"There are no assignments NAME/NAME.ipynb in {folder}.")
+    return found
+
+
+def release(source: Path) -> Any:
+    """The students' copy of a source, as a notebook; raises `LabkitError` where it has mistakes."""
+    from nbgrader.preprocessors import (
+        CheckCellMetadata,
+        ClearHiddenTests,
+        ClearOutput,
+        ClearSolutions,
+        ComputeChecksums,
+        LockCells,
+    )
+
+    notebook = nbformat.read(source, as_version=4)
+    resources: dict[str, Any] = {"metadata": {"name": source.stem}}
+    for kind in (
+        CheckCellMetadata,
+        LockCells,
+        ClearSolutions,
+        ClearOutput,
+        ClearHiddenTests,
+        ComputeChecksums,
+        CheckCellMetadata,
+    ):
+        try:
+            notebook, resources = kind().preprocess(notebook, resources)
+        except Exception as error:  # RuntimeError for marks, ValidationError for metadata
+            raise LabkitError(f"{source} cannot be made into a students' copy: {error}.") from None
+    return notebook
+
+
+def build(out: Path, names: tuple[str, ...] = (), folder: Path | None = None) -> list[Path]:
+    """Write the students' copies of the named assignments, or of all: ``out``/NAME/NAME.ipynb."""
+    chosen = {name: source_path(name, folder) for name in names} or sources(folder)
+    return [
+        write_whole(out / name / f"{name}.ipynb", nbformat.writes(release(path)) + "\n")
+        for name, path in chosen.items()
+    ]

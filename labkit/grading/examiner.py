@@ -1,0 +1,312 @@
+"""Grades one submission: runs the student's cells in a kernel, then the tests beside it.
+
+Reads what to do as JSON on standard input, and writes what it finds as JSON lines on standard
+output, each as soon as it is known, so that a submission that is ended midway keeps what it earned.
+All of the student's cells run first and the tests after them, so that nothing which a test passes
+to the student's functions can stand in an output that feedback shows.
+
+A cell that ends the kernel or runs out of time is left out, and the others run again without it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import nbformat
+from jupyter_client.manager import KernelManager
+from jupyter_core.utils import run_sync
+from nbclient import NotebookClient
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+from labkit.grading.judge import Outcome, Student, free_names, judge
+from labkit.grading.limits import Limits, limit_this_process
+from labkit.grading.notebook import GradedCell, Plan, Unreadable, plan, read
+from labkit.grading.wire import ClosedError, LateError, Line, WireError
+
+STARTS = 4
+"""How many times a submission's kernel is started before it is given up."""
+GRACE = 5.0
+"""Seconds that a kernel gets to react to an interrupt, and to answer a small request."""
+START_SECONDS = 120.0
+"""Seconds that a kernel may take to start."""
+
+Tell = Callable[..., None]
+"""Writes one line of what is found."""
+
+
+class Runner(NotebookClient):
+    """nbclient, which keeps no more of a cell's output than ``most`` characters."""
+
+    def __init__(self, most: int, **settings: Any) -> None:
+        super().__init__(nbformat.v4.new_notebook(), **settings)
+        self.most = most
+        self.left: dict[int, int] = {}
+
+    def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
+        """Take a message in, or only as much of it as there is room for."""
+        kind, content = msg["msg_type"], msg["content"]
+        if kind.startswith("comm_"):
+            return None
+        left = self.left.setdefault(cell_index, self.most)
+        if kind == "stream":
+            self.left[cell_index] = left - len(content["text"])
+            content["text"] = content["text"][: max(left, 0)]
+            if not content["text"]:
+                return None
+        elif kind in ("display_data", "execute_result", "update_display_data"):
+            self.left[cell_index] = left - sum(len(str(one)) for one in content["data"].values())
+            if self.left[cell_index] < 0:
+                return None
+        return super().process_message(msg, cell, cell_index)
+
+
+class Kernel:
+    """One kernel for a student's cells, in an empty folder."""
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self.limits = limits
+        self.manager = KernelManager(kernel_name="python3")
+        self.manager.client_class = "jupyter_client.asynchronous.AsyncKernelClient"
+        self.runner = Runner(
+            limits.output_kb * 1024,
+            km=self.manager,
+            timeout=math.ceil(limits.cell_seconds),
+            startup_timeout=int(START_SECONDS),
+            allow_errors=True,
+            store_widget_state=False,
+            record_timing=False,
+        )
+        work = folder / secrets.token_hex(4)
+        work.mkdir()
+        env = {**os.environ, "IPYTHONDIR": str(folder / "ipython")}
+        self.manager.start_kernel(cwd=str(work), env=env)
+        self.runner.start_new_kernel_client()
+        self.student: Student | None = None
+
+    def run(self, text: str) -> None:
+        """Run a cell; raises nbclient's errors where it takes too long or the kernel ends."""
+        cells = self.runner.nb.cells
+        cells.append(nbformat.v4.new_code_cell(text))
+        self.runner.execute_cell(cells[-1], len(cells) - 1, store_history=True)
+
+    @property
+    def last(self) -> tuple[list[Any], bool]:
+        """The outputs of the cell run last, and whether some were left away."""
+        cells = self.runner.nb.cells
+        return cells[-1].outputs, self.runner.left.get(len(cells) - 1, 0) < 0
+
+    def quietly(self, code: str, wait: float = GRACE) -> None:
+        """Run something of the examiner's own; it leaves no trace in history or output."""
+        client: Any = self.runner.kc
+        asked = client.execute(code, silent=True, store_history=False, allow_stdin=False)
+        deadline = time.monotonic() + wait
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                reply = run_sync(client.get_shell_msg)(timeout=left)
+            except Exception:  # queue.Empty, or the channel is gone
+                return
+            if reply["parent_header"].get("msg_id") == asked:
+                return
+
+    def answers(self) -> Student:
+        """The kernel as something that answers calls, opened when it is first needed."""
+        if self.student is None:
+            key = secrets.token_hex(16)
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                port = server.getsockname()[1]
+                code = f"from labkit.grading import answering\nanswering.answer({port}, {key!r})"
+                client: Any = self.runner.kc
+                client.execute(code, silent=True, store_history=False, allow_stdin=False)
+                self.student = Student(_accept(server, key, self.limits.cell_seconds))
+        return self.student
+
+    def interrupt(self) -> bool:
+        """Stop what it is doing; whether it then waits for the next call."""
+        self.manager.interrupt_kernel()
+        return self.student is not None and self.student.in_step(GRACE)
+
+    def end(self) -> None:
+        """End the kernel at once."""
+        if self.student is not None:
+            self.student.line.close()
+        self.manager.shutdown_kernel(now=True)
+        self.manager.cleanup_resources()
+
+
+def _accept(server: socket.socket, key: str, seconds: float) -> Line:
+    """The connection of whoever knows the key; raises `LateError` where nobody comes."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        server.settimeout(left)
+        try:
+            connection, _ = server.accept()
+        except TimeoutError:
+            break
+        line = Line(connection)
+        try:
+            if secrets.compare_digest(line.receive(time.monotonic() + GRACE), key.encode()):
+                return line
+        except WireError:
+            pass
+        line.close()
+    raise LateError("the kernel does not answer")
+
+
+class Examination:
+    """One submission on its way through cells and tests."""
+
+    def __init__(self, made: Plan, limits: Limits, folder: Path, tell: Tell) -> None:
+        self.plan = made
+        self.limits = limits
+        self.folder = folder
+        self.tell = tell
+        self.left_out: dict[int, str] = {}
+        self.starts = 0
+        self.kernel: Kernel | None = None
+
+    def whole(self) -> None:
+        """Run everything, and tell of each test as it is done."""
+        for number, test in enumerate(self.plan.tests):
+            if self.kernel is None and not self._run_cells():
+                for lost in self.plan.tests[number:]:
+                    self._outcome(Outcome(lost.name, False, "the kernel could not be kept running"))
+                return
+            self._outcome(self._test(test))
+        if self.kernel is not None:
+            self.kernel.end()
+
+    def _outcome(self, outcome: Outcome) -> None:
+        self.tell(test=outcome.test, passed=outcome.passed, says=outcome.says)
+
+    def _run_cells(self) -> bool:
+        """Run the student's cells in a new kernel; whether one then stands ready for the tests."""
+        while self.starts < STARTS:
+            self.starts += 1
+            self.kernel = Kernel(self.folder, self.limits)
+            cells = self._through()
+            self.tell(cells=cells)
+            if self.kernel is not None:
+                return True
+        return False
+
+    def _through(self) -> list[dict[str, Any]]:
+        """All cells with their outputs; the kernel is gone where one of them has to be left out."""
+        assert self.kernel is not None
+        done: list[dict[str, Any]] = []
+        for number, step in enumerate(self.plan.steps):
+            if step.test is not None:
+                names = free_names(next(t.text for t in self.plan.tests if t.name == step.test))
+                code = "from labkit.grading import answering\n"
+                self.kernel.quietly(f"{code}answering.keep({step.test!r}, {names!r}, globals())")
+                done.append({"test": step.test})
+                continue
+            entry: dict[str, Any] = {"text": step.text, "outputs": [], "given": step.given}
+            done.append(entry)
+            if number in self.left_out:
+                entry["left_out"] = self.left_out[number]
+                continue
+            reason = self._run(step.text)
+            entry["outputs"], entry["cut"] = self.kernel.last
+            if entry["cut"]:
+                self.tell(event="output")
+            if reason:
+                why = {
+                    "time": f"it ran longer than {self.limits.cell_seconds:g} s",
+                    "died": "it ended the kernel",
+                }[reason]
+                entry["left_out"] = self.left_out[number] = why
+                self.tell(event=reason, note=f"cell {number + 1} was left out: {why}")
+                self._drop()
+                break
+        return done
+
+    def _run(self, text: str) -> str:
+        """Run a cell; the event where it takes too long or ends the kernel, or nothing."""
+        assert self.kernel is not None
+        try:
+            self.kernel.run(text)
+        except CellTimeoutError:
+            return "time"
+        except DeadKernelError:
+            return "died"
+        return ""
+
+    def _test(self, test: GradedCell) -> Outcome:
+        """One test; where it takes too long or ends the kernel, the next one gets a new kernel."""
+        assert self.kernel is not None
+        seconds = self.limits.cell_seconds
+        try:
+            return judge(test, self.kernel.answers(), seconds)
+        except LateError:
+            self.tell(event="time")
+            if not self.kernel.interrupt():
+                self._drop()
+            return Outcome(test.name, False, f"it took longer than {seconds:g} s")
+        except ClosedError:
+            self.tell(event="died")
+            self._drop()
+            return Outcome(test.name, False, "your code ended the kernel")
+
+    def _drop(self) -> None:
+        assert self.kernel is not None
+        self.kernel.end()
+        self.kernel = None
+
+
+def examine(spec: dict[str, Any], tell: Tell) -> None:
+    """Grade the submission that ``spec`` describes, telling of everything as it is known."""
+    limits = Limits(**spec["limits"])
+    source = read(Path(spec["source"]))
+    try:
+        submission = read(Path(spec["submission"]))
+    except Unreadable as reason:
+        tell(event="unreadable", note=str(reason))
+        return
+    made = plan(submission, source)
+    if made.older:
+        tell(event="older")
+    elif made.notes:
+        tell(event="restored")
+    for note in made.notes:
+        tell(note=note)
+    kernel = submission.metadata.get("kernelspec", {})
+    name = kernel.get("name", "python3") if isinstance(kernel, dict) else "?"
+    if name != "python3":
+        tell(event="restored", note=f"its kernel is called {str(name)[:60]!r}: python3 was used")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ["JUPYTER_RUNTIME_DIR"] = str(Path(folder) / "runtime")
+        Examination(made, limits, Path(folder), tell).whole()
+
+
+def main() -> None:
+    """Read the task, keep standard output for what is found, and grade."""
+    spec = json.load(sys.stdin)
+    lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    # Whatever the kernel inherits as standard output must not be the line on which marks are told.
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    limit_this_process(Limits(**spec["limits"]))
+    examine(spec, _teller(lines))
+    _teller(lines)(done=True)
+
+
+def _teller(lines: TextIO) -> Tell:
+    def tell(**found: Any) -> None:
+        lines.write(json.dumps(found) + "\n")
+        lines.flush()
+
+    return tell
+
+
+if __name__ == "__main__":
+    main()

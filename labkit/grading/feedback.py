@@ -1,0 +1,98 @@
+"""The page that a student gets back: what each test says, and the cells with their outputs.
+
+Everything is text that was escaped, and pictures in PNG: no markup, script or link of a
+submission's comes through, and the page needs no network.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from labkit.grading.notebook import GradedCell
+
+if TYPE_CHECKING:
+    from labkit.grading.loop import Grade
+
+LONGEST = 20_000
+"""Characters of one output that the page shows."""
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8886; --right: #0072b2; --wrong: #d55e00; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; }
+tr { border-bottom: 1px solid var(--line); }
+pre { overflow-x: auto; border-left: 3px solid var(--line); padding: .4rem .8rem; margin: .3rem 0; }
+pre.out { border-left-style: dotted; }
+.right { color: var(--right); } .wrong { color: var(--wrong); }
+img { max-width: 100%; background: white; }
+"""
+
+
+def page(grade: Grade, tests: Sequence[GradedCell]) -> str:
+    """The whole page as HTML."""
+    title = f"{grade.assignment}: {grade.student}"
+    points = {test.name: test.points for test in tests}
+    rows = "".join(
+        f"<tr><td><a href='#{_id(one.test)}'>{html.escape(one.test)}</a></td>"
+        f"<td class='{_class(one.passed)}'>{points.get(one.test, 0) if one.passed else 0:g} of "
+        f"{points.get(one.test, 0):g}</td><td>{html.escape(one.says)}</td></tr>"
+        for one in grade.outcomes
+    )
+    says = {one.test: one for one in grade.outcomes}
+    texts = {test.name: test.visible for test in tests}
+    cells = "".join(_cell(cell, texts, says) for cell in grade.cells)
+    return (
+        f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}"
+        f"</title><style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1>"
+        f"<p><b>{grade.score:g} of {grade.max_score:g} points</b> by the tests; "
+        f"{html.escape(grade.status)}: {html.escape(grade.comment)}.</p>"
+        "<table><thead><tr><th>exercise</th><th>points</th><th>what the test says</th></tr>"
+        f"</thead><tbody>{rows}</tbody></table><h2>Your code</h2>{cells}</body></html>\n"
+    )
+
+
+def _cell(cell: dict[str, Any], texts: dict[str, str], says: dict[str, Any]) -> str:
+    if "test" in cell:
+        name = cell["test"]
+        outcome = says.get(name)
+        verdict = "" if outcome is None else html.escape(outcome.says)
+        return (
+            f"<h3 id='{_id(name)}'>{html.escape(name)}</h3><pre>{html.escape(texts.get(name, ''))}"
+            f"</pre><p class='{_class(bool(outcome and outcome.passed))}'>{verdict}</p>"
+        )
+    outputs = "".join(map(_output, cell["outputs"]))
+    notes = [f"left out: {cell['left_out']}"] if cell.get("left_out") else []
+    notes += ["the rest of the output was left away"] if cell.get("cut") else []
+    note = f"<p class='wrong'>{html.escape('; '.join(notes))}</p>" if notes else ""
+    return f"<pre>{html.escape(cell['text'])}</pre>{outputs}{note}"
+
+
+def _output(output: dict[str, Any]) -> str:
+    kind = output.get("output_type")
+    if kind == "stream":
+        return _text(output["text"])
+    if kind == "error":
+        return _text("\n".join(output.get("traceback", [])) or str(output.get("ename")))
+    data = output.get("data", {})
+    picture = data.get("image/png")
+    if isinstance(picture, str) and re.fullmatch(r"[A-Za-z0-9+/=\s]+", picture):
+        return f"<img alt='a figure' src='data:image/png;base64,{''.join(picture.split())}'>"
+    return _text(str(data.get("text/plain", "")))
+
+
+def _text(text: str) -> str:
+    plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+    shown = plain[:LONGEST] + (" ..." if len(plain) > LONGEST else "")
+    return f"<pre class='out'>{html.escape(shown)}</pre>" if shown.strip() else ""
+
+
+def _id(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
+
+
+def _class(passed: bool) -> str:
+    return "right" if passed else "wrong"

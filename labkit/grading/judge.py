@@ -1,0 +1,187 @@
+"""The tests, run where no student's code is: what they use of the student's is called from afar."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import contextlib
+import io
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labkit.grading.notebook import GradedCell, hidden_lines
+from labkit.grading.wire import ClosedError, LateError, Line, WireError, pack, unpack
+
+CELL = "<test>"
+HIDDEN = "the check that you see passes; the same check with other numbers does not"
+"""All that is said of a hidden test."""
+
+
+class StudentError(Exception):
+    """An error of a kind of its own, raised by the student's code."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one test went, and in one sentence why."""
+
+    test: str
+    passed: bool
+    says: str
+    seconds: float = 0.0
+
+
+class Student:
+    """The student's kernel as seen from here: names to look up and functions to call.
+
+    ``deadline``, in the seconds of `time.monotonic`, is the end of the present test.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.deadline = 0.0
+
+    def look_up(self, test: str, name: str) -> tuple[bool, Any]:
+        """Whether the name was defined at that test's place, and what it meant there."""
+        found, value, _ = self._ask(["look up", test, name], [])
+        return found is True, value
+
+    def _function(self, number: Any) -> Callable[..., Any]:
+        def call(*args: Any, **settings: Any) -> Any:
+            ours: list[Callable[..., Any]] = []
+            _, result, moved = self._ask(["call", number, list(args), settings], ours)
+            _bring_up_to_date(args, moved)
+            return result
+
+        return call
+
+    def _ask(self, request: list[Any], ours: list[Callable[..., Any]]) -> list[Any]:
+        """Send a request, serve the calls that come meanwhile, and return what it gives."""
+
+        def name(function: Callable[..., Any]) -> int:
+            ours.append(function)
+            return len(ours) - 1
+
+        self.line.send(pack(request, name))
+        while True:
+            reply = unpack(self.line.receive(self.deadline), self._function)
+            match reply:
+                case ["gives", found, result, list(moved)]:
+                    return [found, result, moved]
+                case ["raises", str(kind), str(text), str(where)]:
+                    raise _as_raised(kind, text, where)
+                case ["calls", int(number), list(args), dict(settings)] if number < len(ours):
+                    self.line.send(pack(self._serve(ours[number], args, settings), name))
+                case _:
+                    raise WireError("the kernel's answer makes no sense")
+
+    def _serve(
+        self, function: Callable[..., Any], args: list[Any], settings: dict[str, Any]
+    ) -> list[Any]:
+        try:
+            result = function(*args, **settings)
+        except WireError:
+            raise
+        except Exception as error:
+            return ["raises", f"{type(error).__name__}: {error}"]
+        return ["gives", result, [one for one in args if type(one) is np.random.Generator]]
+
+    def in_step(self, grace: float) -> bool:
+        """After an interrupt: whether the kernel has ended its call and waits for the next."""
+        deadline = time.monotonic() + grace
+        try:
+            reply = unpack(self.line.receive(deadline), self._function)
+        except WireError:
+            return False
+        return isinstance(reply, list) and reply[:1] != ["calls"]
+
+
+def _bring_up_to_date(args: tuple[Any, ...], moved: list[Any]) -> None:
+    """Move the generators among ``args`` on to where the kernel left its copies."""
+    ours = [one for one in args if type(one) is np.random.Generator]
+    if len(ours) != len(moved) or any(type(one) is not np.random.Generator for one in moved):
+        raise WireError("the kernel's answer makes no sense")
+    for generator, there in zip(ours, moved, strict=True):
+        generator.bit_generator.state = there.bit_generator.state
+
+
+def _as_raised(kind: str, text: str, where: str) -> Exception:
+    """The student's error as one of ours: Python's own kinds as they are, others by name."""
+    known: Any = getattr(builtins, kind, None)
+    error: Exception = StudentError(f"{kind}: {text}" if text else kind)
+    if isinstance(known, type) and issubclass(known, Exception):
+        with contextlib.suppress(TypeError):  # some kinds need more than a text
+            error = known(text)
+    error.add_note(where)
+    return error
+
+
+def judge(test: GradedCell, student: Student, seconds: float) -> Outcome:
+    """Run one test; the student's functions get ``seconds`` in all.
+
+    Raises `ClosedError` or `LateError` where the kernel is gone or does not answer.
+    """
+    began = time.monotonic()
+    student.deadline = began + seconds
+    namespace: dict[str, Any] = {"__name__": "test"}
+    try:
+        for name in free_names(test.text):
+            found, value = student.look_up(test.name, name)
+            if found:
+                namespace[name] = value
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            exec(compile(test.text, CELL, "exec"), namespace)
+    except (ClosedError, LateError):
+        raise
+    except Exception as error:
+        return Outcome(test.name, False, _why(error, test), time.monotonic() - began)
+    return Outcome(test.name, True, "right", time.monotonic() - began)
+
+
+def free_names(text: str) -> list[str]:
+    """The names that a cell uses and does not make itself, Python's own left out.
+
+    >>> free_names("import numpy as np\\nassert f(np.ones(2)) == g, [x for x in h]")
+    ['f', 'g', 'h']
+    """
+    used: set[str] = set()
+    made = set(dir(builtins))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else made).add(node.id)
+        elif isinstance(node, ast.arg):
+            made.add(node.arg)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            made.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            made |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    return sorted(used - made)
+
+
+def _why(error: Exception, test: GradedCell) -> str:
+    """One sentence on why a test failed; of a hidden one, only that it did."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == CELL and frame.name == "<module>"
+    ]
+    if lines and lines[-1] in hidden_lines(test.text):
+        return HIDDEN
+    if isinstance(error, NameError) and getattr(error, "name", None):
+        return (
+            f"there is no `{error.name}`: the cell that makes it is missing, or ended with an error"
+        )
+    text = " ".join(str(error).split())[:600]
+    if isinstance(error, AssertionError):
+        return text.removeprefix("Not yet: ") or "the assertion does not hold"
+    if isinstance(error, (StudentError, WireError)):
+        kind = ""
+    else:
+        kind = type(error).__name__ + (": " if text else "")
+    where = "; ".join(note for note in getattr(error, "__notes__", []) if note)
+    return f"{kind}{text}" + (f" ({where})" if where else "")

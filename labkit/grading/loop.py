@@ -1,0 +1,363 @@
+"""The loop over a batch of submissions: a row for each, whatever it is, in ``grades.csv``.
+
+A batch that was interrupted goes on where it stopped: what is graded is kept in ``graded/``, and
+taken from there as long as the submission, its source, the checks and the limits are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from labkit.errors import LabkitError
+from labkit.grading.build import sources
+from labkit.grading.feedback import page
+from labkit.grading.judge import Outcome
+from labkit.grading.limits import Limits
+from labkit.grading.notebook import GradedCell, graded_cells, read
+from labkit.grading.stage import Stage
+from labkit.paths import data_dir
+from labkit.records.base import write_whole
+
+COLUMNS = ("student", "assignment", "status", "score", "max_score", "comment")
+MARK = "LABKIT_SUBMISSION"
+"""In the environment of everything that a submission starts: by it what is left is found."""
+KEEPER_SECONDS = 60
+"""What a keeper may take beyond its submission's time."""
+PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "USERPROFILE",
+    "APPDATA", "LOCALAPPDATA", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
+    "LABKIT_CACHE",
+)  # fmt: skip
+"""The variables of the environment that a submission gets to see."""
+
+STATUSES = {
+    "tampered": "it changed the copy of the lab that grades, which was put back: its score is 0",
+    "unreadable": "",
+    "wall": "it took longer than {wall_seconds:g} s in all: what was tested until then counts",
+    "processes": "it started too many processes, which were ended",
+    "memory": "it used more than {memory_mb} MB of memory, and was ended there",
+    "failed": "the grading itself failed, so look at it by hand",
+    "died": "",
+    "time": "",
+    "output": "it printed more than {output_kb} kB in a cell: the rest was left away",
+    "older": "",
+    "restored": "",
+}
+"""What happened to a submission, the gravest first, and what to say where its notes do not."""
+
+NAMES = {
+    "wall": "wall limit",
+    "processes": "process limit",
+    "memory": "memory limit",
+    "died": "kernel died",
+    "time": "time limit",
+    "output": "output cut",
+    "older": "older release",
+}
+"""The statuses that have another name in the table."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One student's notebook for one assignment; ``path`` may not exist."""
+
+    student: str
+    assignment: str
+    path: Path
+
+
+@dataclass
+class Grade:
+    """What became of a submission: a row of the table and what the page shows."""
+
+    student: str
+    assignment: str
+    status: str
+    score: float = 0.0
+    max_score: float = 0.0
+    comment: str = ""
+    outcomes: list[Outcome] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
+
+
+def find(folder: Path) -> list[Submission]:
+    """Every submission in nbgrader's layout, ``folder``/STUDENT/NAME/NAME.ipynb, in order.
+
+    A folder STUDENT/NAME without that notebook is there as well: it is a row of its own. Raises
+    `LabkitError` where there is no folder, or nothing in it looks like this.
+    """
+    if not folder.is_dir():
+        raise LabkitError(
+            f"There is no folder {folder}: give one that holds STUDENT/NAME/NAME.ipynb."
+        )
+    found = [
+        Submission(student.name, work.name, work / f"{work.name}.ipynb")
+        for student in _folders(folder)
+        for work in _folders(student)
+    ]
+    if not found:
+        raise LabkitError(f"There are no submissions STUDENT/NAME/NAME.ipynb in {folder}.")
+    return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+
+
+def grade(
+    submissions: Sequence[Submission],
+    out: Path,
+    limits: Limits | None = None,
+    *,
+    folder: Path | None = None,
+    jobs: int = 1,
+    again: bool = False,
+    watch: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> list[Grade]:
+    """Grade every submission, ``jobs`` at a time, into ``out``: the table and a page for each.
+
+    ``folder`` holds the assignments' sources (default: the course's); ``again`` grades what is
+    graded already; ``watch`` may wrap the loop in a progress bar. Raises `LabkitError` where
+    ``out`` cannot be written.
+    """
+    grades: dict[int, Grade] = {}
+    with Stage(sources(folder)) as stage, ThreadPoolExecutor(max(1, jobs)) as pool:
+        batch = _Batch(out, limits or Limits(), stage, max(1, jobs), again)
+        waiting = {
+            pool.submit(batch.grade, submission): number
+            for number, submission in enumerate(submissions)
+        }
+        try:
+            for done in watch(as_completed(waiting)):
+                grades[waiting[done]] = done.result()
+                write_table([grades[i] for i in sorted(grades)], out / "grades.csv")
+        except BaseException:
+            batch.stop()
+            raise
+    return [grades[number] for number in sorted(grades)]
+
+
+def write_table(grades: Sequence[Grade], path: Path) -> Path:
+    """The table: one row a submission, whole or not at all."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for one in grades:
+        writer.writerow(
+            [
+                one.student,
+                one.assignment,
+                one.status,
+                f"{one.score:g}",
+                f"{one.max_score:g}",
+                one.comment,
+            ]
+        )
+    return write_whole(path, text.getvalue())
+
+
+@dataclass
+class _Batch:
+    """What all submissions of a batch share; `grade` runs in several threads at once."""
+
+    out: Path
+    limits: Limits
+    stage: Stage
+    jobs: int
+    again: bool
+    stopped: bool = False
+    keepers: set[subprocess.Popen[str]] = field(default_factory=set)
+
+    def stop(self) -> None:
+        """Begin nothing more, and end every keeper and with it all that it keeps."""
+        self.stopped = True
+        for keeper in list(self.keepers):
+            with contextlib.suppress(OSError):
+                keeper.terminate()
+
+    def grade(self, one: Submission) -> Grade:
+        """Grade a submission, or take its grade from where it was kept; write its page."""
+        source = self.stage.sources.get(one.assignment)
+        if source is None:
+            names = ", ".join(self.stage.sources)
+            comment = f"there is no assignment of that name: there are {names}"
+            return Grade(one.student, one.assignment, "unknown assignment", comment=comment)
+        tests = graded_cells(read(source))
+        if not one.path.is_file():
+            return _missing(one, sum(test.points for test in tests))
+        kept = self.out / "graded" / one.student / f"{one.assignment}.json"
+        state = self._state(one, source)
+        made = None if self.again else _kept(kept, state)
+        if made is None:
+            made = self._examined(one, source, tests)
+            if made.status != "failed":
+                write_whole(kept, json.dumps({"state": state, "grade": asdict(made)}))
+        page_at = self.out / "feedback" / one.student / one.assignment
+        write_whole(page_at / f"{one.assignment}.html", page(made, tests))
+        return made
+
+    def _state(self, one: Submission, source: Path) -> str:
+        """What the grade depends on, as a short text."""
+        state = hashlib.sha256(self.stage.state.encode())
+        state.update(one.path.read_bytes())
+        state.update(source.read_bytes())
+        state.update(json.dumps(asdict(self.limits)).encode())
+        return state.hexdigest()
+
+    def _examined(self, one: Submission, source: Path, tests: Sequence[GradedCell]) -> Grade:
+        """Let a keeper have it examined, and make a grade of what was found."""
+        if self.stopped:
+            raise LabkitError("The grading was stopped; run the same command to go on.")
+        mark = secrets.token_hex(8)
+        found = self._kept_by_a_keeper(one, source, mark)
+        _end_marked(mark)
+        if self.stage.mend():
+            found["events"].append("tampered")
+        changed = self.stage.changed_originals()
+        made = _grade_of(one, found, tests, self.limits)
+        if changed:
+            made.comment += f"; files of the lab changed while it ran: {', '.join(changed[:5])}"
+        return made
+
+    def _kept_by_a_keeper(self, one: Submission, source: Path, mark: str) -> dict[str, Any]:
+        """What a keeper found; where it was ended itself, that there is nothing."""
+        spec = {
+            "submission": str(one.path.resolve()),
+            "source": str(source),
+            "limits": asdict(self.limits),
+        }
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "labkit.grading.keeper"],
+            cwd=self.stage.folder,  # so that it is the copy's keeper, and the copy's examiner
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            env=self._environment(mark),
+            start_new_session=True,
+        )
+        self.keepers.add(keeper)
+        try:
+            out, _ = keeper.communicate(
+                json.dumps(spec), timeout=self.limits.wall_seconds + KEEPER_SECONDS
+            )
+            return json.loads(out)
+        except (subprocess.TimeoutExpired, ValueError, OSError):
+            return {"events": ["died"], "left": 0, "lines": [], "code": -1}
+        finally:
+            keeper.kill()
+            keeper.wait()
+            self.keepers.discard(keeper)
+
+    def _environment(self, mark: str) -> dict[str, str]:
+        """What a submission sees of the environment: no secret that the teacher's holds."""
+        kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        threads = str(max(1, (os.cpu_count() or 1) // max(1, self.jobs)))
+        return {
+            **kept,
+            MARK: mark,
+            "LABKIT_BASE": "tiny",
+            "LABKIT_DATA": str(data_dir()),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+            "NUMBA_NUM_THREADS": os.environ.get("NUMBA_NUM_THREADS", threads),
+            "PYTHONUTF8": "1",
+            "PYTHONNOUSERSITE": "1",
+        }
+
+
+def _missing(one: Submission, most: float) -> Grade:
+    """The row of a folder that lacks its notebook."""
+    beside = sorted(path.name for path in one.path.parent.iterdir())
+    comment = f"there is no {one.path.name} in the folder, which holds " + (
+        ", ".join(beside[:5]) or "nothing"
+    )
+    return Grade(one.student, one.assignment, "missing", 0.0, most, comment)
+
+
+def _grade_of(
+    one: Submission, found: dict[str, Any], tests: Sequence[GradedCell], limits: Limits
+) -> Grade:
+    """The grade that follows from what a keeper found."""
+    lines = [json.loads(line) for line in found["lines"] if line.endswith("\n")]
+    events = [*found["events"], *(line["event"] for line in lines if "event" in line)]
+    notes = [line["note"] for line in lines if "note" in line]
+    outcomes = [
+        Outcome(line["test"], line["passed"], line["says"]) for line in lines if "test" in line
+    ]
+    if not any(line.get("done") for line in lines) and not {"wall", "tampered"} & set(events):
+        if found["code"] == 1:
+            events.append("failed")
+            notes.append(" ".join(found["errors"].split())[-200:])
+        else:
+            events.append("died")
+            notes.append("it ended the process that graded it")
+    if found["left"]:
+        notes.append(f"{found['left']} processes that it had left running were ended")
+    tested = {outcome.test for outcome in outcomes}
+    outcomes += [
+        Outcome(test.name, False, "not tested") for test in tests if test.name not in tested
+    ]
+    points = {test.name: test.points for test in tests}
+    status = next((status for status in STATUSES if status in events), "graded")
+    score = sum(points[outcome.test] for outcome in outcomes if outcome.passed)
+    said = [text.format(**asdict(limits)) for event, text in STATUSES.items() if event in events]
+    failed = [outcome.test for outcome in outcomes if not outcome.passed]
+    if failed and status not in ("unreadable", "tampered"):
+        notes.append("no test is passed" if len(failed) == len(tests) else _listed(failed))
+    comment = "; ".join(dict.fromkeys(text for text in (*said, *notes) if text))
+    cells: list[Any] = next((line["cells"] for line in reversed(lines) if "cells" in line), [])
+    return Grade(
+        one.student,
+        one.assignment,
+        NAMES.get(status, status),
+        0.0 if status in ("tampered", "unreadable") else score,
+        sum(points.values()),
+        comment or "every test is passed",
+        outcomes,
+        cells,
+    )
+
+
+def _listed(failed: Sequence[str]) -> str:
+    return f"not right: {', '.join(failed)}"
+
+
+def _kept(path: Path, state: str) -> Grade | None:
+    """The grade kept at ``path`` if it was made of the same; None where it has to be made."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["state"] != state:
+            return None
+        kept = found["grade"]
+        kept["outcomes"] = [Outcome(**one) for one in kept["outcomes"]]
+        return Grade(**kept)
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one
+        return None
+
+
+def _end_marked(mark: str) -> None:
+    """End whatever a submission still has running, also where its keeper was ended."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark:
+                process.kill()
+        except (psutil.Error, OSError):  # gone, or of another user
+            continue

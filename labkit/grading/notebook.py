@@ -1,0 +1,229 @@
+"""A submission laid beside its source: what is run, what is tested, and what had been done to it.
+
+Cells are known by nbgrader's ``grade_id``; where that is gone, by their text. Tests and locked
+cells always have the source's text. A test's place is behind everything that stands before it in
+the source, and behind the student's own cells that follow that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+BEGIN, END = "BEGIN HIDDEN TESTS", "END HIDDEN TESTS"
+"""nbgrader's markers around what students do not see of a test."""
+
+
+class Unreadable(Exception):  # noqa: N818 - it is the student's mistake, and an outcome
+    """A file that is no notebook; the message says why in one sentence."""
+
+
+@dataclass(frozen=True)
+class GradedCell:
+    """A graded cell of the source: its text with what is hidden, and its points."""
+
+    name: str
+    text: str
+    points: float
+
+    @property
+    def visible(self) -> str:
+        """The text that students see."""
+        return without_hidden(self.text)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do, in order: run a cell's ``text``, or see what a test will need."""
+
+    text: str
+    test: str | None = None
+    given: bool = False
+
+
+@dataclass
+class Plan:
+    """What to run and to test, with a line for each thing that was not as it should be."""
+
+    steps: list[Step]
+    tests: list[GradedCell]
+    notes: list[str] = field(default_factory=list)
+    older: bool = False
+    by_hand: float = 0.0
+
+
+def read(path: Path) -> Any:
+    """The notebook at ``path`` in today's format; raises `Unreadable`."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise Unreadable(f"it cannot be read ({error.strerror})") from None
+    if not raw.strip():
+        raise Unreadable("the file is empty")
+    try:
+        found = json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise Unreadable("the file is not text in UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"the file is not valid JSON ({str(error)[:80]})") from None
+    if not isinstance(found, dict) or "nbformat" not in found:
+        raise Unreadable("the file is JSON, but no notebook")
+    try:
+        notebook = nbformat.reads(json.dumps(found), as_version=4)
+        for cell in notebook.cells:
+            if not isinstance(cell.source, str) or not isinstance(cell.cell_type, str):
+                raise TypeError("a cell has no source")
+            cell.metadata = cell.get("metadata", {})
+        return notebook
+    except Exception as error:  # nbformat raises whatever it stumbles over
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise Unreadable(f"the file is no whole notebook ({reason})") from None
+
+
+def graded_cells(source: Any) -> list[GradedCell]:
+    """The source's tests, in order."""
+    return [
+        GradedCell(_name(cell), cell.source, float(cell.metadata["nbgrader"]["points"]))
+        for cell in source.cells
+        if _is_test(cell)
+    ]
+
+
+def plan(submission: Any, source: Any) -> Plan:
+    """What to run of a submission and where its tests stand."""
+    tests = graded_cells(source)
+    order = [_name(cell) for cell in source.cells if _name(cell)]
+    kinds = {_name(cell): cell for cell in source.cells if _name(cell)}
+    by_text = {
+        without_hidden(cell.source): _name(cell)
+        for cell in kinds.values()
+        if cell.cell_type == "code" and (_is_test(cell) or _is_given(cell))
+    }
+    made = Plan([], tests)
+    made.by_hand = sum(
+        float(cell.metadata["nbgrader"]["points"])
+        for cell in source.cells
+        if cell.cell_type == "markdown" and _name(cell) and cell.metadata["nbgrader"]["grade"]
+    )
+    _look_over(made, submission, kinds)
+    items: list[tuple[str, Step]] = []  # each with its name, or ""
+    seen: set[str] = set()
+    for cell in submission.cells:
+        name = _name(cell)
+        if name not in kinds:
+            name = by_text.get(cell.source, "") if cell.cell_type == "code" else ""
+        known = kinds.get(name)
+        if known is not None and (_is_test(known) or known.cell_type != "code"):
+            continue
+        if known is not None and _is_given(known):
+            if name not in seen:
+                items.append((name, Step(known.source, given=True)))
+            seen.add(name)
+        elif cell.cell_type == "code" and cell.source.strip():
+            items.append((name, Step(cell.source)))
+            seen.add(name)
+    for name in order:
+        cell = kinds[name]
+        before = set(order[: order.index(name)])
+        place = 1 + max((i for i, (of, _) in enumerate(items) if of in before), default=-1)
+        if _is_test(cell):
+            while place < len(items) and not items[place][0]:
+                place += 1
+            items.insert(place, (name, Step("", test=name)))
+        elif _is_given(cell) and name not in seen:
+            items.insert(place, (name, Step(cell.source, given=True)))
+    made.steps = [step for _, step in items]
+    return made
+
+
+def _look_over(made: Plan, submission: Any, kinds: dict[str, Any]) -> None:
+    """Note what is not as it was handed out, and whether it looks like an older release."""
+    names = Counter(_name(cell) for cell in submission.cells if _name(cell))
+    if not names:
+        made.notes.append("the cells' nbgrader metadata is gone: tests were run at the end")
+        return
+    edited: list[str] = []
+    older: list[str] = []
+    for cell in submission.cells:
+        known = kinds.get(_name(cell))
+        if known is None or not (_is_test(known) or _is_given(known)):
+            continue
+        if cell.source != without_hidden(known.source) or cell.cell_type != known.cell_type:
+            (older if _untouched(cell) else edited).append(_name(cell))
+    strange = sorted(set(names) - set(kinds))
+    made.older = bool(older or strange)
+    if made.older:
+        made.notes.append("it is of an older release: the present tests were used")
+    graded = [name for name, cell in kinds.items() if cell.cell_type == "code"]
+    missing = [name for name in graded if name not in names]
+    twice = [name for name in graded if names[name] > 1]
+    order = [_name(cell) for cell in submission.cells if _name(cell) in graded]
+    firsts = list(dict.fromkeys(order))
+    for what, which in (
+        ("edited and put back", edited),
+        ("missing", [] if made.older else missing),
+        ("there more than once", twice),
+    ):
+        if which:
+            made.notes.append(f"cells {what}: {', '.join(dict.fromkeys(which))}")
+    if firsts != [name for name in graded if name in firsts]:
+        made.notes.append("cells are in another order")
+
+
+def _untouched(cell: Any) -> bool:
+    """Whether the cell is as some release had it, by the checksum that nbgrader wrote into it."""
+    checksum = cell.metadata["nbgrader"].get("checksum")
+    if not checksum:
+        return False
+    from nbgrader.utils import compute_checksum
+
+    try:
+        return compute_checksum(cell) == checksum
+    except (KeyError, TypeError, AttributeError):  # half of the metadata is gone
+        return False
+
+
+def _meta(cell: Any) -> dict[str, Any]:
+    found = cell.metadata.get("nbgrader")
+    return found if isinstance(found, dict) else {}
+
+
+def _name(cell: Any) -> str:
+    name = _meta(cell).get("grade_id")
+    return name if isinstance(name, str) else ""
+
+
+def _is_test(cell: Any) -> bool:
+    return bool(_meta(cell).get("grade")) and not _is_solution(cell)
+
+
+def _is_solution(cell: Any) -> bool:
+    return bool(_meta(cell).get("solution"))
+
+
+def _is_given(cell: Any) -> bool:
+    return bool(_meta(cell).get("locked")) and not _is_test(cell) and cell.cell_type == "code"
+
+
+def hidden_lines(text: str) -> set[int]:
+    """The numbers, from 1, of the lines of a test that students do not see, markers included."""
+    found, inside = set(), False
+    for number, line in enumerate(text.split("\n"), start=1):
+        inside = inside or BEGIN in line
+        if inside:
+            found.add(number)
+        if END in line:
+            inside = False
+    return found
+
+
+def without_hidden(text: str) -> str:
+    """A test as students see it."""
+    hidden = hidden_lines(text)
+    lines = text.split("\n")
+    return "\n".join(line for number, line in enumerate(lines, 1) if number not in hidden)

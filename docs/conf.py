@@ -33,14 +33,18 @@ toc_object_entries_show_parents = "hide"
 # The course. Notebooks come executed or not; Sphinx itself never runs them.
 nb_execution_mode = "off"
 nb_ipywidgets_js: dict[str, Any] = {}  # would be fetched from elsewhere
-nb_code_prompt_show = "Show {type}"
+nb_code_prompt_show, nb_code_prompt_hide = "Show what came out", "Hide what came out"
 myst_enable_extensions = ["attrs_inline", "colon_fence", "dollarmath"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header", "ref.python"]  # a name may stand for two things
 
 # The rooms, from their docstrings.
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "ignore-module-all": True}
+autodoc_default_options = {
+    "members": True,
+    "ignore-module-all": True,
+    "exclude-members": "model_config",  # pydantic's own
+}
 autodoc_typehints = "signature"
 maximum_signature_line_length = 84
 python_use_unqualified_type_names = True

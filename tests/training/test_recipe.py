@@ -8,6 +8,7 @@ import pytest
 
 from labkit.errors import LabkitError
 from labkit.paths import data_dir
+from labkit.training.ablations import Study
 from labkit.training.recipe import Recipe, Source
 from labkit.training.text import SOURCES
 from labkit.training.tiny import TinyRecipe
@@ -34,7 +35,11 @@ def test_all_recipes_of_the_project_can_be_read():
         "published-7b.toml",
     } <= set(RECIPES)
     for name in RECIPES:
-        kinds = {"tiny-base.toml": TinyRecipe, "translator.toml": TranslatorRecipe}
+        kinds = {
+            "tiny-base.toml": TinyRecipe,
+            "translator.toml": TranslatorRecipe,
+            "ablations-tiny.toml": Study,
+        }
         kinds.get(name, Recipe).load(data_dir() / "recipes" / name)
 
 

@@ -204,13 +204,19 @@ def within_budget(
         budget = int(share * many * much)
         for _ in range(3):
             meter = Meter(matrix, budget)
-            chosen = whole(strategy(many, much, meter, budget, rng))
+            try:
+                answer = strategy(many, much, meter, budget, rng)
+            except ValueError:  # the meter's, or one of the student's own
+                if meter.spent <= budget:
+                    raise
+                answer = 0
             if meter.spent > budget:
                 return Finding(
                     False,
                     f"it asks for {meter.spent} utilities, and its budget is {budget}: a call with "
                     "h hypotheses and r pieces of evidence costs h * r.",
                 )
+            chosen = whole(answer)
             if not 0 <= chosen < many:
                 return Finding(
                     False, f"it chooses number {chosen}, and hypotheses are 0 to {many - 1}."

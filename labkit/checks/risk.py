@@ -169,6 +169,8 @@ def risks(weigh: Callable[[Floats, Floats], Any], seed: int = 0, many: int = 5) 
                 "the weights are left out: every piece of evidence counts the same here": (
                     loss.mean(axis=1)
                 ),
+                "the weights are left out, and the mean is over hypotheses: a row of losses is one "
+                "hypothesis's": square.mean(axis=0),
                 "the losses are added without weights": loss.sum(axis=1),
                 "hypotheses and evidence are exchanged: sum over the columns of each row": (
                     square.T @ weights[:many]

@@ -172,36 +172,48 @@ def tokens_per_step(
         [(0,), (0, 0)],
         [(0,), (1,), (0, 0), (1, 0), (0, 1), (0, 0, 0)],
     )
-    for tree in trees:
-        found = np.array(number(expect(list(tree), [list(row) for row in accept])))
-        gains = [_gain(path, accept) for path in tree]
-        right = 1 + sum(gains)
-        if abs(float(found) - right) < 1e-9:
-            continue
-        sums = sum(sum(accept[h][r] for h, r in enumerate(path)) for path in tree)
-        deepest = max((len(path) for path in tree), default=0)
-        longest = max((_gain(path, accept) for path in tree if len(path) == deepest), default=0)
-        alone = sum(accept[len(path) - 1][path[-1]] for path in tree)
-        first = sum(float(np.prod([accept[0][r] for r in path])) for path in tree)
-        says = looks_like(
-            found,
-            {
-                "the base model's own token is missing: every step gives one, accepted or not": (
-                    right - 1
-                ),
-                "the acceptances on a path are added: a node counts only if all before it were "
-                "accepted, so multiply": 1 + sums,
-                "each node counts with its own head's acceptance, as if its parent were always "
-                "accepted: multiply along the way": 1 + alone,
-                "every node is taken with the first head's acceptance: depth d is head d": 1
-                + first,
-                "only the deepest node is counted: half a path that is accepted gives that half": 1
-                + longest,
-            },
-        )
-        asked = f"for the tree {tree} it gives {float(found):.4f}"
-        return Finding(False, f"{asked}: {says or f'the answer is {right:.4f}'}.")
-    return Finding(True, "one, and for each node the chance that all of its path is accepted.")
+    found = np.array([number(expect(list(tree), [list(row) for row in accept])) for tree in trees])
+
+    def of(worth: Callable[[Path], float]) -> Floats:
+        """One, plus what each node is worth, for every tree."""
+        return np.array([1 + sum(worth(path) for path in tree) for tree in trees])
+
+    right = of(lambda path: _gain(path, accept))
+    if np.abs(found - right).max() < 1e-9:
+        return Finding(True, "one, and for each node the chance that all of its path is accepted.")
+    alone = of(lambda path: accept[len(path) - 1][path[-1]])
+    deepest = np.array(
+        [
+            1 + max((_gain(path, accept) for path in tree if len(path) == deep), default=0)
+            for tree, deep in ((tree, max(map(len, tree), default=0)) for tree in trees)
+        ]
+    )
+    says = looks_like(
+        found,
+        {
+            "the base model's own token is missing: every step gives one, accepted or not": right
+            - 1,
+            "the acceptances on a path are added: a node counts only if all before it were "
+            "accepted, so multiply": of(
+                lambda path: sum(accept[head][rank] for head, rank in enumerate(path))
+            ),
+            "each node counts with its own head's acceptance, as if its parent were always "
+            "accepted: multiply along the way": alone,
+            "each node counts with its own head's acceptance, and the base model's own token is "
+            "missing: multiply along the way, and add the one": alone - 1,
+            "every node is taken with the first head's acceptance: depth d is head d": of(
+                lambda path: _gain(path, [accept[0]] * len(path))
+            ),
+            "only the deepest node is counted: half a path that is accepted gives that half": (
+                deepest
+            ),
+        },
+    )
+    off = int(np.abs(found - right).argmax())
+    asked = (
+        f"for the tree {trees[off]} it gives {found[off]:.4f}, and the answer is {right[off]:.4f}"
+    )
+    return Finding(False, f"{asked}: {says}." if says else f"{asked}.")
 
 
 def _gain(path: Sequence[int], accept: Sequence[Sequence[float]]) -> float:

@@ -194,6 +194,10 @@ GREEDY_MISTAKES: dict[str, Callable[[list[int], Floats], list[int]]] = {
             *draft[_kept(draft, logits) + 1 :],
         ]
     ),
+    "each draft that is the base model's choice is kept, also behind one that is not: end at the "
+    "first that is not, with the base model's token in its place": lambda draft, logits: [
+        token for token, choice in zip(draft, _choices(logits), strict=False) if token == choice
+    ],
     "this is the base model's choice at every place, but after a rejection its choices are for "
     "another text: stop there": lambda draft, logits: _choices(logits),
     "all of the draft is written, whatever the base model thought of it": lambda draft, _: draft,

@@ -155,6 +155,7 @@ def test_a_strategy_that_spends_on_those_in_front_beats_spending_evenly():
     [
         (lambda h, r, s, b, g: int(g.integers(h)), "clearly behind"),
         (greedy_spender, "and its budget is 192"),
+        (lambda h, r, s, b, g: s(range(h), range(r)).mean(1).argmax(), "its budget is 192"),
         (lambda h, r, s, b, g: 99, "hypotheses are 0 to 31"),
         (lambda h, r, s, b, g: None, "returns nothing"),
     ],
@@ -163,6 +164,15 @@ def test_each_wrong_strategy_is_named(strategy, says):
     finding = approximate.within_budget(strategy, problems(count=4))
     assert not finding.right
     assert says in finding.text
+
+
+def test_an_error_of_the_students_own_is_not_taken_for_the_meters():
+    with pytest.raises(ValueError, match="my own"):
+        approximate.within_budget(own_error, problems(count=1))
+
+
+def own_error(many, much, score, budget, rng):
+    raise ValueError("my own")
 
 
 def test_a_meter_answers_no_more_than_was_paid_for():

@@ -84,6 +84,7 @@ def test_each_wrong_loss_matrix_is_named(build, says):
     [
         (lambda loss, w: loss.mean(1), "the weights are left out"),
         (lambda loss, w: loss.sum(1), "added without weights"),
+        (lambda loss, w: loss.mean(0), "the mean is over hypotheses"),
         (lambda loss, w: loss[:, :5].T @ w[:5], "exchanged"),
         (lambda loss, w: (loss * w).mean(1), "averaged too"),
         (lambda loss, w: 1 - loss @ w, "these are utilities"),

@@ -167,7 +167,8 @@ def test_each_wrong_list_of_paths_is_named(find, says):
     [
         (lambda t, a: expected(t, a) - 1, "own token is missing"),
         (lambda t, a: 1 + sum(a[h][r] for p in t for h, r in enumerate(p)), "are added"),
-        (lambda t, a: 1 + sum(a[len(p) - 1][p[-1]] for p in t), "its own head's acceptance"),
+        (lambda t, a: 1 + sum(a[len(p) - 1][p[-1]] for p in t), "as if its parent were always"),
+        (lambda t, a: sum(a[len(p) - 1][p[-1]] for p in t), "and add the one"),
         (lambda t, a: expected(t, [a[0]] * 3), "depth d is head d"),
         (lambda t, a: 1 + max((gain(p, a) for p in t if len(p) == max(map(len, t))), default=0),
          "half a path"),

@@ -105,6 +105,10 @@ def test_greedy_verification_is_right(seed):
         (lambda d, z: greedy(d, z)[: len(d)], "kept to its end is missing"),
         (lambda d, z: [*d, z[-1].argmax()][: len(greedy(d, z))], "the draft that was rejected"),
         (lambda d, z: z.argmax(1).tolist(), "stop there"),
+        (
+            lambda d, z: [x for x, row in zip(d, z, strict=False) if x == row.argmax()],
+            "also behind one that is not",
+        ),
         (lambda d, z: [*greedy(d, z), *d[len(greedy(d, z)) :]], "drop them"),
         (lambda d, z: d, "all of the draft is written"),
         (off_by_one, "the row after it"),

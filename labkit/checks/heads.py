@@ -324,6 +324,10 @@ def soft_loss(
         "gradient is the same, but it cannot be compared with the hard loss": (each - entropy)[
             counted
         ].mean(),
+        'this is `kl_div` with its "batchmean", which divides by the rows alone and counts every '
+        "place: take the cross-entropy, and its mean over the places that count": (
+            (each - entropy).sum() / len(each)
+        ),
         "the base model's entropy: the head is not in it": entropy[counted].mean(),
         "this is the hard loss against the base model's most probable token": (
             -logs.gather(-1, base.argmax(-1)[..., None])[..., 0][counted].mean()
@@ -395,6 +399,8 @@ def answer_places(
         "it is the same for every head: a later head looks further, and runs out sooner": between(
             -1, -2, each=0
         ),
+        "these are the places of the answer's own tokens, for every head alike: a place counts by "
+        "what follows it": between(0, 0, each=0),
         "it begins one too late and ends one too late: place t is where z_t stands": between(0, -1),
         "it begins one too late and ends two too late: these are the answer's tokens, and a place "
         "counts by what follows it": between(0, 0),

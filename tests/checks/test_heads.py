@@ -182,6 +182,9 @@ SOFT = {
     "this is a sum over places": lambda z, b, c: soft(z, b, c) * c.sum(),
     "the mean over the vocabulary": lambda z, b, c: soft(z, b, c) / 7,
     "Kullback-Leibler": lambda z, b, c: soft(z, b, c) - entropy(b, c),
+    "batchmean": lambda z, b, c: functional.kl_div(
+        z.log_softmax(-1), b.softmax(-1), reduction="batchmean"
+    ),
     "the head is not in it": lambda z, b, c: entropy(b, c),
     "most probable token": lambda z, b, c: hard(z, b.argmax(-1), c),
     "the sign is missing": lambda *x: -soft(*x),
@@ -225,6 +228,7 @@ def mark(given, lengths, places, head, first=-1, last=-2, each=1):
         (lambda *x: mark(*x, each=0), "the same for every head"),
         (lambda *x: mark(*x, first=0, last=-1), "begins one too late and ends one too late"),
         (lambda *x: mark(*x, first=0, last=0), "these are the answer's tokens"),
+        (lambda *x: mark(*x, first=0, last=0, each=0), "for every head alike"),
         (lambda *x: ~mark(*x), "the other way round"),
         (lambda *x: mark(*x, last=-3), "for head 0, places"),
         (lambda *x: mark(*x)[:, 1:], "prompts, places, is needed"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from labkit.records import Sample
 from labkit.speculative.decoder import Decoder
+from labkit.speculative.drafters.base import Drafter
 from labkit.speculative.generate import Sampling
 from labkit.speculative.many import continue_many
 
@@ -27,10 +28,11 @@ def draw_samples(
     max_new_tokens: int = 64,
     sampling: Sampling | None = None,
     seed: int = 0,
-    method: str = "mlp",
+    method: str | Drafter = "mlp",
 ) -> Drawn:
     """``count`` samples of what the model answers to ``prompt``, by ``mlp`` or ``vanilla``.
 
+    ``method`` may be a drafter of one's own that keeps no state of a generation.
     Speculative sampling is lossless: both methods draw from the same distribution, one of them in
     fewer passes. Each sample carries log p under the model's own distribution; ready for
     `labkit.mbr.decide.decode`.
@@ -45,7 +47,7 @@ def draw_samples(
         sampling or Sampling(temperature=1.0),
         decoder.base.eos_ids,
         seed,
-        decoder.drafter(method),
+        decoder.drafter(method) if isinstance(method, str) else method,
     )
     seconds = time.perf_counter() - began
     samples = tuple(

@@ -50,6 +50,7 @@ maximum_signature_line_length = 84
 python_use_unqualified_type_names = True
 LONGEST_VALUE = 60  # characters of a constant's value
 viewcode_line_numbers = True
+viewcode_follow_imported_members = False  # an alias of a type would lead to Python's own source
 
 # The look. Furo loads neither fonts nor scripts from elsewhere.
 html_theme = "furo"

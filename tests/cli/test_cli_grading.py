@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
+import nbformat
+import psutil
 import pytest
 from click.testing import CliRunner
+from nbformat.v4 import new_code_cell
 
 from labkit.cli import main
-from labkit.grading.build import sources
+from labkit.grading.build import release, source_path, sources
 
 
 def run(*words: str):
@@ -51,3 +58,32 @@ def test_a_folder_without_submissions_is_one_sentence(tmp_path):
     done = run("grade", str(tmp_path))
     assert done.exit_code == 2
     assert "There are no submissions" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a console's interrupt is another thing")
+def test_interrupted_it_leaves_nothing_running_and_goes_on_later(tmp_path):
+    started = tmp_path / "started"
+    work = release(source_path("trees"))
+    waiting = f"import pathlib, time\npathlib.Path({str(started)!r}).touch()\ntime.sleep(1000)"
+    work.cells.insert(1, new_code_cell(waiting))
+    for student, content in (("ada", b"{"), ("ben", nbformat.writes(work).encode())):
+        path = tmp_path / "in" / student / "trees" / "trees.ipynb"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    command = [sys.executable, "-m", "labkit.cli", "grade", str(tmp_path / "in")]
+    loop = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not started.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    below = psutil.Process(loop.pid).children(recursive=True)
+    assert len(below) >= 3  # keeper, examiner, kernel
+    loop.send_signal(signal.SIGINT)
+    _, said = loop.communicate(timeout=60)
+    assert loop.returncode == 130
+    assert "labkit: Interrupted." in said
+    assert psutil.wait_procs(below, timeout=10)[1] == []
+    table = (tmp_path / "out" / "grades.csv").read_text(encoding="utf-8")
+    assert "ada,trees,unreadable" in table
+    assert "ben" not in table

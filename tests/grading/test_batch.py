@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from pathlib import Path
 
@@ -21,11 +22,11 @@ from tests.grading import made
 FULL = 5.0
 LIMITS = Limits(cell_seconds=15, wall_seconds=240, memory_mb=1500, output_kb=100)
 BOMB = "x = []\nwhile True:\n    x.append(bytearray(50_000_000))"
-ORPHAN = """import subprocess, sys
+SLEEP = f"time.sleep(3000 + {os.getpid()})"
+ORPHAN = f"""import subprocess, sys
 subprocess.Popen(
-    [sys.executable, "-c", "import time; time.sleep(3000)"], start_new_session=True, env={{}}
-)
-{more}"""
+    [sys.executable, "-c", "import time; {SLEEP}"], start_new_session=True, env={{}}
+)"""
 ALWAYS = """class Always:
     def __eq__(self, other): return True
     def __getattr__(self, name): return self
@@ -165,27 +166,25 @@ def submissions(copy):
         "patched": (insert(copy(), PATCHED), "graded", 0, "no test is passed"),
         "always-equal": (insert(copy(), always, "test-spend"), "graded", 0, "no test"),
         "forged": (insert(copy(), FORGED), None, 0, "no test is passed"),
-        "orphan": (insert(solved(), ORPHAN.format(more="")), "graded", FULL, "left running"),
+        "orphan": (insert(solved(), ORPHAN), "graded", FULL, "left running"),
         "no-metadata": (bare(solved()), "restored", FULL, "metadata is gone"),
         "older": (older(solved()), "older release", FULL, "an older release"),
         "good-2": (solved(), "graded", FULL, "every test is passed"),
     }  # fmt: skip
 
 
-def below() -> set[psutil.Process]:
-    """Every process that a submission of this batch may have left: by name or by parent."""
-    return {
-        process
-        for process in psutil.process_iter()
-        if _line(process) and any(word in _line(process) for word in ("labkit.grading", "3000)"))
-    }
-
-
-def _line(process: psutil.Process) -> str:
-    try:
-        return "" if process.status() == psutil.STATUS_ZOMBIE else " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
+def left_of(folder: Path) -> list[str]:
+    """The command lines of what a batch left: its files lie in ``folder``, or it is the orphan."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            ours = process.environ().get("TMPDIR") == str(folder)
+            if (ours or SLEEP in line) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(line)
+        except psutil.Error:  # gone, or of another user
+            continue
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -198,9 +197,11 @@ def batch(tmp_path_factory, folder, copy):
     (root / "in" / "misnamed" / made.NAME).mkdir(parents=True)
     (root / "in" / "misnamed" / made.NAME / "small (1).ipynb").write_text("{}", encoding="utf-8")
     (root / "in" / "elsewhere" / "cooking").mkdir(parents=True)
-    before = below()
-    grades = grade(find(root / "in"), root / "out", LIMITS, folder=folder, jobs=2)
-    return root, wanted, {one.student: one for one in grades}, below() - before
+    with pytest.MonkeyPatch.context() as patch:
+        (root / "tmp").mkdir()
+        patch.setenv("TMPDIR", str(root / "tmp"))  # by which all that it starts is known
+        grades = grade(find(root / "in"), root / "out", LIMITS, folder=folder, jobs=2)
+    return root, wanted, {one.student: one for one in grades}, left_of(root / "tmp")
 
 
 def test_every_submission_has_its_row_with_status_score_and_reason(batch):
@@ -233,7 +234,7 @@ def test_what_changes_the_checks_in_its_own_kernel_ran_and_changed_nothing(batch
 
 
 def test_no_process_is_left_running(batch):
-    assert batch[3] == set()
+    assert batch[3] == []
 
 
 def test_a_folder_without_its_notebook_and_an_unknown_assignment_are_rows_too(batch):

@@ -93,6 +93,34 @@ def test_q_is_the_heads_probability_after_the_parent(hierarchical: bool) -> None
     assert list(shown) == sorted(shown, key=lambda pair: -pair[1])
 
 
+class Sure:
+    """Heads whose best guess has the probability ``first``, others sharing the rest; they count."""
+
+    draft_ids = DRAFT_IDS
+    config = speculator().config
+
+    def __init__(self, first: float) -> None:
+        rest = (1 - first) / (len(DRAFT_IDS) - 1)
+        self.logp = np.log(np.array([first] + [rest] * (len(DRAFT_IDS) - 1), np.float32))
+        self.asked: list[int] = []
+
+    def start(self, z: np.ndarray) -> np.ndarray:
+        return z[None]
+
+    def step(self, head: int, state: np.ndarray, tokens: np.ndarray, many: int):
+        self.asked.append(head)
+        logp = np.tile(self.logp, (len(tokens), 1))
+        return state, logp, np.tile(DRAFT_IDS[:many], (len(tokens), 1)), logp[:, :many]
+
+
+@pytest.mark.parametrize(("first", "asked"), [(0.9, HEADS), (0.3, 2), (0.15, 1)])
+def test_a_head_is_asked_only_where_it_may_be_worth_its_time(first: float, asked: int) -> None:
+    heads = Sure(first)
+    draft = MLPDrafter(heads, 5).draft([7], hidden())
+    assert heads.asked == list(range(asked))
+    assert len(draft) == 5
+
+
 def test_width_and_top_k_of_one_give_the_greedy_chain() -> None:
     made, z = speculator(), hidden(2)
     draft = MLPDrafter(TorchHeads(made, DRAFT_IDS), 3, 1, 1).draft([7], z)

@@ -37,6 +37,7 @@ def decoding_limit(formula: Callable[[float, float, float], float]) -> Finding:
              "more bytes a weight make it slower: they belong below the line"),
         ],
         "bandwidth over the bytes of all weights; how fast the processor computes is not in it.",
+        "{} weights of {} bytes at {} bytes a second",
     )  # fmt: skip
 
 
@@ -65,6 +66,7 @@ def ridge(formula: Callable[[float, float, float], float]) -> Finding:
         ],
         "reading a weight takes bytes / bandwidth, using it 2 / speed for each token; how many "
         "weights there are cancels.",
+        "{} bytes a weight, {} bytes and {} operations a second",
     )  # fmt: skip
 
 
@@ -103,6 +105,7 @@ def published_size(formula: Callable[[int, int, int, int], float]) -> Finding:
              "the tables have the inner width, not the base model's"),
         ],
         "nearly all of it is tables: two for each head, as long as the vocabulary.",
+        "a vocabulary of {}, a width of {}, an inner width of {} and heads: {}",
     )  # fmt: skip
 
 
@@ -136,6 +139,7 @@ def time_per_token(formula: Callable[[float, Sequence[float], int], float]) -> F
              "these are tokens a second: turn the fraction over"),
         ],
         "from the first output to the last, over all tokens but the first.",
+        "a request sent at {}, outputs at {}, {} tokens in all",
     )  # fmt: skip
 
 
@@ -156,6 +160,7 @@ def room_for_drafts(formula: Callable[[float, int], float]) -> Finding:
             (lambda free, nodes: free, "this leaves the drafts out: each user brings 1 + nodes"),
         ],
         "each user brings one token and the drafts.",
+        "a ridge of {} and {} drafts a user",
     )  # fmt: skip
 
 
@@ -165,8 +170,13 @@ def _judge(
     right: Callable[..., float],
     mistakes: Sequence[Mistake],
     good: str,
+    asked: str,
 ) -> Finding:
-    """Say whether ``answer`` agrees with ``right`` in every case, or with which of the mistakes."""
+    """Say whether ``answer`` agrees with ``right`` in every case, or with which of the mistakes.
+
+    ``good`` is said of a right answer; ``asked`` puts a case into words, a pair of braces for each
+    of its numbers.
+    """
     given = [number(answer(*case)) for case in cases]
     wrong = _disagrees(given, cases, right)
     if wrong is None:
@@ -174,10 +184,24 @@ def _judge(
     for looks, says in mistakes:
         if _disagrees(given, cases, looks) is None:
             return Finding(False, f"{says}.")
-    asked, wanted = ", ".join(map(str, cases[wrong])), right(*cases[wrong])
-    return Finding(
-        False, f"for {asked} it gives {given[wrong]:.4g}, and the answer is {wanted:.4g}."
-    )
+    case = asked.format(*map(in_words, cases[wrong]))
+    gives, wanted = in_words(given[wrong]), in_words(right(*cases[wrong]))
+    return Finding(False, f"for {case} it gives {gives}, and the answer is {wanted}.")
+
+
+def in_words(value: float | Sequence[float]) -> str:
+    """A number as one writes it by hand, or a list of them.
+
+    >>> in_words(7e9), in_words(1 / 3), in_words(12345.0), in_words([1.0, 1.5])
+    ('7e9', '0.3333', '12345', '1 and 1.5')
+    """
+    if isinstance(value, Sequence):
+        *first, last = map(in_words, value)
+        return f"{', '.join(first)} and {last}" if first else last
+    if abs(value) < 1e7 and value == int(value):
+        return str(int(value))
+    digits, _, power = f"{value:.4g}".partition("e")
+    return f"{digits}e{int(power)}" if power else digits
 
 
 def _disagrees(

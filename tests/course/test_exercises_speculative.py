@@ -78,3 +78,17 @@ def test_each_common_mistake_is_named(name, answer, says):
     finding = getattr(checks, name)(answer)
     assert not finding.right
     assert says in finding.text, finding
+
+
+def test_a_case_is_told_in_words_and_in_numbers_as_one_writes_them():
+    right = RIGHT["decoding_limit"]
+    finding = checks.decoding_limit(lambda w, b, speed: right(w, b, speed) if w < 1e9 else 1.0)
+    case = "for 7e9 weights of 2 bytes at 2e12 bytes a second it gives 1, and the answer is 142.9."
+    assert finding.text == case
+    finding = checks.time_per_token(lambda sent, arrivals, tokens: 0)
+    assert "for a request sent at 0, outputs at 1, 1.5 and 2, 3 tokens in all" in finding.text
+
+
+def test_two_sizes_that_agree_to_four_digits_are_not_told_as_the_same():
+    finding = checks.published_size(lambda v, d, i, k: size(v, d, i, k) + 1)
+    assert "gives 132225, and the answer is 132224" in finding.text

@@ -8,6 +8,7 @@ Heads are given as plain tensors, one dictionary each: ``proj`` (I, D or I), ``t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from labkit.checks import Finding
-from labkit.checks.answers import Floats, exercise, looks_like, number, numbers
+from labkit.checks.answers import Floats, NotUsable, exercise, looks_like, number, numbers
 
 Head = dict[str, Tensor]
 
@@ -76,11 +77,18 @@ def head_state(step: Callable[..., Any], seed: int = 0, width: int = 6, inner: i
     case = random_case(seed, width=width, inner=inner)
     embedded = case.table[case.tokens[:, 1:6]]  # (B, T, D)
     head, a, b = case.heads[0], 0.8, 1.7
-    found = numbers(
-        step(case.hidden.clone(), embedded.clone(), dict(head), a, b),
-        (*case.hidden.shape[:2], inner),
-        "one state for each place",
-    )
+    try:
+        answer = step(case.hidden.clone(), embedded.clone(), dict(head), a, b)
+    except RuntimeError as error:
+        if not re.search("shape|size", str(error)):  # some other error, which says more than we can
+            raise
+        given = f"state {tuple(case.hidden.shape)}, embedded {tuple(embedded.shape)}"
+        maps = ", ".join(f"{name} {tuple(head[name].shape)}" for name in ("proj", "token"))
+        raise NotUsable(
+            f"the shapes do not fit in a product or a sum: a matrix W is applied as x @ W.T, and "
+            f"here are {given}, {maps}."
+        ) from error
+    found = numbers(answer, (*case.hidden.shape[:2], inner), "one state for each place")
     right = state_after(case.hidden, embedded, head, a, b)
     if np.abs(found - right.numpy()).max() < 1e-4:
         return Finding(True, "gelu(norm(a * proj(state) + b * token(embedded))).")
@@ -89,6 +97,7 @@ def head_state(step: Callable[..., Any], seed: int = 0, width: int = 6, inner: i
     mean = mixed - mixed.mean(-1, keepdim=True)
     layer = mean * torch.rsqrt(mean.pow(2).mean(-1, keepdim=True) + 1e-6)
     across = mixed * torch.rsqrt(mixed.pow(2).mean(1, keepdim=True) + 1e-6)
+    length = mixed / mixed.norm(dim=-1, keepdim=True)
     wrong = {
         "a and b are exchanged: a goes with the state, b with the token": state_after(
             case.hidden, embedded, head, b, a
@@ -107,6 +116,9 @@ def head_state(step: Callable[..., Any], seed: int = 0, width: int = 6, inner: i
         "the norm is missing: divide by the root of the mean square over the last axis": (
             functional.gelu(mixed * head["scale"] + head["shift"])
         ),
+        "norm, scale and shift are missing: gelu comes after all three": functional.gelu(mixed),
+        "this divides by the length, the root of the sum of the squares: the norm takes the root "
+        "of their mean": functional.gelu(length * head["scale"] + head["shift"]),
         "this norm takes the mean away first, as a layer norm does: here only the root of the "
         "mean square is divided by": functional.gelu(layer * head["scale"] + head["shift"]),
         "the norm is over the places of the text: it belongs to the last axis, so that a place "

@@ -41,6 +41,10 @@ STEPS = {
         s, e, {**h, "scale": 1.0, "shift": 0.0}, a, b
     ),
     "the norm is missing": lambda *x: functional.gelu(inside(*x) * x[2]["scale"] + x[2]["shift"]),
+    "norm, scale and shift are missing": lambda *x: functional.gelu(inside(*x)),
+    "divides by the length": lambda *x: functional.gelu(
+        inside(*x) / inside(*x).norm(dim=-1, keepdim=True) * x[2]["scale"] + x[2]["shift"]
+    ),
     "as a layer norm does": layer,
     "over the places of the text": lambda *x: functional.gelu(norm(inside(*x), x[2], axis=1)),
     "gelu comes before": lambda *x: (
@@ -59,6 +63,26 @@ def test_each_wrong_state_is_named(says):
     finding = heads.head_state(STEPS[says])
     assert not finding.right
     assert says in finding.text
+
+
+MISFITS = {
+    "a matrix from the left": lambda s, e, h, a, b: a * h["proj"] @ s + b * h["token"] @ e,
+    "a matrix that is not turned": lambda s, e, h, a, b: s @ h["proj"],
+    "a sum of two widths": lambda s, e, h, a, b: a * s @ h["proj"].T + b * e,
+}
+
+
+@pytest.mark.parametrize("mistake", MISFITS)
+def test_shapes_that_do_not_fit_are_told_in_a_sentence(mistake):
+    finding = heads.head_state(MISFITS[mistake])
+    assert not finding.right
+    assert "a matrix W is applied as x @ W.T" in finding.text
+    assert "proj (8, 6)" in finding.text
+
+
+def test_an_error_of_another_kind_is_left_to_say_itself():
+    with pytest.raises(RuntimeError, match="grad"):
+        heads.head_state(lambda s, *rest: s.sum().backward())
 
 
 def forward(hidden, tokens, table, given, shift=1, again=False, start=True, same=False):

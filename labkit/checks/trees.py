@@ -110,8 +110,8 @@ def mask(build: Callable[[Parents], Any], seed: int = 0, nodes: int = 7) -> Find
         )
         if says is None:
             row, column = np.argwhere(found != right)[0].tolist()
-            does = "sees" if found[row, column] else "does not see"
-            says = f"{_name(row)} {does} {_name(column)}, and it should be the other way"
+            does, must = ("sees", "must not") if found[row, column] else ("does not see", "must")
+            says = f"{_name(row)} {does} {_name(column)}, and {must}"
         return Finding(False, f"for parents {parents}: {says}.")
     return Finding(True, "each row sees its path to the root and itself.")
 

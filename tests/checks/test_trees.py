@@ -122,7 +122,7 @@ def one_wrong(parents):
         (parent_only, "go on up to the root"),
         (lambda p: 1 - mask(p), "other way round"),
         (lambda p: np.ones((len(p) + 1,) * 2), "everything sees everything"),
-        (one_wrong, "and it should be the other way"),
+        (one_wrong, "node 2 does not see node 0, and must."),
         (lambda p: mask(p)[1:, 1:], "a row for the root and each node, is needed"),
     ],
 )
@@ -130,6 +130,15 @@ def test_each_wrong_mask_is_named(build, says):
     finding = trees.mask(build)
     assert not finding.right
     assert says in finding.text
+
+
+def test_a_mask_that_sees_too_much_is_told_what_it_must_not_see():
+    def curious(parents):
+        seen = mask(parents)
+        seen[1, -1] = 1
+        return seen
+
+    assert trees.mask(curious).text.endswith("node 0 sees node 2, and must not.")
 
 
 def every_path(parents):

@@ -42,7 +42,7 @@ def train_live(
         shutil.rmtree(folder)
     write_whole(file, as_toml(recipe))
     curves = LossCurves()
-    display(curves)
+    shown = display(curves, display_id=True)
     curves.follow(log, every=0.5)
     ending = "training has ended"
     try:
@@ -59,6 +59,8 @@ def train_live(
         with contextlib.suppress(RecordError):  # stopped before there was a log
             curves.record = LossLog.follow(log)
         curves.live = ending
+        if shown:  # so that a page without a kernel has the last state, not the first
+            shown.update(curves)
 
 
 @contextlib.contextmanager

@@ -63,6 +63,17 @@ def test_no_axe_violation_and_nothing_wider_than_the_page(open_matrix, violation
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def test_the_matrix_follows_the_page_from_wide_to_narrow_and_back(open_matrix):
+    page = open_matrix(risk_table(different(64)))
+    fits = "document.documentElement.scrollWidth <= innerWidth"
+    drawn = "document.querySelector('.lk-rm-canvas').getBoundingClientRect().width"
+    wide = page.evaluate(drawn)
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.wait_for_function(fits)
+    page.set_viewport_size({"width": 1200, "height": 900})
+    page.wait_for_function(f"Math.abs({drawn} - {wide}) < 2 && {fits}")
+
+
 def test_with_nothing_switched_the_recorded_decision_is_shown(open_matrix):
     table = risk_table()
     page = open_matrix(table)

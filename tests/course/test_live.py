@@ -23,7 +23,7 @@ def recipe(small_world, make_recipe) -> Recipe:
 def shown(monkeypatch) -> list:
     """The curves that the page was given."""
     widgets: list = []
-    monkeypatch.setattr("IPython.display.display", widgets.append)
+    monkeypatch.setattr("IPython.display.display", lambda shown, display_id: widgets.append(shown))
     return widgets
 
 

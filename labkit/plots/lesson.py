@@ -127,7 +127,10 @@ def plot_lines(
 def plot_points(
     x: ArrayLike, y: ArrayLike, named: Mapping[str, int], xlabel: str, ylabel: str
 ) -> Picture:
-    """Draw points, those in ``named`` (name to index) marked; several names may share a point."""
+    """Draw points, those in ``named`` (name to index) marked; several names may share a point.
+
+    The legend speaks of the others only where some are left.
+    """
     x, y = np.asarray(x, float), np.asarray(y, float)
     by_point: dict[int, list[str]] = {}
     for name, index in named.items():
@@ -135,7 +138,8 @@ def plot_points(
     with styled():
         figure = picture(6.6, 3.1)
         axes = figure.subplots()
-        axes.scatter(x, y, s=18, color=FAINT, label="the others")
+        others = "the others" if len(by_point) < len(x) else None
+        axes.scatter(x, y, s=18, color=FAINT, label=others)
         for i, (index, names) in enumerate(by_point.items()):
             axes.scatter(
                 x[index], y[index], s=70, color=HUES[i], marker=MARKS[i], label="\n".join(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from labkit.plots.figure import FAINT, INK, LOSS_RAMP, WINNER, Picture, picture, styled
 from labkit.records import RiskTable
@@ -58,6 +59,8 @@ def plot_risk(table: RiskTable) -> Picture:
         beside.scatter(risk[rows[1:]], range(1, many), s=14, color=FAINT)
         beside.scatter(risk[table.best], 0, s=42, marker="D", color=WINNER)
         beside.set_xlabel("risk")
+        few = MaxNLocator(nbins=2, steps=(1, 2, 5, 10), min_n_ticks=1)
+        beside.xaxis.set_major_locator(few)  # near risks have long numbers, and the panel is narrow
         beside.tick_params(labelleft=False, left=False)
         beside.annotate(
             f"lowest: {risk[table.best]:.4f}",

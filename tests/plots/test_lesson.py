@@ -73,6 +73,11 @@ def test_names_of_one_point_stand_together():
     assert labels == ["the others", "mode\ngreedy", "chosen"]
 
 
+def test_the_legend_speaks_of_no_others_where_every_point_has_a_name():
+    figure = plot_points([1, 2], [3, 1], {"mode": 1, "chosen": 0}, "x", "y")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mode", "chosen"]
+
+
 def test_a_notebook_is_told_the_size_so_that_the_dots_are_fine():
     data, size = plot_lines([0, 1], {"a": [0, 1]}, "x", "y")._repr_png_()
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))

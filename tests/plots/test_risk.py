@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
+import pytest
 from matplotlib.colors import to_hex
 
 from labkit.plots import plot_risk
@@ -51,6 +54,28 @@ def test_the_winner_is_marked_at_the_top_with_its_risk():
 def test_the_recorded_winner_comes_first_among_equals():
     beside = plot_risk(table(risk=(0.2, 0.2, 0.2), best=1)).axes[2]
     assert beside.collections[1].get_offsets()[0][1] == 0
+
+
+@pytest.mark.parametrize("spread", [0.4, 0.01, 0.008, 0.003, 0.0005])
+def test_the_numbers_on_the_axis_of_risk_stand_apart_however_near_they_are(spread):
+    sample = Sample(text="a text of ordinary words, and it goes on for long")
+    near = RiskTable(
+        base="b",
+        source="",
+        utility="chrf",
+        weighting="unique",
+        hypotheses=(sample,) * 24,
+        evidence=(sample,),
+        weights=(1.0,),
+        loss=((0.5,),) * 24,
+        risk=tuple(np.linspace(0.5003, 0.5003 + spread, 24)),
+        best=0,
+    )
+    figure = plot_risk(near)
+    figure.draw_without_rendering()
+    labels = [label.get_window_extent() for label in figure.axes[2].get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in pairwise(labels))
+    assert len(labels) > 1
 
 
 def test_texts_are_drawn_as_they_are():

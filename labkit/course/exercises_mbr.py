@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from types import EllipsisType
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labkit.checks import NOT_WRITTEN, Finding
-from labkit.checks.answers import exercise
+from labkit.checks.answers import NotUsable, exercise, number
 
 Floats = NDArray[np.float64]
 
@@ -46,6 +46,12 @@ def model_weights(weigh: Callable[[Floats, float], Floats]) -> Finding:
          "weights more equal, so divide by it"),
         (LOGPROBS / LOGPROBS.sum(), "these are the logarithms over their sum: the least probable "
          "text weighs the most; take exponentials first"),
+        (np.exp((LOGPROBS - LOGPROBS.max()) / temperature), "the greatest weight is 1 here, so the "
+         "weights do not sum to 1: divide by their sum after taking the greatest logarithm off"),
+        (softmax(LOGPROBS) ** (1 / temperature), "the temperature comes after the weights were "
+         "normalised, so they no longer sum to 1: divide the logarithms by it first"),
+        (softmax(LOGPROBS) / temperature, "the weights are divided by the temperature: divide the "
+         "logarithms by it, before the exponentials"),
         (softmax(-LOGPROBS / temperature), "the sign is turned: the least probable text weighs the "
          "most"),
         (np.full(len(LOGPROBS), 1 / len(LOGPROBS)), "all weigh the same: that is the weighting "
@@ -95,9 +101,16 @@ def paired_gains(gains: Callable[[Floats, Floats, NDArray[np.int64]], Floats]) -
          "or the sentences' own difficulty does not cancel"),
         (np.full(len(PICKS), A.mean() - B.mean()), "this is the gain on the whole test set every "
          "time: use the drawn numbers"),
+        (np.asarray((A - B)[PICKS].mean()), "this is one mean over all the drawn test sets: give "
+         "one for each, the mean of its row"),
         (np.asarray(A.mean() - B.mean()), "this is one gain: give one for each drawn test set"),
         ((A - B)[PICKS].mean(axis=0), "the mean is over the drawn test sets: each of their rows is "
          "a test set, so average within the row"),
+        ((A > B)[PICKS].mean(axis=1), "these are shares of sentences on which a wins: a gain says "
+         "by how much, so average the differences"),
+        (right > 0, "these say only whether a wins a test set: give by how much"),
+        (np.asarray((right > 0).mean()), "this is the share of test sets that a wins: give the "
+         "gain on each of them"),
         ((A - B)[PICKS], "these are the differences sentence by sentence: average each row"),
     ):  # fmt: skip
         if answer.shape == np.shape(seen) and np.allclose(answer, seen, atol=1e-9):
@@ -106,7 +119,7 @@ def paired_gains(gains: Callable[[Floats, Floats, NDArray[np.int64]], Floats]) -
     return Finding(False, f"it gives {_listed(answer)}, and the answer is {_listed(right)}.")
 
 
-HYPOTHESIS, EVIDENCE = "bab banana", "banana ana"
+HYPOTHESIS, EVIDENCE = "and hanna banana", "an hanna hanna"
 """Texts in which n-grams repeat, so that every way to count gives another number."""
 
 
@@ -117,19 +130,19 @@ def shared_ngrams(shared: Callable[[str, str, int], int]) -> Finding:
     The sum over n-grams of the lesser of the two counts.
     """
     order = 2
-    answer = _numbers(shared(HYPOTHESIS, EVIDENCE, order))
-    if answer is None:
-        return NOT_WRITTEN
-    if answer.shape != ():
-        return Finding(False, "give one number: how many they share.")
+    answer = _count(shared(HYPOTHESIS, EVIDENCE, order), "how many they share")
 
-    def counts(text: str, n: int) -> Counter[str]:
-        return Counter(text[i : i + n] for i in range(len(text) - n + 1))
+    def counts(text: str, n: int, ends: int = 1) -> Counter[str]:
+        return Counter(text[i : i + n] for i in range(len(text) - n + ends))
+
+    def together(n: int = order, ends: int = 1, space: str = " ") -> int:
+        """The right count with one thing changed: the length, where it ends, the spaces."""
+        texts = (text.replace(" ", space) for text in (HYPOTHESIS, EVIDENCE))
+        ours, theirs = (counts(text, n, ends) for text in texts)
+        return sum((ours & theirs).values())
 
     ours, theirs = counts(HYPOTHESIS, order), counts(EVIDENCE, order)
-    longer = [counts(text, order + 1) for text in (HYPOTHESIS, EVIDENCE)]
-    shorter = [counts(text, order - 1) for text in (HYPOTHESIS, EVIDENCE)]
-    right = sum((ours & theirs).values())
+    right = together()
     for seen, says in (
         (right, ""),
         (len(ours.keys() & theirs.keys()), "every n-gram counts once here: one that stands twice "
@@ -140,20 +153,26 @@ def shared_ngrams(shared: Callable[[str, str, int], int]) -> Finding:
          "counts, even if the evidence has fewer: take the lesser of the two counts"),
         (sum(theirs[gram] for gram in ours), "every occurrence in the evidence counts, even if the "
          "hypothesis has fewer: take the lesser of the two counts"),
-        (sum((longer[0] & longer[1]).values()), "the n-grams are one character too long"),
-        (sum((shorter[0] & shorter[1]).values()), "the n-grams are one character too short"),
+        (together(order + 1), "the n-grams are one character too long"),
+        (together(order - 1), "the n-grams are one character too short"),
+        (together(space=""), "the spaces are left out: a space is a character here like any "
+         "other"),
+        (together(ends=0), "the last n-gram of each text is missing: it begins n characters "
+         "before the end"),
+        (together(ends=order), "what is left at the end counts as an n-gram here, though it has "
+         "fewer than n characters"),
     ):  # fmt: skip
-        if float(answer) == seen:
+        if answer == seen:
             good = "the lesser of the two counts of each n-gram, summed."
             return Finding(not says, f"{says}." if says else good)
     return Finding(
         False,
-        f"for {HYPOTHESIS!r}, {EVIDENCE!r} and n = {order} it gives {float(answer):g}, and the "
-        f"answer is {right}.",
+        f"for {HYPOTHESIS!r}, {EVIDENCE!r} and n = {order} it gives {answer:g}, and the answer "
+        f"is {right}.",
     )
 
 
-SEQUENCES = [[5, 1, 2], [5, 1, 3, 4], [5, 1, 2], [6, 1, 5]]
+SEQUENCES = [[5, 1, 2], [5, 1, 3, 4], [5, 1, 2], [6, 1, 5, 1, 2]]
 """Four samples as tokens: two equal ones, and beginnings in common."""
 
 
@@ -163,11 +182,7 @@ def prefix_nodes(count: Callable[[Sequence[Sequence[int]]], int]) -> Finding:
 
     One for each distinct beginning of one token or more; equal beginnings are computed once.
     """
-    answer = _numbers(count(SEQUENCES))
-    if answer is None:
-        return NOT_WRITTEN
-    if answer.shape != ():
-        return Finding(False, "give one number: how many distinct beginnings there are.")
+    answer = _count(count(SEQUENCES), "how many distinct beginnings there are")
     prefixes = {tuple(s[: n + 1]) for s in SEQUENCES for n in range(len(s))}
     different = {tuple(tokens) for tokens in SEQUENCES}
     for seen, says in (
@@ -179,17 +194,29 @@ def prefix_nodes(count: Callable[[Sequence[Sequence[int]]], int]) -> Finding:
         (len(different), "these are the distinct samples: every beginning is a row of its own"),
         (len(prefixes) + 1, "the empty beginning is counted: it is the source, computed for any "
          "decoder"),
+        (len({tuple(s[:n]) for s in SEQUENCES for n in range(1, len(s))}), "the longest beginning "
+         "of each sample is missing: the whole sample is a beginning too"),
+        (len({tuple(s[:n]) for s in SEQUENCES for n in range(len(s))}), "the empty beginning is "
+         "counted, and the longest of each sample, the whole of it, is missing"),
         (len({(n, s[n]) for s in SEQUENCES for n in range(len(s))}), "a token at the same place "
          "counts once, whatever stands before it: beginnings are equal only as a whole"),
         (len({token for s in SEQUENCES for token in s}), "these are the distinct tokens: a row is "
          "a whole beginning"),
     ):  # fmt: skip
-        if float(answer) == seen:
+        if answer == seen:
             good = "one row for each distinct beginning, however many samples stand on it."
             return Finding(not says, f"{says}." if says else good)
     return Finding(
-        False, f"it gives {float(answer):g}, and there are {len(prefixes)} distinct beginnings."
+        False, f"it gives {answer:g}, and there are {len(prefixes)} distinct beginnings."
     )
+
+
+def _count(answer: object, what: str) -> float:
+    """The answer as one number; `NotUsable`, saying ``what`` it is to tell, for a collection."""
+    if isinstance(answer, (Mapping, Set, list, tuple)):
+        kind = type(answer).__name__
+        raise NotUsable(f"it gives a {kind}, and one number is needed: {what}.")
+    return number(answer)
 
 
 def _numbers(answer: Any) -> Floats | None:

@@ -37,6 +37,9 @@ def unshifted(logprobs, temperature):
         (lambda logs, t: softmax(logs), "no effect"),
         (lambda logs, t: softmax(logs * t), "upside down"),
         (lambda logs, t: logs / logs.sum(), "take exponentials first"),
+        (lambda logs, t: np.exp((logs - logs.max()) / t), "greatest weight is 1 here"),
+        (lambda logs, t: softmax(logs) ** (1 / t), "after the weights were normalised"),
+        (lambda logs, t: softmax(logs) / t, "weights are divided by the temperature"),
         (lambda logs, t: softmax(-logs / t), "sign is turned"),
         (lambda logs, t: np.full(3, 1 / 3), "called unique"),
         (lambda logs, t: 1.0, "one weight for each text"),
@@ -62,6 +65,10 @@ def test_model_weights(answer, says):
         (lambda a, b, picks: a.mean() - b[picks].mean(axis=1), "only b is resampled"),
         (lambda a, b, picks: [(a - b).mean() for _ in picks], "use the drawn numbers"),
         (lambda a, b, picks: (a - b).mean(), "this is one gain"),
+        (lambda a, b, picks: a[picks].mean() - b[picks].mean(), "one mean over all"),
+        (lambda a, b, picks: (a > b)[picks].mean(axis=1), "shares of sentences"),
+        (lambda a, b, picks: (a - b)[picks].mean(axis=1) > 0, "only whether a wins"),
+        (lambda a, b, picks: ((a - b)[picks].mean(axis=1) > 0).mean(), "share of test sets"),
         (lambda a, b, picks: (a - b)[picks].mean(axis=0), "average within the row"),
         (lambda a, b, picks: (a - b)[picks], "sentence by sentence"),
         (lambda a, b, picks: np.zeros(3), "the answer is"),
@@ -80,6 +87,16 @@ def grams(text, n):
 
 def clipped(h, r, n):
     return sum((Counter(grams(h, n)) & Counter(grams(r, n))).values())
+
+
+def within_words(h, r, n):
+    ours, theirs = (Counter(g for w in text.split() for g in grams(w, n)) for text in (h, r))
+    return sum((ours & theirs).values())
+
+
+def too_many(h, r, n):
+    ours, theirs = (Counter(text[i : i + n] for i in range(len(text))) for text in (h, r))
+    return sum((ours & theirs).values())
 
 
 def features(text, n):
@@ -102,7 +119,14 @@ def features(text, n):
         (lambda h, r, n: sum(g in grams(h, n) for g in grams(r, n)), "in the evidence counts"),
         (lambda h, r, n: clipped(h, r, n + 1), "too long"),
         (lambda h, r, n: clipped(h, r, n - 1), "too short"),
-        (lambda h, r, n: [1, 2], "give one number"),
+        (lambda h, r, n: clipped(h.replace(" ", ""), r.replace(" ", ""), n), "spaces are left out"),
+        (within_words, "spaces are left out"),
+        (lambda h, r, n: clipped(h[:-1], r[:-1], n), "last n-gram of each text is missing"),
+        (too_many, "left at the end"),
+        (lambda h, r, n: Counter(grams(h, n)) & Counter(grams(r, n)), "a Counter, and one number"),
+        (lambda h, r, n: features(h, n) & features(r, n), "a set, and one number"),
+        (lambda h, r, n: [1, 2], "a list, and one number is needed: how many they share"),
+        (lambda h, r, n: "many", "a str, and a number"),
         (lambda h, r, n: -1, "the answer is"),
         (lambda h, r, n: ..., "returns nothing"),
     ],
@@ -111,6 +135,10 @@ def test_shared_ngrams(answer, says):
     found = exercises.shared_ngrams(answer)
     assert says in repr(found)
     assert found.right == (says == "Right")
+
+
+def shorter(samples, least):
+    return {tuple(tokens[:n]) for tokens in samples for n in range(least, len(tokens))}
 
 
 def prefixes(samples):
@@ -127,8 +155,12 @@ def prefixes(samples):
         (lambda samples: len(prefixes(samples) | {()}), "empty beginning"),
         (lambda samples: len({(n, t) for s in samples for n, t in enumerate(s)}), "as a whole"),
         (lambda samples: len({t for s in samples for t in s}), "distinct tokens"),
-        (lambda samples: [1], "give one number"),
-        (lambda samples: 100, "there are 8 distinct"),
+        (lambda samples: len(shorter(samples, 1)), "longest beginning of each sample is missing"),
+        (lambda samples: len(shorter(samples, 0)), "empty beginning is counted, and the longest"),
+        (prefixes, "a set, and one number is needed: how many distinct beginnings there are"),
+        (lambda samples: Counter(map(tuple, samples)), "a Counter, and one number"),
+        (lambda samples: [1], "a list, and one number"),
+        (lambda samples: 100, "there are 10 distinct"),
         (lambda samples: None, "returns nothing"),
     ],
 )

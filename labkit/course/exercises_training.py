@@ -30,7 +30,14 @@ def head_targets(targets: Callable[[Sequence[int], int], Sequence[int]]) -> Find
         if _missing(answer):
             return NOT_WRITTEN
         try:
-            answers.append([int(token) for token in answer])
+            given = list(answer)
+            if any(token is None for token in given):
+                return Finding(
+                    False,
+                    f"head {head} gets None where there is no target: leave these places out, so "
+                    "that the list ends with the last token.",
+                )
+            answers.append([int(token) for token in given])
         except (TypeError, ValueError):
             return Finding(False, f"give a list of tokens; this is {answer!r:.60}.")
     looks: list[tuple[Callable[[int], list[int]], str]] = [
@@ -60,6 +67,12 @@ def head_targets(targets: Callable[[Sequence[int], int], Sequence[int]]) -> Find
 CLOSE = 0.06
 """Of the peak: a warm-up whose first step has the rate 0 is as good as one that has a little."""
 
+AS_STEPS = (
+    "`warmup` is taken as a number of steps, so that it ends with the first: it is a share, so "
+    "multiply it by the number of steps"
+)
+"""Of a schedule whose first step alone is part of the warm-up, whether it begins at 0 or far up."""
+
 
 @exercise
 def learning_rate(rate: Callable[[int, int, float, float, float], float]) -> Finding:
@@ -78,9 +91,13 @@ def learning_rate(rate: Callable[[int, int, float, float, float], float]) -> Fin
         return Finding(False, f"give one number; for step 0 this is {given[0]!r:.60}.")
 
     def course(
-        floor: float = last, start: float = 0.1, straight: bool = False, turn: int = 1
+        floor: float = last,
+        start: float = 0.1,
+        straight: bool = False,
+        turn: int = 1,
+        half: float = 0.5,
     ) -> NDArray[np.float64]:
-        """The schedule with one thing changed: its end, its warm-up, its shape, its direction."""
+        """The schedule with one thing changed: its end, warm-up, shape, direction, or height."""
         warmup = round(start * steps)
         values = []
         for step in places:
@@ -88,22 +105,30 @@ def learning_rate(rate: Callable[[int, int, float, float, float], float]) -> Fin
                 values.append((step + 1) / warmup)
                 continue
             done = (step - warmup) / (steps - warmup)
-            height = 1 - done if straight else (1 + turn * math.cos(math.pi * done)) / 2
+            height = 1 - done if straight else half * (1 + turn * math.cos(math.pi * done))
             values.append(floor + (1 - floor) * height)
         return peak * np.array(values)
 
-    whole = peak * np.array([
+    cold = course(start=0)
+    early = peak * np.array([
         min(1, (step + 1) / 20) * (last + (1 - last) * (1 + math.cos(math.pi * step / steps)) / 2)
         for step in places
     ])  # fmt: skip
     for right, says in (
         (course(), ""),
         (course(floor=0), "it falls to 0: it is to end at a share of the peak"),
-        (course(start=0), "it starts at the peak: warm up first, in a straight line from 0"),
+        (cold, "it starts at the peak: warm up first, in a straight line from 0, over the share "
+         "`warmup` of all steps"),
         (course(straight=True), "it falls in a straight line: take half a cosine"),
         (course(turn=-1), "the cosine is upside down: after the warm-up it is at the peak, at the "
          "end at its least"),
-        (whole, "the cosine runs from step 0: it begins where the warm-up ends"),
+        (course(half=1), "the half is forgotten: 1 + cos is 2 where the cosine begins, so the "
+         "rate jumps above the peak; divide it by 2"),
+        (np.append(0, cold[1:]), AS_STEPS),
+        (np.append(peak / warm, cold[1:]), AS_STEPS),
+        (course(floor=last / peak), "`last` is taken as a rate: it is a share, so multiply it by "
+         "the peak"),
+        (early, "the cosine runs from step 0: it begins where the warm-up ends"),
         (course() / peak, "the peak is left out: this is a share of it"),
     ):  # fmt: skip
         if np.abs(found - right).max() < CLOSE * peak:
@@ -151,6 +176,8 @@ def soft_labels(loss: Callable[[NDArray[np.float64], NDArray[np.float64]], float
          "comparable with that against a token"),
         (float(-(P * LOGITS).sum()), "logits are no logarithms of probabilities yet: take off the "
          "logarithm of the sum of their exponentials"),
+        (float(-(P * q).sum()), "the logarithm is forgotten: p weighs the logarithms of q, not q "
+         "itself"),
         (right / math.log(2), "this is in bits: take the natural logarithm"),
     ):  # fmt: skip
         if abs(float(answer) - seen) < 1e-6:

@@ -36,6 +36,10 @@ def log_softmax(logits):
         (lambda tokens, i: tokens[2:], "the same targets"),
         (lambda tokens, i: tokens[: -1 - i], "stand at the places"),
         (lambda tokens, i: tokens[::-1], "should get"),
+        (
+            lambda tokens, i: tokens[1 + i :] + [None] * (1 + i),
+            "head 1 gets None where there",
+        ),
         (lambda tokens, i: 3, "give a list"),
         (lambda tokens, i: ..., "returns nothing"),
     ],
@@ -62,6 +66,23 @@ def half_cosine(done):
     return (1 + math.cos(math.pi * done)) / 2
 
 
+def few_steps(first):
+    """A schedule that takes the share of the warm-up for a number of steps."""
+
+    def rate(step, steps, peak, warmup, last):
+        if step < warmup:
+            return peak * (step + first) / warmup
+        done = (step - warmup) / (steps - warmup)
+        return peak * (last + (1 - last) * half_cosine(done))
+
+    return rate
+
+
+def in_rates(step, steps, peak, warmup, last):
+    """A schedule that takes the last share of the peak for a rate."""
+    return changed(floor=last / peak)(step, steps, peak, warmup, last)
+
+
 def changed(floor=None, warm=None, shape=half_cosine, whole=False):
     def rate(step, steps, peak, warm_share, last):
         start = round((warm_share if warm is None else warm) * steps)
@@ -84,6 +105,10 @@ def changed(floor=None, warm=None, shape=half_cosine, whole=False):
         (changed(warm=0.0), "warm up first"),
         (changed(shape=lambda done: 1 - done), "straight line: take"),
         (changed(shape=lambda done: 1 - half_cosine(done)), "upside down"),
+        (changed(shape=lambda done: 2 * half_cosine(done)), "half is forgotten"),
+        (few_steps(0), "`warmup` is taken as a number of steps"),
+        (few_steps(1), "`warmup` is taken as a number of steps"),
+        (in_rates, "`last` is taken as a rate"),
         (changed(whole=True), "begins where the warm-up ends"),
         (lambda step, steps, peak, *rest: ours(step, steps, 1.0, *rest), "peak is left out"),
         (lambda step, steps, peak, warm, last: peak, "step 0 has 2, and should have 0.1"),
@@ -108,6 +133,7 @@ def test_the_learning_rate(answer, says):
         (lambda p, logits: (p * (np.log(p) - log_softmax(logits))).sum(), "divergence"),
         (lambda p, logits: -(p * logits).sum(), "no logarithms"),
         (lambda p, logits: -(p * log_softmax(logits)).sum() / math.log(2), "in bits"),
+        (lambda p, logits: -(p * softmax(logits - logits.max())).sum(), "logarithm is forgotten"),
         (lambda p, logits: -p * log_softmax(logits), "whole array"),
         (lambda p, logits: 0.0, "the answer is"),
         (lambda p, logits: ..., "returns nothing"),

@@ -11,6 +11,9 @@ from labkit.records import RiskTable
 LABELLED = 24
 """Up to this many rows or columns carry their text or number."""
 
+CROWDED = 15
+"""With more columns than this, their numbers are set small, or they would run together."""
+
 
 def plot_risk(table: RiskTable) -> Picture:
     """Draw each hypothesis's loss against each evidence sample, and what follows from it.
@@ -45,7 +48,8 @@ def plot_risk(table: RiskTable) -> Picture:
         heat.set_ylabel(f"hypotheses, {many}, lowest risk first")
         heat.set_xticks(range(much) if much <= LABELLED else [])
         if much <= LABELLED:
-            heat.set_xticklabels([str(column) for column in columns])
+            size = 9.5 if much <= CROWDED else 7
+            heat.set_xticklabels([str(column) for column in columns], fontsize=size)
         heat.set_yticks(range(many) if many <= LABELLED else [])
         if many <= LABELLED:
             heat.set_yticklabels([_short(table.hypotheses[row].text) for row in rows])

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
 from labkit.plots import plot_risk
 from labkit.plots.figure import LOSS_RAMP, WINNER
@@ -56,26 +57,45 @@ def test_the_recorded_winner_comes_first_among_equals():
     assert beside.collections[1].get_offsets()[0][1] == 0
 
 
-@pytest.mark.parametrize("spread", [0.4, 0.01, 0.008, 0.003, 0.0005])
-def test_the_numbers_on_the_axis_of_risk_stand_apart_however_near_they_are(spread):
+def wide(many: int, much: int, spread: float) -> RiskTable:
+    """Long texts as hypotheses, with risks from 0.5003 to ``spread`` above it."""
     sample = Sample(text="a text of ordinary words, and it goes on for long")
-    near = RiskTable(
+    return RiskTable(
         base="b",
         source="",
         utility="chrf",
         weighting="unique",
-        hypotheses=(sample,) * 24,
-        evidence=(sample,),
-        weights=(1.0,),
-        loss=((0.5,),) * 24,
-        risk=tuple(np.linspace(0.5003, 0.5003 + spread, 24)),
+        hypotheses=(sample,) * many,
+        evidence=(sample,) * much,
+        weights=(1 / much,) * much,
+        loss=((0.5,) * much,) * many,
+        risk=tuple(np.linspace(0.5003, 0.5003 + spread, many)),
         best=0,
     )
-    figure = plot_risk(near)
+
+
+def gaps(labels: list[Text]) -> list[float]:
+    """The pixels between each label and the next, of a figure that was drawn."""
+    boxes = [label.get_window_extent() for label in labels]
+    return [right.x0 - left.x1 for left, right in pairwise(boxes)]
+
+
+@pytest.mark.parametrize("spread", [0.4, 0.01, 0.008, 0.003, 0.0005])
+def test_the_numbers_on_the_axis_of_risk_stand_apart_however_near_they_are(spread):
+    figure = plot_risk(wide(24, 1, spread))
     figure.draw_without_rendering()
-    labels = [label.get_window_extent() for label in figure.axes[2].get_xticklabels()]
-    assert all(left.x1 < right.x0 for left, right in pairwise(labels))
-    assert len(labels) > 1
+    between = gaps(figure.axes[2].get_xticklabels())
+    assert len(between) > 0
+    assert min(between) > 0
+
+
+@pytest.mark.parametrize("much", [15, 16, 22, 24])
+def test_the_numbers_of_the_columns_do_not_run_together(much):
+    figure = plot_risk(wide(24, much, 0.1))
+    figure.draw_without_rendering()
+    between = gaps(figure.axes[0].get_xticklabels())
+    assert len(between) == much - 1
+    assert min(between) > 4
 
 
 def test_texts_are_drawn_as_they_are():

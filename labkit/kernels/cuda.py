@@ -76,7 +76,7 @@ def arrange(rows: Sequence[Rows], lengths: np.ndarray, spare: int, room: int) ->
     Groups beyond the last are padding in the slot ``spare``; a padded token sees only place 0.
     ``room`` is how many places a slot has, the padding's included.
     """
-    tokens, positions, bounds, slots, visible = stack(rows, lengths)
+    tokens, positions, bounds, slots, visible = stack(rows, lengths, room)
     counts = np.diff(bounds)
     if counts.max() > WIDTHS[-1]:
         raise LabkitError(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from labkit.devices import clock
+from labkit.errors import LabkitError
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,18 @@ def chain_visible(count: int) -> np.ndarray:
     return np.tril(np.ones((count, count), dtype=np.uint8))
 
 
-def stack(rows: Sequence[Rows], lengths: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Tokens (N,), positions (N,), bounds (G + 1,), slots (G,), visibility (N, N) of all rows."""
+def stack(rows: Sequence[Rows], lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, ...]:
+    """Tokens (N,), positions (N,), bounds (G + 1,), slots (G,), visibility (N, N) of all rows.
+
+    Raises `LabkitError` where a slot of ``capacity`` tokens, ``lengths`` of them taken, cannot hold
+    its new ones: nothing else would keep them from the memory behind it.
+    """
+    for piece in rows:
+        if lengths[piece.slot] + len(piece.tokens) > capacity:
+            raise LabkitError(
+                f"A cache of {capacity} tokens holds {lengths[piece.slot]} and cannot look at "
+                f"{len(piece.tokens)} more: make it larger."
+            )
     counts = [len(piece.tokens) for piece in rows]
     bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     total = int(bounds[-1])

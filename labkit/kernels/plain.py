@@ -138,7 +138,7 @@ class PlainEngine:
         self, rows: Sequence[Rows], cache: PlainCache, logits: Literal["all", "last"] = "all"
     ) -> Output:
         """Look at new tokens; nothing of them stays in the cache until ``commit``."""
-        tokens, positions, bounds, slots, visible = stack(rows, cache.lengths)
+        tokens, positions, bounds, slots, visible = stack(rows, cache.lengths, cache.capacity)
         hidden, found = [], []
         for low, high, slot in zip(bounds[:-1], bounds[1:], slots, strict=True):
             cache.drop_uncommitted(slot)

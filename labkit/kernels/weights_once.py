@@ -470,7 +470,7 @@ class WeightsOnce:
         self, rows: Sequence[Rows], cache: PanelCache, logits: Literal["all", "last"] = "all"
     ) -> Output:
         """Look at new tokens; nothing of them stays in the cache until ``commit``."""
-        tokens, positions, bounds, slots, visible = stack(rows, cache.lengths)
+        tokens, positions, bounds, slots, visible = stack(rows, cache.lengths, cache.capacity)
         x = self.embedding[tokens]
         normed = layers(
             x,

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labkit.errors import LabkitError
 from labkit.kernels.engine import Rows
 from labkit.kernels.panel import BLOCK, Q4_1, Q8_0
 from labkit.kernels.weights_once import WeightsOnce
@@ -165,6 +166,15 @@ def test_truncated_cache_is_that_of_the_shorter_text(engine: WeightsOnce) -> Non
     assert cache.lengths[0] == 18
     got = engine.forward([Rows([4, 5])], cache).logits.clone()
     assert same_bits(got, one_at_a_time(engine, [*tokens[:18], 4, 5])[0][-2:])
+
+
+def test_cache_refuses_more_tokens_than_it_has_room_for(engine: WeightsOnce) -> None:
+    cache = engine.new_cache(10, slots=2)
+    engine.forward([Rows(tokens_of(engine, 8, 0), 1)], cache)
+    cache.commit(range(8), 1)
+    engine.forward([Rows([1, 2], 1)], cache)
+    with pytest.raises(LabkitError, match="A cache of 10 tokens holds 8 and cannot look at 3 more"):
+        engine.forward([Rows([1, 2, 3], 1)], cache)
 
 
 def test_copied_slot_goes_its_own_way(engine: WeightsOnce) -> None:

@@ -177,7 +177,7 @@ def test_sampled_children_come_with_the_distribution_they_were_drawn_from(
     hierarchical: bool,
 ) -> None:
     made, z = speculator(hierarchical), hidden(5)
-    drafter = MLPDrafter(TorchHeads(made, DRAFT_IDS), shape=(3, 2, 1))
+    drafter = MLPDrafter(TorchHeads(made, DRAFT_IDS), 15, shape=(3, 2, 1))
     draft = drafter.draft([7], z, torch.Generator().manual_seed(0), temperature=1.0)
     assert [len(draft.children(node)) for node in (ROOT, 0, 3)] == [3, 2, 1]
     for parent, (ids, values) in draft.outlooks.items():
@@ -250,3 +250,15 @@ def test_under_sampling_a_long_match_stands_alone_and_a_short_one_is_left_out() 
 def test_tree_of_nothing_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(LabkitError, match="at least 1"):
         MLPDrafter(TorchHeads(speculator(), DRAFT_IDS), **settings)
+
+
+@pytest.mark.parametrize("nodes", range(1, 14))
+def test_a_drawn_tree_has_no_more_nodes_than_it_may(nodes: int) -> None:
+    drafter = MLPDrafter(TorchHeads(speculator(), DRAFT_IDS), nodes)
+    draft = drafter.draft([7], hidden(), torch.Generator().manual_seed(0), 1.0)
+    assert 1 <= len(draft) <= nodes
+
+
+def test_a_shape_of_too_many_nodes_is_refused() -> None:
+    with pytest.raises(LabkitError, match="has 9 nodes, more than the 8"):
+        MLPDrafter(TorchHeads(speculator(), DRAFT_IDS), 8, shape=(3, 1, 1))

@@ -91,7 +91,7 @@ class EagleDrafter(MLPDrafter):
     """
 
     def __init__(
-        self, heads: EagleHeads, max_nodes: int = 12, width: int = 6, top_k: int = 6
+        self, heads: EagleHeads, max_nodes: int = 12, width: int | None = None, top_k: int = 6
     ) -> None:
         super().__init__(heads, max_nodes, width, top_k, name="eagle")
         self.layer = heads
@@ -121,7 +121,9 @@ class EagleDrafter(MLPDrafter):
         return super().draft(tokens, hidden, generator, temperature)
 
 
-def tree_drafter(heads: Heads, max_nodes: int, width: int = 6, top_k: int = 6) -> MLPDrafter:
+def tree_drafter(
+    heads: Heads, max_nodes: int, width: int | None = None, top_k: int = 6
+) -> MLPDrafter:
     """The drafter of a tree of at most so many nodes, for heads of either kind."""
     if isinstance(heads, EagleHeads):
         return EagleDrafter(heads, max_nodes, width, top_k)

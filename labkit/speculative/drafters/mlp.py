@@ -10,7 +10,9 @@ be worth the head's time: the draft has to be quick before it has to be good.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -88,12 +90,23 @@ class TorchHeads:
         )
 
 
+def drawn_shape(max_nodes: int) -> tuple[int, ...]:
+    """Children after each node, by depth, of a drawn tree: chains side by side, up to three.
+
+    >>> [drawn_shape(nodes) for nodes in (1, 3, 5, 8, 12)]
+    [(1,), (1, 1, 1), (2, 1), (2, 1, 1, 1), (3, 1, 1, 1)]
+    """
+    chains = 1 if max_nodes < 4 else 2 if max_nodes < 9 else 3
+    return (chains, *[1] * (max_nodes // chains - 1))
+
+
 class MLPDrafter:
     """Drafts trees of at most ``max_nodes`` with a speculator's heads.
 
     ``width`` nodes of each depth are followed further, by default a quarter of ``max_nodes`` and at
     least two; ``top_k`` candidates after each are looked at. Under sampling, children are drawn
-    without replacement: ``shape[i]`` after each node of depth i.
+    without replacement: ``shape[i]`` after each node of depth i, by default as `drawn_shape` has
+    it. Raises `LabkitError` for a shape of more nodes than ``max_nodes``.
     """
 
     name = "mlp"
@@ -104,11 +117,13 @@ class MLPDrafter:
         max_nodes: int = 12,
         width: int | None = None,
         top_k: int = 6,
-        shape: Sequence[int] = (3, 1, 1, 1),
+        shape: Sequence[int] | None = None,
         name: str = "mlp",
     ) -> None:
         if width is None:
             width = max(2, -(-max_nodes // 4))
+        if shape is None:
+            shape = drawn_shape(max(1, max_nodes))
         if min(max_nodes, width, top_k, *shape) < 1:
             raise LabkitError(
                 f"A tree needs at least 1 node, width, candidate and child; got {max_nodes}, "
@@ -119,6 +134,12 @@ class MLPDrafter:
         self.max_nodes = max_nodes
         self.width, self.top_k = width, top_k
         self.shape = tuple(shape)[: heads.config.n_predict]
+        drawn = sum(accumulate(self.shape, operator.mul))
+        if drawn > max_nodes:
+            raise LabkitError(
+                f"A drawn tree of the shape {self.shape} has {drawn} nodes, more than the "
+                f"{max_nodes} that it may have."
+            )
 
     def begin(self, prompt: Sequence[int]) -> None:
         """Nothing to remember: the heads read only Z and the root."""

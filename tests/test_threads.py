@@ -23,6 +23,14 @@ def test_a_short_spin_is_chosen_where_the_user_chose_nothing(quiet_environment, 
     assert os.environ["GOMP_SPINCOUNT"] == threads.SPIN_COUNT
 
 
+@pytest.mark.parametrize(("system", "policy"), [("linux", "active"), ("darwin", None)])
+def test_only_gnus_openmp_is_told_to_wait_actively(quiet_environment, monkeypatch, system, policy):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(sys, "platform", system)
+    threads.settle_waiting()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+
+
 @pytest.mark.parametrize("name", threads.WAITING)
 def test_what_the_user_chose_stands(quiet_environment, monkeypatch, name):
     monkeypatch.setattr(os, "environ", {**os.environ, name: "7"})

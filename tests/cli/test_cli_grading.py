@@ -71,7 +71,7 @@ def test_interrupted_it_leaves_nothing_running_and_goes_on_later(tmp_path):
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
     command = [sys.executable, "-m", "labkit.cli", "grade", str(tmp_path / "in")]
-    # A shell's background job, as these tests may be, ignores interrupts, and so would its children.
+    # A shell's background job, as these tests may be, ignores interrupts; so would its children.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     loop = subprocess.Popen(
         [*command, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True

@@ -78,7 +78,7 @@ def head_state(step: Callable[..., Any], seed: int = 0, width: int = 6, inner: i
     embedded = case.table[case.tokens[:, 1:6]]  # (B, T, D)
     head, a, b = case.heads[0], 0.8, 1.7
     try:
-        answer = step(case.hidden.clone(), embedded.clone(), dict(head), a, b)
+        answer = step(case.hidden, embedded, head, a, b)
     except RuntimeError as error:
         if not re.search("shape|size", str(error)):  # some other error, which says more than we can
             raise
@@ -175,12 +175,7 @@ def forward(run: Callable[..., Any], seed: int = 0, heads: int = 3, width: int =
     case = random_case(seed, heads, width, width)  # so that every state has one width
     shape = (heads, *case.hidden.shape[:2], len(case.table))
     found = numbers(
-        run(
-            case.hidden.clone(),
-            case.tokens.clone(),
-            case.table.clone(),
-            [dict(head) for head in case.heads],
-        ),
+        run(case.hidden, case.tokens, case.table, case.heads),
         shape,
         "heads, rows, places, vocabulary",
     )
@@ -227,7 +222,7 @@ def targets(
     shape = (2, places)
     found = np.stack(
         [
-            numbers(pick(tokens.clone(), head, places), shape, "a token for each row and place")
+            numbers(pick(tokens, head, places), shape, "a token for each row and place")
             for head in range(heads)
         ]
     )  # (K, B, T)
@@ -269,7 +264,7 @@ def hard_loss(
     """
     logits, counted, rng = _loss_case(seed, places)
     goal = torch.randint(logits.shape[-1], logits.shape[:2], generator=rng)
-    found = np.array(number(loss(logits.clone(), goal.clone(), counted.clone())))
+    found = np.array(number(loss(logits, goal, counted)))
     logs = logits.log_softmax(-1)
     each = -logs.gather(-1, goal[..., None])[..., 0]  # (B, T)
     right = each[counted].mean()
@@ -312,7 +307,7 @@ def soft_loss(
     """
     logits, counted, rng = _loss_case(seed, places)
     base = 2 * torch.randn(logits.shape, generator=rng)
-    found = np.array(number(loss(logits.clone(), base.clone(), counted.clone())))
+    found = np.array(number(loss(logits, base, counted)))
     p, logs = base.softmax(-1), logits.log_softmax(-1)
     each = -(p * logs).sum(-1)  # (B, T)
     right = each[counted].mean()
@@ -444,7 +439,7 @@ def phase_loss(loss: Callable[..., Any], phase: int, seed: int = 0, heads: int =
     more = torch.randn(case.hidden.shape[0], heads, 8, generator=rng)
     hidden = torch.cat([case.hidden, more], dim=1)  # (B, T + K, D)
     given, lengths = [2, 3], [places + heads + 1, places + heads]
-    asked = [hidden.clone(), case.tokens.clone(), case.table.clone(), list(case.heads)]
+    asked = [hidden, case.tokens, case.table, case.heads]
     found = np.array(number(loss(*asked, *([given, lengths] if phase == 2 else []))))
     logits = all_logits(case)  # (K, B, T, V)
     base = hidden @ case.table.T  # (B, T + K, V)

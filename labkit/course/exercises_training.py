@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from types import EllipsisType
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from labkit.checks import NOT_WRITTEN, Finding
-from labkit.checks.answers import exercise
+from labkit.checks import Finding
+from labkit.checks.answers import exercise, written
 
 TOKENS = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
 """A text of ten tokens that are easy to tell apart."""
@@ -27,8 +25,7 @@ def head_targets(targets: Callable[[Sequence[int], int], Sequence[int]]) -> Find
     answers = []
     for head in heads:
         answer = targets(TOKENS, head)
-        if _missing(answer):
-            return NOT_WRITTEN
+        written(answer)
         try:
             given = list(answer)
             if any(token is None for token in given):
@@ -83,8 +80,7 @@ def learning_rate(rate: Callable[[int, int, float, float, float], float]) -> Fin
     steps, peak, warm, last = 200, 2.0, 0.1, 0.25
     places = [0, 9, 19, 20, 65, 110, 155, 199]
     given = [rate(step, steps, peak, warm, last) for step in places]
-    if _missing(given[0]):
-        return NOT_WRITTEN
+    written(given[0])
     try:
         found = np.array(given, float)
     except (TypeError, ValueError):
@@ -155,8 +151,7 @@ def soft_labels(loss: Callable[[NDArray[np.float64], NDArray[np.float64]], float
     The cross-entropy -sum p log q in nats, with q the softmax of the logits.
     """
     answer = loss(P, LOGITS)
-    if _missing(answer):
-        return NOT_WRITTEN
+    written(answer)
     if np.ndim(answer) > 0:
         return Finding(False, "it gives a whole array: sum over the tokens to one number.")
     logs = LOGITS - np.log(np.exp(LOGITS).sum())
@@ -206,8 +201,7 @@ def chain_steps(count: Callable[[NDArray[np.bool_]], float]) -> Finding:
     stands as many places on; a guess after a wrong one counts for nothing.
     """
     answer = count(RIGHT)
-    if _missing(answer):
-        return NOT_WRITTEN
+    written(answer)
     if np.ndim(answer) > 0:
         return Finding(False, "it gives a whole array: give one number.")
     leading = RIGHT.cumprod(axis=1).sum(axis=1)
@@ -237,7 +231,3 @@ def _walk(accepted: ArrayLike) -> float:
         place += 1 + jumps[place]
         steps += 1
     return place / steps
-
-
-def _missing(answer: Any) -> bool:
-    return answer is None or isinstance(answer, EllipsisType)

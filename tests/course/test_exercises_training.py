@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from labkit.course import exercises_training as exercises
-from labkit.training.phases import learning_rate_at
+from labkit.training.phases import chain_tokens_per_step, learning_rate_at
 from labkit.training.recipe import Schedule
 
 np.seterr(over="raise")
@@ -194,9 +195,6 @@ def test_the_tokens_per_step_of_a_chain(answer, says):
 
 
 def test_the_right_count_is_the_labs_own():
-    torch = pytest.importorskip("torch")
-    from labkit.training.phases import chain_tokens_per_step
-
     right = torch.from_numpy(exercises.RIGHT)
     assert exercises.chain_steps(
         lambda _: chain_tokens_per_step(right, torch.tensor([len(right)]))

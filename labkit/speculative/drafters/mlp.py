@@ -31,7 +31,7 @@ HEAD_COST = 0.04
 """What running one more head costs, in tokens per step: its time over the time of a token.
 
 On two CPU cores a head of `real` takes 0.5 to 0.7 ms, and a token, drafted, checked and committed,
-17 ms. A GPU's two numbers are smaller in about the same proportion."""
+17 ms. On a GPU the proportion was not measured."""
 
 CHILD_SHARE = 0.5
 """How probable the best child of a node is reckoned before a head is asked: times its parent."""
@@ -123,7 +123,7 @@ class MLPDrafter:
         if width is None:
             width = max(2, -(-max_nodes // 4))
         if shape is None:
-            shape = drawn_shape(max(1, max_nodes))
+            shape = drawn_shape(max_nodes)
         if min(max_nodes, width, top_k, *shape) < 1:
             raise LabkitError(
                 f"A tree needs at least 1 node, width, candidate and child; got {max_nodes}, "

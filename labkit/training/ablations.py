@@ -134,7 +134,8 @@ def ablate(
 
 def judge(folder: Path, base: LanguageModel, material: str, held_out: HeldOut) -> HeldOutScore:
     """The heads in ``folder`` on held-out answers of the base model."""
-    table = base.module.get_input_embeddings().weight.detach().float()
+    embeddings: Any = base.module.get_input_embeddings()
+    table = embeddings.weight.detach().float()
     with torch.no_grad():
         looked = evaluate_heads(load_heads(folder, table)[0], held_out)
     return HeldOutScore(material=material, **looked)

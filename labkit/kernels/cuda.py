@@ -132,7 +132,7 @@ class Buffers:
     def __init__(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> None:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.graphs: dict[tuple[int, int, int], Recorded] = {}
+        self.graphs: dict[tuple[int, ...], Recorded] = {}
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,7 @@ class CudaEngine:
     """
 
     exact = False
+    layers_read: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -193,6 +194,7 @@ class CudaEngine:
         self.recording = self.device.type == "cuda"
         self.name = f"CUDA graphs, {str(dtype).removeprefix('torch.')}"
         self.vocabulary, self.width = config.vocab_size, config.hidden_size
+        self.layer_count = config.num_hidden_layers
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or self.width // self.heads
         self.epsilon = config.rms_norm_eps
@@ -270,7 +272,7 @@ class CudaEngine:
         inputs = arrange(rows, cache.lengths, spare, cache.buffers.keys.shape[3])
         states, found = self._run(inputs, cache.buffers)
         true = inputs.rows.to(self.device)
-        hidden = states.flatten(0, 1)[true]  # (N, D)
+        hidden = states.flatten(0, 1)[true]  # (N, D), wider where layers are read
         if logits == "last":
             counts = np.cumsum([len(piece.tokens) for piece in rows]) - 1
             true = true[torch.from_numpy(counts).to(self.device)]
@@ -280,9 +282,10 @@ class CudaEngine:
         """The pass, replayed where it is recorded, recorded where it can be."""
         if not self.recording:
             return self._compute(inputs.to(self.device), buffers)
-        known = buffers.graphs.get(inputs.shape)
+        shape = (*inputs.shape, *self.layers_read)
+        known = buffers.graphs.get(shape)
         if known is None:
-            known = buffers.graphs[inputs.shape] = self._record(inputs, buffers)
+            known = buffers.graphs[shape] = self._record(inputs, buffers)
         for static, new in zip(known.inputs.tensors, inputs.tensors, strict=True):
             static.copy_(new)
         known.graph.replay()
@@ -303,11 +306,12 @@ class CudaEngine:
         return Recorded(graph, given, outputs)
 
     def _compute(self, given: Inputs, buffers: Buffers) -> tuple[torch.Tensor, torch.Tensor]:
-        """States after the final norm (G, n, D) and logits (G, n, V)."""
+        """States (G, n, D), after the layers read and the final norm, and logits (G, n, V)."""
         tokens, positions, places, slots, mask = given.tensors
         end = mask.shape[-1]
         x = functional.embedding(tokens, self.embedding)  # (G, n, D)
         turn = self.cosines[positions][:, :, None], self.sines[positions][:, :, None]
+        told = []
         for layer, weights in enumerate(self.layers):
             keys, values = buffers.keys[layer], buffers.values[layer]
             normed = self._rms_norm(x, weights.before)
@@ -331,8 +335,10 @@ class CudaEngine:
             normed = self._rms_norm(x, weights.between)
             gate, up = functional.linear(normed, weights.gate_up).chunk(2, dim=-1)
             x = x + functional.linear(functional.silu(gate) * up, weights.down)
-        hidden = self._rms_norm(x, self.norm)
-        return hidden, functional.linear(hidden, self.head)
+            if layer + 1 in self.layers_read:
+                told.append(x)
+        last = self._rms_norm(x, self.norm)
+        return torch.cat([*told, last], dim=-1), functional.linear(last, self.head)
 
     def _rms_norm(self, x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
         wide = x.float()

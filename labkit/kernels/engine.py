@@ -31,9 +31,10 @@ class Rows:
 class Output:
     """A forward pass's result; rows of all sequences one after another.
 
-    ``hidden`` (N, D) is the state after the final norm, what the heads read as Z. ``logits`` is
-    (N, V), or one row for each sequence where only the last were asked for. Both may be overwritten
-    by the engine's next pass.
+    ``hidden`` (N, D) is the state after the final norm, what the heads read as Z; where the engine
+    reads r other layers too, (N, (r + 1) D): the residual stream after each of those, then the
+    same. ``logits`` is (N, V), or one row for each sequence where only the last were asked for.
+    Both may be overwritten by the engine's next pass.
     """
 
     hidden: torch.Tensor
@@ -64,6 +65,10 @@ class Engine(Protocol):
     """Whether a row's result is bit-identical whatever rows stand beside it."""
     vocabulary: int
     width: int
+    layer_count: int
+    layers_read: tuple[int, ...]
+    """After which layers, counted from 1 and rising, ``hidden`` also tells the state; first none.
+    Set by `read_layers`."""
     device: torch.device
 
     @property
@@ -84,6 +89,28 @@ class Engine(Protocol):
         self, rows: Sequence[Rows], cache: Any, logits: Literal["all", "last"] = "all"
     ) -> Output:
         """Look at new tokens; nothing of them stays in ``cache``, one of ours, until ``commit``."""
+
+
+def read_layers(engine: Engine, layers: Sequence[int]) -> None:
+    """Have ``engine`` tell the states after ``layers`` too, from its next pass on.
+
+    Raises `LabkitError` where it has no such layers before its last, or tells those after others already, which
+    some heads opened before want.
+    """
+    wanted = tuple(layers)
+    if not wanted or wanted == engine.layers_read:
+        return
+    if wanted[-1] >= engine.layer_count:
+        raise LabkitError(
+            f"These heads read layer {wanted[-1]} beside the last one, and the base model has "
+            f"{engine.layer_count}."
+        )
+    if engine.layers_read:
+        raise LabkitError(
+            f"These heads read the layers {wanted}, others that are open read {engine.layers_read}:"
+            " open them apart."
+        )
+    engine.layers_read = wanted
 
 
 class TorchProbe:

@@ -105,6 +105,11 @@ def head_step(state, embedded, keep, add, w_proj, w_token, gain, shift, w_out, w
     return mixed, logits, ids, logprobs
 
 
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Every row divided by its root mean square."""
+    return rows / np.sqrt(np.mean(rows * rows, axis=1, keepdims=True) + F(1e-6))
+
+
 class PanelHeads:
     """All heads of a speculator, packed. ``weights`` are `Speculator`'s state dict as NumPy arrays.
 
@@ -139,11 +144,10 @@ class PanelHeads:
         self.add = F(config.emb_weight if config.hierarchical else 0)
 
     def start(self, hidden: np.ndarray) -> np.ndarray:
-        """The state (1, D) before the first head, from Z (D,)."""
-        if not self.config.scale_input:
-            return hidden[None]
-        scale = 1 / np.sqrt(2 * (np.mean(hidden * hidden) + 1e-6))
-        return (hidden * np.float32(scale))[None]
+        """The state (1, Z) before the first head, from what the engine tells of a place (W,)."""
+        width, layers = self.config.emb_dim, len(self.config.layers)
+        z = hidden[-width:] if not layers else _unit(hidden.reshape(layers + 1, width)).ravel()
+        return _unit(z[None]) * ROOT_HALF if self.config.scale_input else z[None]
 
     def step(
         self, head: int, state: np.ndarray, tokens: np.ndarray, many: int

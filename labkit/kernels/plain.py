@@ -74,12 +74,14 @@ class PlainEngine:
     """
 
     exact = False
+    layers_read: tuple[int, ...] = ()
 
     def __init__(self, module: Any) -> None:
         self.module = module
         self.name = "transformers' own forward pass"
         config = module.config
         self.vocabulary, self.width = config.vocab_size, config.hidden_size
+        self.layer_count = config.num_hidden_layers
         self.device, self.dtype = module.device, module.dtype
         kinds = set(getattr(config, "layer_types", None) or ())
         if kinds - {FULL, SLIDING}:
@@ -157,8 +159,10 @@ class PlainEngine:
                     cache=cache.slots[slot],
                     use_cache=True,
                     logits_to_keep=0 if logits == "all" else 1,
+                    output_hidden_states=bool(self.layers_read),
                 )
-            hidden.append(states[0][0])
+            told = [out.hidden_states[layer][0] for layer in self.layers_read]
+            hidden.append(torch.cat([*told, states[0][0]], dim=-1))
             found.append(out.logits[0])
         return Output(torch.cat(hidden), torch.cat(found).float())
 

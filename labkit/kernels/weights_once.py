@@ -250,11 +250,14 @@ def layers(
     values,
     cosines,
     sines,
+    read,
 ):
-    """All layers: x (N, D), the residual stream, changed in place; returns the final norm's (D, N).
+    """All layers: x (N, D), the residual stream, changed in place.
 
-    keys: (layers, slots, kv heads, blocks, d, 16); values: (layers, slots, kv heads, d / 16,
-    capacity, 16). ``bounds`` says which rows of x belong to which of ``slots``.
+    Returns the final norm's states (D, N), and x as it was after each of the layers ``read`` (r,),
+    counted from 1: (r, N, D). keys: (layers, slots, kv heads, blocks, d, 16); values: (layers,
+    slots, kv heads, d / 16, capacity, 16). ``bounds`` says which rows of x belong to which of
+    ``slots``.
     """
     tokens = x.shape[0]
     kv_heads, size = keys.shape[2], keys.shape[4]
@@ -262,6 +265,7 @@ def layers(
     qkv = np.empty((tokens, (heads + 2 * kv_heads) * size), F)
     mixed = np.empty((heads * size, tokens), F)
     units = np.empty((inner, tokens), F)
+    told = np.empty((read.shape[0], *x.shape), F)
     for layer in range(w_qkv.shape[0]):
         normed = rms_norm(x, norms[2 * layer], epsilon)
         for p in prange(w_qkv.shape[1]):
@@ -306,7 +310,10 @@ def layers(
             gated_unit(normed, gate, up, units, p * LANES)
         for p in prange(w_down.shape[1]):
             project_and_add(units, w_down[layer, p], x, p * LANES)
-    return rms_norm(x, norms[-1], epsilon)
+        for place in range(read.shape[0]):
+            if read[place] == layer + 1:
+                told[place] = x
+    return rms_norm(x, norms[-1], epsilon), told
 
 
 @njit(parallel=True, **JIT)
@@ -387,6 +394,7 @@ class WeightsOnce:
     """
 
     exact = True
+    layers_read: tuple[int, ...] = ()
 
     def __init__(
         self, config: Any, weights: Mapping[str, np.ndarray], storage: str = "float32"
@@ -472,7 +480,7 @@ class WeightsOnce:
         """Look at new tokens; nothing of them stays in the cache until ``commit``."""
         tokens, positions, bounds, slots, visible = stack(rows, cache.lengths, cache.capacity)
         x = self.embedding[tokens]
-        normed = layers(
+        normed, told = layers(
             x,
             positions,
             bounds,
@@ -492,11 +500,12 @@ class WeightsOnce:
             cache.values,
             self.cosines,
             self.sines,
+            np.array(self.layers_read, np.int64),
         )
         wanted = normed if logits == "all" else np.ascontiguousarray(normed[:, bounds[1:] - 1])
         if self._logits.shape[0] < wanted.shape[1]:
             self._logits = np.empty((wanted.shape[1], self.vocabulary), np.float32)
         out = self._logits[: wanted.shape[1]]
         head_logits(wanted, self.w_head, out)
-        hidden = np.ascontiguousarray(normed.T)
+        hidden = np.concatenate([*told, normed.T], axis=1)
         return Output(torch.from_numpy(hidden), torch.from_numpy(out))

@@ -180,7 +180,7 @@ def time_all(engine: Engine, heads: Heads | None, cached: int, repeats: int) -> 
 
 def head_steps(heads: Heads, tokens: Sequence[int]) -> list[Callable[[], object]]:
     """For each head a call that runs it, for 1 node or, from the second on, for `FRONTIER`."""
-    first = state = heads.start(np.ones(heads.config.emb_dim, np.float32))
+    first = state = heads.start(np.ones(heads.config.z_dim, np.float32))
     steps: list[Callable[[], object]] = []
     for head in range(heads.config.n_predict):
         many = FRONTIER if head else 1

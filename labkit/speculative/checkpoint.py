@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -26,7 +26,13 @@ from torch.nn import functional
 from labkit.errors import LabkitError
 from labkit.records.base import RecordError, write_whole
 from labkit.speculative.eagle import Eagle, EagleConfig
-from labkit.speculative.speculator import ParameterNorm, Speculator, SpeculatorConfig
+from labkit.speculative.speculator import (
+    ParameterNorm,
+    Speculator,
+    SpeculatorConfig,
+    joined,
+    rising,
+)
 
 PREFIX = "speculator."
 
@@ -92,6 +98,18 @@ class PublishedConfig(BaseModel):
     n_candidates: int = Field(ge=1)
     tie_weights: bool = False
     scale_input: bool = False
+    layers: tuple[int, ...] = ()
+    """The lab's own: the layers whose states stand in Z before the last one, ``emb_dim`` in all."""
+
+    @field_validator("layers")
+    @classmethod
+    def _rising(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        return rising(layers)
+
+    @property
+    def z_dim(self) -> int:
+        """The width of Z."""
+        return self.emb_dim
 
     @property
     def hierarchical(self) -> bool:
@@ -127,11 +145,13 @@ class PublishedSpeculator(nn.Module):
                     self.proj[i] = self.proj[1]
 
     def start(self, hidden: Tensor) -> Tensor:
-        """The state before the first head: Z (..., D)."""
-        return self.input_norm(hidden) / math.sqrt(2) if self.config.scale_input else hidden
+        """The state before the first head: Z (..., emb_dim)."""
+        layers = len(self.config.layers)
+        z = joined(hidden, layers, self.config.emb_dim // (layers + 1))
+        return self.input_norm(z) / math.sqrt(2) if self.config.scale_input else z
 
     def step(self, head: int, state: Tensor, token: Tensor) -> Tensor:
-        """Head ``head``: the earlier state (..., D or inner) and token (...) to a state."""
+        """Head ``head``: the earlier state (..., emb_dim or inner) and token (...) to a state."""
         mixed = self.proj[head](state) * self.state_weight + self.emb[head](token) * self.emb_weight
         return functional.gelu(self.ln[head](mixed))  # (..., inner)
 
@@ -149,7 +169,11 @@ class PublishedSpeculator(nn.Module):
 def export_published(
     folder: Path, speculator: Speculator, top_k: tuple[int, ...] = (4, 3, 2, 2)
 ) -> None:
-    """Write ``speculator`` in the published form, multiplied out, in float32."""
+    """Write ``speculator`` in the published form, multiplied out, in float32.
+
+    Heads that read several layers get a wider ``emb_dim``; the form has no word for where the
+    rest of Z is from, so ``layers`` is added to the config, which other readers pass over.
+    """
     config = speculator.config
     if not config.hierarchical:
         raise LabkitError("Independent Medusa heads have no place in the MLPSpeculator form.")
@@ -157,7 +181,7 @@ def export_published(
         "architectures": ["MLPSpeculatorPreTrainedModel"],
         "model_type": "mlp_speculator",
         "vocab_size": config.vocab_size,
-        "emb_dim": config.emb_dim,
+        "emb_dim": config.z_dim,
         "inner_dim": config.inner_dim,
         "n_predict": config.n_predict,
         "top_k_tokens_per_head": list(top_k[: config.n_predict]),
@@ -165,6 +189,7 @@ def export_published(
         "tie_weights": False,
         "scale_input": config.scale_input,
         "torch_dtype": "float32",
+        **({"layers": list(config.layers)} if config.layers else {}),
     }
     weights = {PREFIX + name: value.contiguous() for name, value in speculator.folded().items()}
     _write(folder, weights, settings)

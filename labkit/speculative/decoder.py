@@ -15,7 +15,7 @@ import torch
 from labkit.devices import torch_generator
 from labkit.errors import LabkitError
 from labkit.kernels import engine_for
-from labkit.kernels.engine import Engine
+from labkit.kernels.engine import Engine, read_layers
 from labkit.models import LanguageModel, load
 from labkit.paths import data_dir
 from labkit.records import Trace
@@ -101,6 +101,7 @@ class Decoder:
             speculator, ids = load_heads(folder, torch.tensor(rows))
             if isinstance(speculator, Eagle):
                 return EagleHeads(speculator, ids)
+            read_layers(self.engine, speculator.config.layers)
             weights = {name: value.numpy() for name, value in speculator.state_dict().items()}
             return PanelHeads(speculator.config, weights, rows, ids)
         embeddings: Any = self.base.module.get_input_embeddings()
@@ -108,6 +109,7 @@ class Decoder:
         speculator, ids = load_heads(folder, table.float())
         if isinstance(speculator, Eagle):
             return EagleHeads(speculator.cpu(), ids)
+        read_layers(self.engine, speculator.config.layers)
         return TorchHeads(speculator.to(table.device), ids)
 
     def drafter(self, method: str) -> Drafter | None:

@@ -57,6 +57,11 @@ class EagleConfig(BaseModel):
         return self
 
     @property
+    def z_dim(self) -> int:
+        """The width of Z."""
+        return self.emb_dim
+
+    @property
     def hierarchical(self) -> bool:
         """Each draft depends on those before it."""
         return True

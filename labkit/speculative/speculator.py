@@ -24,7 +24,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,6 +34,8 @@ class SpeculatorConfig(BaseModel):
 
     ``hierarchical`` false gives Medusa's independent heads, where no token enters any state.
     ``scale_input`` normalises Z and scales it by 1/sqrt(2) first, as the published option does.
+    ``layers``, counted from 1, are those whose states stand in Z before the last one; see `joined`.
+    ``emb_dim`` is the width D of the base model's table, ``z_dim`` that of Z.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +47,17 @@ class SpeculatorConfig(BaseModel):
     n_predict: int = Field(ge=1, le=8)
     hierarchical: bool = True
     scale_input: bool = True
+    layers: tuple[int, ...] = ()
+
+    @field_validator("layers")
+    @classmethod
+    def _rising(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        return rising(layers)
+
+    @property
+    def z_dim(self) -> int:
+        """The width of Z: D for each of the layers that it is of."""
+        return self.emb_dim * (len(self.layers) + 1)
 
     @property
     def state_weight(self) -> float:
@@ -55,6 +68,26 @@ class SpeculatorConfig(BaseModel):
     def emb_weight(self) -> float:
         """b: so that a normalised state and a unit-variance embedding add up to variance 1."""
         return math.sqrt((1 - self.state_weight**2) * (self.inner_dim / 2))
+
+
+def rising(layers: tuple[int, ...]) -> tuple[int, ...]:
+    """``layers`` if they are numbers from 1, each larger than the one before; else `ValueError`."""
+    if any(low >= high for low, high in zip((0, *layers), layers, strict=False)):
+        raise ValueError("layers are counted from 1 and must rise")
+    return layers
+
+
+def joined(hidden: Tensor, layers: int, width: int) -> Tensor:
+    """Z from what an engine tells of a place, its ``hidden`` (..., W); see `kernels.engine.Output`.
+
+    For heads that read no layer but the last: its state, the last D = ``width`` of ``hidden``. For
+    those that read r more, all r + 1 of them, each divided by its root mean square, since the
+    residual stream grows from layer to layer: (..., (r + 1) D).
+    """
+    if not layers:
+        return hidden[..., -width:]
+    parts = hidden.unflatten(-1, (layers + 1, width))
+    return (parts * torch.rsqrt(parts.pow(2).mean(-1, keepdim=True) + 1e-6)).flatten(-2)
 
 
 class ParameterNorm(nn.Module):
@@ -76,7 +109,7 @@ class Speculator(nn.Module):
     """K heads over a base model's frozen embedding table.
 
     ``table`` (V, D) is the base model's embedding, shared and never trained. Parameters: ``proj``
-    (K linear maps without bias: D or inner to inner), ``token`` (P_i, K maps D to inner), ``out``
+    (K linear maps without bias: Z or inner to inner), ``token`` (P_i, K maps D to inner), ``out``
     (Q_i, K maps inner to D), ``norm`` (K norms).
     """
 
@@ -95,13 +128,13 @@ class Speculator(nn.Module):
         # The table's rows are far from unit variance; P starts so that E P has the published scale.
         self.table_scale = float(table.float().pow(2).mean().sqrt())
         self.proj = nn.ModuleList(
-            nn.Linear(inner if i and config.hierarchical else width, inner, bias=False)
+            nn.Linear(inner if i and config.hierarchical else config.z_dim, inner, bias=False)
             for i in range(heads)
         )
         self.token = nn.ModuleList(nn.Linear(width, inner, bias=False) for _ in range(heads))
         self.norm = nn.ModuleList(ParameterNorm(inner) for _ in range(heads))
         self.out = nn.ModuleList(nn.Linear(inner, width, bias=False) for _ in range(heads))
-        self.input_norm = ParameterNorm(width, learnt=False)
+        self.input_norm = ParameterNorm(config.z_dim, learnt=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -119,13 +152,16 @@ class Speculator(nn.Module):
             )
 
     def start(self, hidden: Tensor) -> Tensor:
-        """The state before the first head: Z (..., D), normalised where the config says so."""
-        if not self.config.scale_input:
-            return hidden
-        return self.input_norm(hidden) / math.sqrt(2)
+        """The state before the first head: Z, normalised where the config says so.
+
+        ``hidden`` (..., W) is what an engine tells of each place; see `joined`.
+        """
+        config = self.config
+        z = joined(hidden, len(config.layers), config.emb_dim)
+        return self.input_norm(z) / math.sqrt(2) if config.scale_input else z
 
     def step(self, head: int, state: Tensor, token: Tensor) -> Tensor:
-        """Head ``head`` (from 0): the earlier state (..., D or inner) and token (...) to a state.
+        """Head ``head`` (from 0): the earlier state (..., Z or inner) and token (...) to a state.
 
         For independent heads ``state`` is the start state for every head and the token is ignored.
         """
@@ -138,10 +174,10 @@ class Speculator(nn.Module):
     def states(self, hidden: Tensor, tokens: Tensor) -> Iterator[Tensor]:
         """Each head's state under teacher forcing, one after another.
 
-        hidden: (B, T, D), Z at places t. tokens: (B, T + K), tokens[:, t] being the base model's
-        next token after place t (T0), tokens[:, t + i] the one i places on. Head i = 0 .. K - 1
-        reads tokens[:, t + i] and is to predict tokens[:, t + i + 1], so K - 1 places of ``tokens``
-        beyond T are read.
+        hidden: (B, T, W), what an engine tells of places t. tokens: (B, T + K), tokens[:, t] being
+        the base model's next token after place t (T0), tokens[:, t + i] the one i places on. Head
+        i = 0 .. K - 1 reads tokens[:, t + i] and is to predict tokens[:, t + i + 1], so K - 1
+        places of ``tokens`` beyond T are read.
         """
         places = hidden.shape[1]
         first = state = self.start(hidden)

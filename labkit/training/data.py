@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 import torch
@@ -23,12 +23,18 @@ from labkit.errors import LabkitError
 from labkit.records.base import RecordError, write_whole
 from labkit.training.text import Document
 
+Precision = Literal["float32", "bfloat16"]
+"""In what numbers a base model multiplies by its weights as it writes."""
+
+SHARD_ROWS = 512
+"""Answers in a shard: enough that the last, unevenly long ones take a small part of its time."""
+
 
 @dataclass(frozen=True)
 class Writing:
     """How the base model continues: at most so many tokens, greedily where ``temperature`` is 0,
     else drawn from the ``top_k`` most probable ones up to a mass of ``top_p``; ``repeats`` as in
-    `labkit.training.recipe.Generation`."""
+    `labkit.training.recipe.Generation`, as is ``precision``."""
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -36,6 +42,7 @@ class Writing:
     top_p: float = 1.0
     repeats: int = 0
     seed: int = 0
+    precision: Precision = "float32"
 
 
 Continue = Callable[[Sequence[Sequence[int]], Writing, int], "Written"]
@@ -179,13 +186,14 @@ def _grams(text: str, length: int) -> set[tuple[str, ...]]:
 @dataclass(frozen=True)
 class Answers:
     """Answers kept in shards: their ``sequences``, and of each the shard's number in ``paths`` and
-    the place where its states begin there: int64 (R,) each. ``kept``: whether states were kept."""
+    the place where its states begin there: int64 (R,) each. ``width``: how many numbers a state
+    has, 0 where none were kept."""
 
     sequences: Sequences
     paths: tuple[Path, ...]
     shards: Tensor
     places: Tensor
-    kept: bool
+    width: int
 
 
 def make_shards(
@@ -194,7 +202,7 @@ def make_shards(
     write: Continue,
     manner: Writing,
     *,
-    shard_rows: int = 128,
+    shard_rows: int = SHARD_ROWS,
     watch: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Answers:
     """Answer every prompt, keep the answers in ``folder`` as shards, and return them all.
@@ -250,10 +258,10 @@ def read_answers(folder: Path) -> Answers:
     if not paths:
         raise LabkitError(f"There are no answers in {folder}: `labkit train generate` makes them.")
     rows: dict[tuple[int, ...], tuple[int, int, int]] = {}
-    kept = True
+    widths = set()
     for number, path in enumerate(paths):
-        tokens, lengths, given, states = _read_shard(path)
-        kept = kept and states
+        tokens, lengths, given, width = _read_shard(path)
+        widths.add(width)
         place = 0
         for row, known in zip(tokens.split(lengths.tolist()), given.tolist(), strict=True):
             if len(row) > known:
@@ -261,17 +269,24 @@ def read_answers(folder: Path) -> Answers:
             place += len(row) - known
     known, shards, places = zip(*rows.values(), strict=True) if rows else ((), (), ())
     sequences = from_rows(rows, known)
-    return Answers(sequences, paths, torch.tensor(shards), torch.tensor(places), kept)
+    return Answers(
+        sequences,
+        paths,
+        torch.tensor(shards),
+        torch.tensor(places),
+        widths.pop() if len(widths) == 1 else 0,
+    )
 
 
-def _read_shard(path: Path) -> tuple[Tensor, Tensor, Tensor, bool]:
-    """Tokens, lengths and given of one shard, and whether it holds states."""
+def _read_shard(path: Path) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Tokens, lengths and given of one shard, and how wide the states are that it holds."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             tokens, lengths, given = (
                 file.get_tensor(name).long() for name in ("tokens", "lengths", "given")
             )
-            return tokens, lengths, given, "states" in file.keys()  # noqa: SIM118
+            held = "states" in file.keys()  # noqa: SIM118
+            return tokens, lengths, given, file.get_slice("states").get_shape()[1] if held else 0
     except (OSError, safetensors.SafetensorError):
         raise LabkitError(f"The shard {path} is damaged: remove it and run again.") from None
 

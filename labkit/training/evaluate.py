@@ -163,8 +163,8 @@ def evaluate(
 
     Tokens per step are means over tokens, the bonus token included; vanilla is 1.00.
     """
+    heads = decoder.heads  # first, since they may have the engine tell more than its last states
     answers = greedy_answers(decoder, prompts, new_tokens)
-    heads = decoder.heads
     steps = {}
     for name, (nodes, width, top_k) in TREES.items():
         tokens, count = count_steps(tree_drafter(heads, nodes, width, top_k), answers)

@@ -9,7 +9,7 @@ them, in the cache folder. On a CPU the base model would otherwise take nearly a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,17 +33,25 @@ class Features(Protocol):
     """Something that gives hidden states for runs of positions."""
 
     def hidden(self, runs: Runs, length: int) -> Tensor:
-        """States of ``length`` positions from each run's start: float32 (B, length, D).
+        """States of ``length`` positions from each run's start: float32 (B, length, W).
+
+        W is D, or as `last_hidden` has it where other layers are read too.
 
         Positions beyond a sequence's end hold zeros.
         """
         ...
 
 
-def last_hidden(base: PreTrainedModel, tokens: Tensor) -> Tensor:
-    """What the base model's head reads: (B, T) token ids to (B, T, D), after the last norm."""
+def last_hidden(base: PreTrainedModel, tokens: Tensor, layers: Sequence[int] = ()) -> Tensor:
+    """What the base model's head reads: (B, T) token ids to (B, T, D), after the last norm.
+
+    Where r ``layers`` are named, the states after those come first: (B, T, (r + 1) D), as a
+    decoder's forward pass tells them (`labkit.kernels.engine.Output`).
+    """
     with torch.no_grad():
-        return base.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        out = base.base_model(input_ids=tokens, use_cache=False, output_hidden_states=bool(layers))
+    told = [out.hidden_states[layer] for layer in layers]
+    return torch.cat([*told, out.last_hidden_state], dim=-1)
 
 
 def head_weight(base: PreTrainedModel) -> Tensor:
@@ -54,8 +62,11 @@ def head_weight(base: PreTrainedModel) -> Tensor:
 class ComputedFeatures:
     """Hidden states computed by the base model each time they are asked for."""
 
-    def __init__(self, base: PreTrainedModel, sequences: Sequences) -> None:
+    def __init__(
+        self, base: PreTrainedModel, sequences: Sequences, layers: Sequence[int] = ()
+    ) -> None:
         self._base = base
+        self._layers = layers
         self._tokens = sequences.tokens
 
     def hidden(self, runs: Runs, length: int) -> Tensor:
@@ -65,7 +76,7 @@ class ComputedFeatures:
         places = runs.origins[:, None] + torch.arange(longest)
         rows = self._tokens[places.clamp(max=len(self._tokens) - 1)]  # (B, longest)
         device = next(self._base.parameters()).device
-        states = last_hidden(self._base, rows.to(device)).float()  # (B, longest, D)
+        states = last_hidden(self._base, rows.to(device), self._layers).float()
         return _slices(states, runs.starts - runs.origins, stops - runs.origins, length)
 
 
@@ -120,6 +131,7 @@ def store_features(
     sequences: Sequences,
     path: Path,
     watch: Callable[[Iterable[int]], Iterable[int]] = iter,
+    layers: Sequence[int] = (),
 ) -> StoredFeatures:
     """Compute the hidden states of all sequences into ``path`` unless they are there already.
 
@@ -127,10 +139,10 @@ def store_features(
     that a killed run goes on where it was. Raises `LabkitError` where the disk is full.
     """
     if not path.exists():
-        width = head_weight(base).shape[1]
+        width = head_weight(base).shape[1] * (len(layers) + 1)
         size = len(sequences.tokens) * width * 2 / 1e9
         try:
-            _fill(base, sequences, path, width, watch)
+            _fill(base, sequences, path, width, watch, layers)
         except (OSError, RecordError) as error:
             raise LabkitError(
                 f"Could not keep the base model's hidden states in {path.parent} ({error}):"
@@ -145,6 +157,7 @@ def _fill(
     path: Path,
     width: int,
     watch: Callable[[Iterable[int]], Iterable[int]],
+    layers: Sequence[int],
 ) -> None:
     part, note = path.with_suffix(".part"), path.with_suffix(".part.json")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +169,7 @@ def _fill(
     for first in watch(range(done, len(sequences), ROWS_AT_ONCE)):
         rows = [sequences.row(r) for r in range(first, min(first + ROWS_AT_ONCE, len(sequences)))]
         padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, T)
-        found = last_hidden(base, padded.to(device)).half().cpu().numpy()
+        found = last_hidden(base, padded.to(device), layers).half().cpu().numpy()
         place = int(sequences.bounds[first])
         for row, values in zip(rows, found, strict=True):
             states[place : place + len(row)] = values[: len(row)]

@@ -1,17 +1,22 @@
 """Answers of the base model, many at a time: what phase 2 trains on.
 
 A batch shares each reading of the weights, so generation is bound by arithmetic, and the one rule
-is to keep every row busy: a row that finishes is given the next prompt at once.
+is to keep every row busy: a row that finishes is given the next prompt at once, and that prompt is
+read in the same pass in which the other rows go on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 
 from labkit.kernels.engine import Engine, Rows
+
+READ_AT_ONCE = 1024
+"""As many tokens of new prompts are read in one pass, or one prompt."""
 
 Choose = Callable[[torch.Tensor], torch.Tensor]
 """From logits (N, V) to token ids (N,)."""
@@ -27,9 +32,13 @@ class _Row:
     """A sequence being continued in one slot of the cache."""
 
     index: int
-    last: int
     answer: list[int] = field(default_factory=list)
     states: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def last(self) -> int:
+        """The answer's last token."""
+        return self.answer[-1]
 
 
 def continue_all(
@@ -66,34 +75,29 @@ def continue_all(
         row.answer.append(token)
         if states is not None:
             row.states.append(hidden.clone())
-        row.last = token
         ended = token in eos_ids or len(row.answer) == max_new_tokens
         if ended or (repeats and _loops(row.answer, repeats)):
             answers[row.index] = row.answer
             if states is not None:
                 kept[row.index] = torch.stack(row.states)
-            running.pop(slot, None)
-        else:
-            running[slot] = row
+            del running[slot]
 
     while waiting or running:
+        room = READ_AT_ONCE
         for slot in range(slots):
-            if slot not in running and waiting:
-                index = waiting.pop()
+            if slot not in running and waiting and room > 0:
+                running[slot] = _Row(waiting.pop())
                 cache.copy_slot(slots, slot)
-                rest = prompts[index][shared:]
-                out = engine.forward([Rows(rest, slot)], cache, "last")
-                cache.commit(range(len(rest)), slot)
-                row = _Row(index, -1)
-                settle(slot, row, int(choose(out.logits)[0]), out.hidden[-1])
-        if not running:
-            continue
+                room -= len(prompts[running[slot].index]) - shared
         order = list(running.items())
-        out = engine.forward([Rows([row.last], slot) for slot, row in order], cache, "last")
+        new = [[row.last] if row.answer else prompts[row.index][shared:] for _, row in order]
+        rows = [Rows(tokens, slot) for tokens, (slot, _) in zip(new, order, strict=True)]
+        out = engine.forward(rows, cache, "last")
+        lasts = list(accumulate(map(len, new)))
         tokens = choose(out.logits).tolist()
-        for (slot, row), token, hidden in zip(order, tokens, out.hidden, strict=True):
-            cache.commit([0], slot)
-            settle(slot, row, token, hidden)
+        for (slot, row), read, end, token in zip(order, new, lasts, tokens, strict=True):
+            cache.commit(range(len(read)), slot)
+            settle(slot, row, token, out.hidden[end - 1])
     if states is not None:
         states.extend(kept[index] for index in range(len(prompts)))
     return answers

@@ -62,7 +62,7 @@ class Material:
 class HeldOut:
     """What training is watched on: one run per sequence, with the base model's own choices.
 
-    ``batch`` of B sequences and S positions, ``hidden`` float32 (B, S + K, D), ``choices`` int64
+    ``batch`` of B sequences and S positions, ``hidden`` float32 (B, S + K, W), ``choices`` int64
     (B, S + K): the base model's most probable next token at each position; ``greedy``: whether the
     sequences are the base model's own greedy answers, so that steps can be counted on them.
     """
@@ -78,8 +78,15 @@ class HeadLosses(nn.Module):
 
     base_table: Tensor
 
-    def __init__(self, speculator: Speculator | Eagle, base_table: Tensor, labels: str) -> None:
+    def __init__(
+        self,
+        speculator: Speculator | Eagle,
+        base_table: Tensor,
+        labels: str,
+        precision: str = "float32",
+    ) -> None:
         super().__init__()
+        self.halved = precision == "bfloat16"
         self.speculator = speculator
         self.register_buffer("base_table", base_table, persistent=False)  # (V, D)
         self.labels = labels
@@ -87,8 +94,12 @@ class HeadLosses(nn.Module):
     def forward(self, batch: Batch, hidden: Tensor, candidates: Candidates | None) -> Tensor:
         """Each head's summed cross-entropy over its targets in ``batch``: float32 (K,).
 
-        ``hidden`` float32 (B, S + K, D). ``candidates`` None: over the whole vocabulary.
+        ``hidden`` float32 (B, S + K, W). ``candidates`` None: over the whole vocabulary.
         """
+        with torch.autocast(hidden.device.type, torch.bfloat16, enabled=self.halved):
+            return self._losses(batch, hidden, candidates)
+
+    def _losses(self, batch: Batch, hidden: Tensor, candidates: Candidates | None) -> Tensor:
         heads, places = batch.heads, batch.tokens.shape[1] - batch.heads - 1
         table = self.speculator.table
         base_table = self.base_table
@@ -96,7 +107,8 @@ class HeadLosses(nn.Module):
         if candidates is not None:
             table, base_table = table[candidates.ids], base_table[candidates.ids]
             correction = candidates.correction
-        labels = hidden @ base_table.T if self.labels == "soft" else None  # (B, S + K, C)
+        last = hidden[..., -base_table.shape[1] :]  # what the base model's own head reads
+        labels = last @ base_table.T if self.labels == "soft" else None  # (B, S + K, C)
         states = self.speculator.states(hidden[:, :places], batch.tokens[:, 1:])
         sums = []
         for head, state in enumerate(states):
@@ -148,7 +160,8 @@ class Trainer:
         self.out = out
         self.accelerator = accelerator or new_accelerator()
         self.device = self.accelerator.device
-        module = HeadLosses(speculator, base_table, recipe.loss.labels).to(self.device)
+        module = HeadLosses(speculator, base_table, recipe.loss.labels, recipe.precision)
+        module = module.to(self.device)
         options = recipe.optimizer
         optimizer = torch.optim.AdamW(
             module.parameters(), lr=0.0, betas=options.betas, weight_decay=options.weight_decay
@@ -401,7 +414,8 @@ def hold_out(material: Material, base_table: Tensor, heads: int, greedy: bool) -
     window = int((runs.ends - runs.starts).max()) - 2
     batch = make_batch(material.tokens, runs, window, heads)
     hidden = material.features.hidden(runs, window + heads)
-    choices = torch.stack([(row @ base_table.T).argmax(-1) for row in hidden])
+    last = hidden[..., -base_table.shape[1] :]
+    choices = torch.stack([(row @ base_table.T).argmax(-1) for row in last])
     return HeldOut(batch, hidden, choices, greedy)
 
 

@@ -76,6 +76,7 @@ def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator | Eagle:
             n_predict=shape.count,
             hierarchical=shape.hierarchical,
             scale_input=shape.scale_input,
+            layers=shape.layers,
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -90,7 +91,8 @@ def text_material(recipe: Recipe, base: LanguageModel) -> Material:
     stream = some_text(documents, base.tokenizer, phase.steps * phase.rows * phase.window)
     windows = text_windows(stream, phase.window)
     runs = cut_runs(windows, phase.window)
-    return Material(windows.tokens, runs, ComputedFeatures(base.module, windows))
+    features = ComputedFeatures(base.module, windows, recipe.heads.layers)
+    return Material(windows.tokens, runs, features)
 
 
 def answer_material(
@@ -103,8 +105,8 @@ def answer_material(
     assert recipe.phase2 is not None
     answers = read_answers(folder) if folder else training_answers(recipe, base, write)
     runs = cut_runs(answers.sequences, recipe.phase2.window)
-    kept = _generation(recipe).keep_hidden
-    return Material(answers.sequences.tokens, runs, _features(base, answers, kept))
+    features = _features(recipe, base, answers, _generation(recipe).keep_hidden)
+    return Material(answers.sequences.tokens, runs, features)
 
 
 def held_out_material(recipe: Recipe, base: LanguageModel, write: Continue) -> HeldOut:
@@ -120,14 +122,15 @@ def held_out_material(recipe: Recipe, base: LanguageModel, write: Continue) -> H
         stream = some_text(documents, base.tokenizer, 4 * HELD_OUT_WINDOWS * window)
         windows = text_windows(stream, window)
         runs = cut_runs(windows, WHOLE).take(_spread(len(windows), HELD_OUT_WINDOWS))
-        features = ComputedFeatures(base.module, windows)
+        features = ComputedFeatures(base.module, windows, recipe.heads.layers)
         return hold_out(Material(windows.tokens, runs, features), table, heads, greedy=False)
     plan = recipe.generation
     prompts = make_prompts(recipe, base, write, held_out=True)
     manner = Writing(plan.answer_tokens, repeats=plan.repeats)
     answers = make_shards(_folder(base, prompts, manner), prompts, write, manner)
     runs = cut_runs(answers.sequences, WHOLE)
-    material = Material(answers.sequences.tokens, runs, _features(base, answers, kept=True))
+    features = _features(recipe, base, answers, kept=True)
+    material = Material(answers.sequences.tokens, runs, features)
     return hold_out(material, table, heads, greedy=True)
 
 
@@ -141,7 +144,12 @@ def training_answers(recipe: Recipe, base: LanguageModel, write: Continue) -> An
         if tuple(prompt) not in kept_apart
     ]
     manner = Writing(
-        plan.answer_tokens, plan.temperature, plan.top_k, repeats=plan.repeats, seed=recipe.seed
+        plan.answer_tokens,
+        plan.temperature,
+        plan.top_k,
+        repeats=plan.repeats,
+        seed=recipe.seed,
+        precision=plan.precision,
     )
     folder = _folder(base, prompts, manner)
     return make_shards(folder, prompts, write, manner, watch=_bar("answers"))
@@ -167,7 +175,7 @@ def make_prompts(
         "tasks": lambda share, seed: _encoded(
             base, task_prompts(_passages(documents), share, seed), plan.answer_tokens
         ),
-        "own": lambda share, seed: _own_prompts(base, write, plan.prompt_tokens, share, seed),
+        "own": lambda share, seed: _own_prompts(base, write, plan, share, seed),
     }
     kinds = len(plan.kinds)
     shares = [count // kinds + (number < count % kinds) for number in range(kinds)]
@@ -177,12 +185,13 @@ def make_prompts(
 
 
 def _own_prompts(
-    base: LanguageModel, write: Continue, length: int, count: int, seed: int
+    base: LanguageModel, write: Continue, plan: Generation, count: int, seed: int
 ) -> list[list[int]]:
     """User's turns that the chat model writes itself after its template's opening."""
     if not base.chat:
         raise LabkitError(f"The model {base.name!r} has no chat template, so it writes no prompts.")
-    manner = Writing(length, temperature=1.0, top_p=0.95, seed=seed)
+    length = plan.prompt_tokens
+    manner = Writing(length, temperature=1.0, top_p=0.95, seed=seed, precision=plan.precision)
     openings = [_opening(base)] * count
     made = make_shards(_folder(base, openings, manner), openings, write, manner).sequences
     turns = (made.row(row)[made.given[row] :].tolist() for row in range(len(made)))
@@ -228,14 +237,21 @@ def _folder(base: LanguageModel, prompts: Sequence[Sequence[int]], manner: Writi
     return cache_dir() / "answers" / name
 
 
-def _features(base: LanguageModel, answers: Answers, kept: bool) -> Features:
+def _features(recipe: Recipe, base: LanguageModel, answers: Answers, kept: bool) -> Features:
     """The answers' hidden states, from wherever they are to be had with the least work."""
+    layers = recipe.heads.layers
     if not kept:
-        return ComputedFeatures(base.module, answers.sequences)
-    if answers.kept:
+        return ComputedFeatures(base.module, answers.sequences, layers)
+    if answers.width == head_weight(base.module).shape[1] * (len(layers) + 1):
         return ShardFeatures(answers)
-    path = cache_dir() / "features" / f"{fingerprint(base)}-{answers.sequences.digest}.npy"
-    return store_features(base.module, answers.sequences, path, watch=_bar("hidden states"))
+    name = "-".join([fingerprint(base), answers.sequences.digest, *map(str, layers)])
+    return store_features(
+        base.module,
+        answers.sequences,
+        cache_dir() / "features" / f"{name}.npy",
+        watch=_bar("hidden states"),
+        layers=layers,
+    )
 
 
 def fingerprint(base: LanguageModel) -> str:

@@ -32,7 +32,23 @@ customer service; negotiation; friendship; parenting; grief; anger; happiness; e
 philosophy; religion; museums; libraries; schools; universities; travel by train; maps; the
 compass; sailing; lighthouses; volcanoes; earthquakes; storms; snow; the seasons; calendars;
 clocks; money; banks; taxes; maps of the stars; telescopes; satellites; rockets; Mars; the sun;
-solar power; wind power; nuclear power; batteries; electric cars; bicycles
+solar power; wind power; nuclear power; batteries; electric cars; bicycles; glaciers; caves;
+tides; fog; rainbows; mushrooms; seeds; moss; spiders; ants; butterflies; owls; salmon; sharks;
+turtles; bats; wolves; goats; donkeys; pigeons; glass; paper; ink; rope; soap; candles; umbrellas;
+buttons; zippers; mirrors; locks; bells; kites; puzzles; card games; board games; crosswords;
+circuses; fairs; parades; weddings; birthdays; holidays; tipping; queues; elevators; subways;
+ferries; airports; canals; tunnels; traffic lights; postal services; newspapers; radio plays;
+podcasts; comic books; cartoons; puppetry; ballet; tango; choirs; guitars; trumpets; opera houses;
+street art; pottery; knitting; sewing; carpentry; plumbing; welding; beekeeping; farming; fishing;
+bread; noodles; dumplings; salads; pickles; honey; salt; vinegar; breakfast; picnics; food safety;
+first aid; eyeglasses; dentistry; blood types; the immune system; muscles; bones; the brain;
+stress; habits; procrastination; empathy; gratitude; courage; honesty; gossip; small talk; letters
+of complaint; job applications; contracts; mortgages; pensions; stock markets; inflation rates;
+advertising; brands; supply chains; warehouses; robots; drones; smartphones; passwords; spam;
+video games; virtual reality; spreadsheets; fonts; copyright; patents; juries; treaties; borders;
+passports; censuses; castles; pyramids; samurai; Vikings; pirates; the Renaissance; the
+Enlightenment; the French Revolution; the space race; the Great Depression; the Magna Carta; the
+Panama Canal; Antarctica; the Amazon; the Sahara; the Himalayas
 """.replace("\n", " ").split(";")
 TOPICS = [topic.strip() for topic in TOPICS]
 
@@ -87,6 +103,79 @@ QUESTIONS = (
     "Describe a day in the life of an expert on {t}.",
 )
 
+ACTIONS = """
+clean a cast-iron pan; choose a bicycle; learn the names of trees; repair a leaking tap; pack for
+a week in the mountains; plan a surprise party; train a puppy; write a will; move to another city;
+grow herbs on a balcony; sleep better; quit a job politely; learn to swim as an adult; bake bread
+without yeast; paint a small room; read faster; give a toast at a wedding; prepare for an exam;
+save money on groceries; cook for twelve people; start a book club; fix a flat tyre; remember
+people's names; ask for a pay rise; teach a child to read; organise a bookshelf; make new friends;
+run five kilometres; take better photographs; learn a new alphabet; write a short story; tune a
+guitar; build a birdhouse; keep a diary; choose a used car; make good coffee; remove a stain from
+a carpet; host a quiz night; apologise to a friend; speak in front of a large group; visit a
+museum with children; learn to juggle; arrange flowers; plan a garden; reduce waste at home; find
+a flat; set up a home office; keep bees; wash a woollen jumper; read a map; start a small shop;
+negotiate a price; cross a desert; sharpen a knife; iron a shirt; survive a long flight; write a
+thank-you note; interview a witness; keep a secret; raise chickens; mend a torn coat; clear a
+blocked drain; learn the piano without a teacher; draw a face; explain death to a child; stop
+biting my nails; put up a tent in the rain; carry a sofa downstairs
+""".replace("\n", " ").split(";")
+ACTIONS = [action.strip() for action in ACTIONS]
+
+ACTION_FORMS = (
+    "How do I {a}?",
+    "What is the best way to {a}?",
+    "I want to {a}, but I have little time. What do you suggest?",
+    "Write a checklist for somebody who wants to {a}.",
+    "What can go wrong when you {a}, and how is it avoided?",
+    "Describe in four steps how to {a}.",
+    "My sister says that anybody can {a}. Is she right?",
+    "What do I need to {a}? Give me a list of things with prices.",
+    "Tell me a funny story about a man who tried to {a}.",
+    "Which is harder: to {a} or to {b}? Give reasons.",
+    "Yesterday I failed to {a}. Cheer me up and tell me what to do next.",
+    "How long does it take to {a}?",
+    "Write a conversation between two friends, one of whom wants to {a}.",
+    "Plan a weekend for me on which I will {a} and {b}.",
+    "Is it a good idea to {a} in winter? Why or why not?",
+    "Give me three unusual tips on how to {a}.",
+    "Pretend to be a radio host and interview me on how to {a}.",
+)
+
+ROLES = (
+    "a ship's captain",
+    "a librarian",
+    "a nurse on the night shift",
+    "a detective",
+    "a gardener",
+    "a robot that has just been switched on",
+    "a travel guide",
+    "a judge",
+    "a chef",
+    "a historian",
+    "an astronaut",
+    "a carpenter",
+    "a sceptical scientist",
+    "a football coach",
+    "a shopkeeper",
+    "a poet of the old school",
+)
+
+ROLE_FORMS = (
+    "You are {r}. {q}",
+    "Answer as {r} would: {q}",
+    "{q} Answer in the voice of {r}.",
+    "{q} Use no more than {n} words.",
+    "{q} Answer with a numbered list of {m} points.",
+    "{q} First give the short answer, then explain.",
+    "I am {r}. {q}",
+    "{q} Please keep it simple, my English is not very good.",
+    "{q} Answer in {m} sentences.",
+    "Be brief. {q}",
+    "{q} Give an example.",
+    "{q} Put the answer into a table with {m} rows.",
+)
+
 PASSAGE_TASKS = (
     "Summarize the following text:\n\n{x}",
     "{x}\n\nWhat is the main point of this passage?",
@@ -111,6 +200,16 @@ PASSAGE_TASKS = (
     "Do you agree with this? {x}",
     "Write a formal letter that says the same as this:\n\n{x}",
     "Explain this to {p}:\n\n{x}",
+)
+
+NOTE_TASKS = (
+    "Use only the notes below to answer.\n\n{x}\n\nQuestion: What does note {n} say?",
+    "Answer from the documents, and say which one you used.\n\n{x}\n\nWhat is said about {w}?",
+    "{x}\n\nUsing the numbered passages above, explain what they have to do with {w}.",
+    "Here are some search results.\n\n{x}\n\nWhich of them mentions {w}? Quote it.",
+    "{x}\n\nDo these notes agree with each other? Answer yes or no and explain.",
+    "Given this context:\n\n{x}\n\nAnswer the question: who or what is {w}?",
+    "Write one sentence on each of these notes.\n\n{x}",
 )
 
 CODE_TASKS = (
@@ -237,6 +336,75 @@ PHRASES = (
 )
 
 
+SUBJECTS = """
+my neighbour; the teacher; a young doctor; our grandmother; the old fisherman; two students; the
+baker; every tourist; the new manager; an honest lawyer; the children; somebody at the door; my
+best friend; the bus driver; the girl in the red coat; nobody in the village; the museum; this
+company; the committee
+""".replace("\n", " ").split(";")
+VERBS = """
+has lost; wants to sell; forgot; is looking for; bought; repaired; cannot find; will bring; has
+never seen; talked about; paid too much for; is painting; hid; invented; dreams of; gave away;
+closed; found
+""".replace("\n", " ").split(";")
+OBJECTS = """
+the key to the cellar; a bag of oranges; an old bicycle; the train tickets; a letter from Vienna;
+the blue umbrella; three boxes of books; a house by the lake; the answer; a cheap hotel; the
+winter coat; a map of the city; the birthday cake; a broken radio; the last piece of bread; a box
+of photographs
+""".replace("\n", " ").split(";")
+ENDINGS = """
+; yesterday; on Monday morning; because it was raining; without telling anybody; for the second
+time; in spite of the noise; after dinner; at the market; before the shop opened; but did not say
+why; last summer
+""".replace("\n", " ").split(";")
+
+FOREIGN = {
+    "German": (
+        "Der Zug nach Hamburg fährt heute nicht.",
+        "Wir haben gestern lange im Garten gesessen.",
+        "Bitte bringen Sie Ihren Ausweis mit.",
+        "Mein Bruder sucht eine Wohnung in der Stadt.",
+        "Das Fenster ist offen, und es ist kalt.",
+        "Wo kann ich hier Brot kaufen?",
+    ),
+    "French": (
+        "Le magasin est fermé le dimanche.",
+        "Nous cherchons un restaurant pas trop cher.",
+        "Elle a perdu ses lunettes dans le bus.",
+        "Je voudrais un billet pour Lyon, s'il vous plaît.",
+        "Les enfants jouent dans la rue.",
+        "Il fait trop chaud pour dormir.",
+    ),
+    "Spanish": (
+        "La biblioteca abre a las nueve.",
+        "No encuentro las llaves del coche.",
+        "Mi abuela vive cerca del mar.",
+        "Queremos dos cafés y un vaso de agua.",
+        "El tren llega con una hora de retraso.",
+        "Ayer llovió todo el día.",
+    ),
+}
+
+SENTENCE_TASKS = (
+    "Translate into {l}: {x}",
+    "How do you say this in {l}? {x}",
+    "Put the following into {l}, and then back into English: {x}",
+    "Rewrite this sentence in a more formal tone: {x}",
+    "Rewrite this as a question: {x}",
+    "Continue the story: {x}",
+    "Is this sentence about the past, the present or the future? {x}",
+    "Find the subject, the verb and the object: {x}",
+    "Put this into the past tense: {x}",
+    "What might have happened before this? {x}",
+    "Write three different sentences that mean the same as this one: {x}",
+    "Give the sentiment of this sentence, positive, negative or neutral: {x}",
+    "Which word in this sentence is the most important, and why? {x}",
+    "Turn this into a headline: {x}",
+    "Write the opposite of this: {x}",
+)
+
+
 def task_prompts(passages: Sequence[str], count: int, seed: int) -> list[str]:
     """``count`` distinct prompts of all kinds, in random order; the same for the same arguments.
 
@@ -244,12 +412,16 @@ def task_prompts(passages: Sequence[str], count: int, seed: int) -> list[str]:
     """
     rng = np.random.default_rng(seed)
     makers: tuple[tuple[float, Callable[[], str]], ...] = (
-        (0.36, lambda: _question(rng)),
-        (0.30, lambda: _over_passage(rng, passages)),
+        (0.20, lambda: _question(rng)),
+        (0.10, lambda: _how_to(rng)),
+        (0.10, lambda: _in_a_manner(rng)),
+        (0.18, lambda: _over_passage(rng, passages)),
+        (0.08, lambda: _over_notes(rng, passages)),
         (0.12, lambda: _sum(rng)),
-        (0.10, lambda: _code(rng)),
-        (0.07, lambda: _letter(rng)),
-        (0.05, lambda: _phrase(rng)),
+        (0.08, lambda: _code(rng)),
+        (0.05, lambda: _letter(rng)),
+        (0.02, lambda: _phrase(rng)),
+        (0.07, lambda: _over_sentence(rng)),
     )
     shares = np.array([share for share, _ in makers])
     found: dict[str, None] = {}
@@ -270,11 +442,53 @@ def _question(rng: np.random.Generator) -> str:
     return text[0].upper() + text[1:]
 
 
-def _over_passage(rng: np.random.Generator, passages: Sequence[str]) -> str:
+def _how_to(rng: np.random.Generator) -> str:
+    form = _pick(rng, ACTION_FORMS)
+    return form.format(a=_pick(rng, ACTIONS), b=_pick(rng, ACTIONS))
+
+
+def _in_a_manner(rng: np.random.Generator) -> str:
+    """A question with a wish how to answer it."""
+    question = _question(rng) if rng.random() < 0.6 else _how_to(rng)
+    count, points = 10 * int(rng.integers(2, 13)), int(rng.integers(2, 8))
+    return _pick(rng, ROLE_FORMS).format(r=_pick(rng, ROLES), q=question, n=count, m=points)
+
+
+def _excerpt(rng: np.random.Generator, passages: Sequence[str], least: int, most: int) -> str:
     words = _pick(rng, passages).split()
-    length = int(rng.integers(25, 111))
+    length = int(rng.integers(least, most))
     start = int(rng.integers(max(1, len(words) - length)))
-    passage = " ".join(words[start : start + length])
+    return " ".join(words[start : start + length])
+
+
+def _over_notes(rng: np.random.Generator, passages: Sequence[str]) -> str:
+    """Numbered notes, one of whose words is asked after."""
+    notes = [_excerpt(rng, passages, 12, 36) for _ in range(int(rng.integers(2, 5)))]
+    number = int(rng.integers(len(notes)))
+    word = _pick(rng, [w.strip(".,;:!?\"'") for w in notes[number].split() if len(w) > 4] or ["it"])
+    shown = "\n".join(f"[{place}] {note}" for place, note in enumerate(notes, start=1))
+    return _pick(rng, NOTE_TASKS).format(x=shown, n=number + 1, w=word)
+
+
+def _sentence(rng: np.random.Generator) -> str:
+    parts = [_pick(rng, kind).strip() for kind in (SUBJECTS, VERBS, OBJECTS, ENDINGS)]
+    text = " ".join(filter(None, parts))
+    return text[0].upper() + text[1:] + "."
+
+
+def _over_sentence(rng: np.random.Generator) -> str:
+    if rng.random() < 0.3:
+        language = _pick(rng, list(FOREIGN))
+        return f"Translate from {language} into English: " + " ".join(
+            _pick(rng, FOREIGN[language]) for _ in range(int(rng.integers(1, 4)))
+        )
+    language = _pick(rng, ("French", "German", "Spanish", "Italian", "Dutch", "Portuguese"))
+    text = " ".join(_sentence(rng) for _ in range(int(rng.integers(1, 4))))
+    return _pick(rng, SENTENCE_TASKS).format(x=text, l=language)
+
+
+def _over_passage(rng: np.random.Generator, passages: Sequence[str]) -> str:
+    passage = _excerpt(rng, passages, 25, 111)
     return _pick(rng, PASSAGE_TASKS).format(x=passage, p=_pick(rng, PEOPLE))
 
 
@@ -293,6 +507,23 @@ def _sum(rng: np.random.Generator) -> str:
         f"The sum of two numbers is {a + b} and one of them is {a}. What is the other?",
         f"{who} is {a} years old. In {b} years {other} will be twice as old."
         f" How old is {other} now?",
+        f"A train goes {a * 10} km in {b} hours. How fast is it on average?",
+        f"A rectangle is {a} cm long and {b} cm wide. Find its area and its perimeter.",
+        f"{who} reads {a} pages a day. The book has {a * b} pages, and {c} are read. How many days"
+        " are left?",
+        f"{who} and {other} share {a + b} {thing}, and {who} gets {a}. What share has {other}?",
+        f"Solve for x: {a}x + {b} = {a * c + b}.",
+        f"Which is larger: {a}/{b} or {b}/{c}? Explain.",
+        f"The price of {thing} rose from {a} to {a + c} euros. By how many percent is that?",
+        f"There are {a} red and {b} blue {thing} in a bag. {who} takes one without looking. How"
+        " probable is a red one?",
+        f"{who} earns {a} euros an hour and works {b} hours a week. How much is that in {c} weeks?",
+        f"Write {a * 3} as a sum of three numbers in a row.",
+        f"What is the average of {a}, {b} and {c}?",
+        f"A tank holds {a * 10} litres and loses {b} litres an hour. When is it empty? Think"
+        " first.",
+        f"{who} starts at {1 + a % 12} o'clock and works for {b} minutes, rests for {c} minutes,"
+        f" and works for {b} more. How long did {who} work?",
     )
     return _pick(rng, forms)
 

@@ -37,6 +37,9 @@ class Heads(Frozen):
     eagle, the width of its feed-forward layer."""
     hierarchical: bool = True
     """Whether each head reads the state and the token of the one before; Medusa's do not."""
+    layers: tuple[Positive, ...] = ()
+    """Layers of the base model, counted from 1, whose states the heads read beside the last one's;
+    an eagle reads the last one's only."""
     scale_input: bool = True
     """Whether the base model's hidden state is normalised first and scaled by 1/sqrt(2)."""
     draft_vocabulary: Annotated[int, Field(ge=0, multiple_of=16)] = 0
@@ -122,6 +125,9 @@ class Generation(Frozen):
     repeats: Count = 0
     """An answer also ends where its last so many tokens have stood in it twice before, since a loop
     teaches nothing; 0: never."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the base model multiplies in as it writes answers to train on. bfloat16 is two to four
+    times as fast where the processor has instructions for it; near-equal logits trade places."""
     keep_hidden: bool = True
     """Whether the base model's hidden states over the answers are kept on disk, for several epochs,
     or computed again in each step, as published."""
@@ -145,6 +151,8 @@ class Recipe(Frozen):
     """The base model, by any name that `labkit.models.load` takes."""
     seed: Count = 0
     """Decides the first weights, the order of the data and what is sampled."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the heads multiply in as they train; weights, sums and moments stay in float32."""
     heads: Heads
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()

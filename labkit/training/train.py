@@ -55,7 +55,7 @@ def train_all(
     recipe, out = Recipe.load(recipe_path), Path(out_dir)
     accelerator = new_accelerator()
     base = load(recipe.base, device=str(accelerator.device), dtype="float32")
-    write = write or writer(base)
+    write = write or writer(base, layers=recipe.heads.layers)
     with accelerator.main_process_first():  # the others find in the cache what the first one made
         held_out = held_out_material(recipe, base, write)
         answers = None
@@ -79,7 +79,7 @@ def generate(recipe_path: str | Path, write: Continue | None = None) -> dict[str
     """
     recipe = Recipe.load(recipe_path)
     base = load(recipe.base)
-    answers = training_answers(recipe, base, write or writer(base))
+    answers = training_answers(recipe, base, write or writer(base, layers=recipe.heads.layers))
     sequences = answers.sequences
     tokens = len(sequences.tokens) - int(sequences.given.sum())
     return {"answers": len(sequences), "tokens": tokens, "folder": str(answers.paths[0].parent)}

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from labkit.devices import torch_generator
+from labkit.kernels import choose as choose_path
 from labkit.kernels import engine_for
-from labkit.training.data import Continue, Writing, Written
+from labkit.kernels.engine import read_layers
+from labkit.training.data import Continue, Precision, Writing, Written
 from labkit.training.generate import Choose, continue_all, greedy, sampler
 
 if TYPE_CHECKING:
@@ -18,28 +20,38 @@ if TYPE_CHECKING:
     from labkit.models import LanguageModel
 
 
-SLOTS = 24
+SLOTS: dict[Precision, int] = {"float32": 24, "bfloat16": 128}
 """How many texts are written at once; more gain little on a CPU and cost memory."""
 
 
-def writer(base: LanguageModel, slots: int = SLOTS, keep_states: bool = True) -> Continue:
-    """``base`` as a `Continue`: opens its fastest forward pass when first asked to write."""
-    opened: list[Engine] = []
+def writer(
+    base: LanguageModel,
+    slots: int | None = None,
+    keep_states: bool = True,
+    layers: tuple[int, ...] = (),
+) -> Continue:
+    """``base`` as a `Continue`: opens its fastest forward pass when first asked to write.
+
+    States are kept with those after the ``layers`` before them; see `kernels.engine.Output`.
+    """
+    opened: dict[Precision, Engine] = {}
 
     def write(prompts: Sequence[Sequence[int]], manner: Writing, seed: int) -> Written:
-        if not opened:
-            opened.append(engine_for(base))
+        if manner.precision not in opened:
+            opened[manner.precision] = _engine(base, manner.precision)
+            read_layers(opened[manner.precision], layers)
+        engine = opened[manner.precision]
         choose: Choose = greedy
         if manner.temperature:
-            generator = torch_generator(seed, opened[0].device)
+            generator = torch_generator(seed, engine.device)
             choose = sampler(manner.temperature, manner.top_p, generator, manner.top_k)
         states: list[Tensor] = []
         answers = continue_all(
-            opened[0],
+            engine,
             prompts,
             manner.max_new_tokens,
             base.eos_ids,
-            slots,
+            slots or SLOTS[manner.precision],
             choose,
             manner.repeats or None,
             states if keep_states else None,
@@ -47,3 +59,13 @@ def writer(base: LanguageModel, slots: int = SLOTS, keep_states: bool = True) ->
         return Written(answers, torch.cat(states).cpu().half() if keep_states else None)
 
     return write
+
+
+def _engine(base: LanguageModel, precision: Precision) -> Engine:
+    """The forward pass to write with; bfloat16 products are for what weights once can compute."""
+    path = choose_path(base.config, base.device, base.dtype).path
+    if precision == "bfloat16" and path == "weights_once":
+        from labkit.kernels.many_rows import ManyRows
+
+        return ManyRows(base.config, base.weights())
+    return engine_for(base)

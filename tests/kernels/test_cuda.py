@@ -118,6 +118,22 @@ def test_logits_are_transformers_own(pair: tuple[torch.nn.Module, CudaEngine]) -
     close(torch.cat(found), whole_text(model, tokens))
 
 
+def test_states_of_other_layers_stand_before_the_last_ones(
+    pair: tuple[torch.nn.Module, CudaEngine],
+) -> None:
+    model, bare = pair
+    engine = CudaEngine(model.config, arrays(model), bare.device, bare.dtype)
+    before = engine.forward([Rows([3, 4, 5])], engine.new_cache(8)).hidden.clone()
+    engine.layers_read = (1,)
+    out = engine.forward([Rows([3, 4, 5])], engine.new_cache(8))
+    with torch.no_grad():
+        ids = torch.tensor([[3, 4, 5]], device=next(model.parameters()).device)
+        states = model.model(ids, output_hidden_states=True).hidden_states
+    first, last = out.hidden.split(engine.width, dim=1)
+    close(first, states[1][0])
+    assert torch.equal(last, before)
+
+
 def test_tree_is_checked_and_its_path_kept(pair: tuple[torch.nn.Module, CudaEngine]) -> None:
     model, engine = pair
     tokens = [5, 6, 7, 8, 9]

@@ -97,6 +97,26 @@ def test_logits_have_the_same_bits_for_1_to_32_rows(pair: tuple[Any, WeightsOnce
         assert same_bits(in_chunks(engine, tokens, [rows]), alone), f"{rows} rows"
 
 
+def test_states_of_other_layers_are_transformers_own(pair: tuple[Any, WeightsOnce]) -> None:
+    model, bare = pair
+    engine = WeightsOnce(model.config, arrays(model))
+    engine.layers_read = (1,)
+    tokens = tokens_of(engine, 11, seed=5)
+    out = engine.forward([Rows(tokens)], engine.new_cache(11))
+    with torch.no_grad():
+        states = model.model(torch.tensor([tokens]), output_hidden_states=True).hidden_states
+    first, last = out.hidden.split(engine.width, dim=1)
+    torch.testing.assert_close(first, states[1][0], rtol=1e-4, atol=1e-4)
+    alone = bare.forward([Rows(tokens)], bare.new_cache(11))
+    assert same_bits(last.contiguous(), alone.hidden)
+    assert same_bits(out.logits, alone.logits)
+    cache, rows = engine.new_cache(11), []
+    for token in tokens:
+        rows.append(engine.forward([Rows([token])], cache).hidden.clone())
+        cache.commit([0])
+    assert same_bits(torch.cat(rows), out.hidden), "and they too are the same for any rows"
+
+
 @given(sizes=st.lists(st.integers(1, 19), min_size=1, max_size=5), seed=st.integers(0, 100))
 @settings(max_examples=25, deadline=None)
 def test_logits_have_the_same_bits_in_any_chunking(

@@ -23,10 +23,12 @@ from labkit.speculative.speculator import Speculator, SpeculatorConfig
 V, D, INNER, K = 40, 12, 20, 3
 
 
-@pytest.fixture
-def speculator():
+@pytest.fixture(params=[(), (2, 5)], ids=["last layer", "three layers"])
+def speculator(request):
     torch.manual_seed(0)
-    config = SpeculatorConfig(base="toy", vocab_size=V, emb_dim=D, inner_dim=INNER, n_predict=K)
+    config = SpeculatorConfig(
+        base="toy", vocab_size=V, emb_dim=D, inner_dim=INNER, n_predict=K, layers=request.param
+    )
     made = Speculator(config, torch.randn(V, D) * 0.3)
     for norm in made.norm:
         torch.nn.init.normal_(norm.weight, 1.0, 0.2)
@@ -83,7 +85,7 @@ def test_exported_heads_predict_the_same_and_round_trip_to_the_bit(speculator, t
     }
     for name, value in published.state_dict().items():
         assert torch.equal(value, folded[name])
-    hidden, tokens = torch.randn(D), [3, 39, 0]
+    hidden, tokens = torch.randn(speculator.config.z_dim), [3, 39, 0]
     ours, theirs = (all_logits(heads, hidden, tokens) for heads in (speculator, published))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
@@ -124,7 +126,7 @@ def test_tied_weights_share_their_tables(tmp_path, speculator):
 
 def test_published_heads_draft_the_tree_that_ours_draft(speculator, tmp_path):
     export_published(tmp_path, speculator)
-    ids, hidden = np.arange(V), torch.randn(D)
+    ids, hidden = np.arange(V), torch.randn(speculator.config.z_dim)
     drafts = [
         MLPDrafter(TorchHeads(heads, ids), max_nodes=8).draft([1, 2], hidden)
         for heads in (speculator, load_published(tmp_path))

@@ -22,7 +22,12 @@ VOCABULARY, WIDTH, HEADS = 40, 12, 3
 DRAFT_IDS = np.arange(3, 19)  # 16 of the tokens
 
 
-def speculator(hierarchical: bool = True, seed: int = 0, scale_input: bool = True) -> Speculator:
+def speculator(
+    hierarchical: bool = True,
+    seed: int = 0,
+    scale_input: bool = True,
+    layers: tuple[int, ...] = (),
+) -> Speculator:
     """Heads of random weights with opinions."""
     config = SpeculatorConfig(
         base="toy",
@@ -32,6 +37,7 @@ def speculator(hierarchical: bool = True, seed: int = 0, scale_input: bool = Tru
         n_predict=HEADS,
         hierarchical=hierarchical,
         scale_input=scale_input,
+        layers=layers,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -42,8 +48,20 @@ def speculator(hierarchical: bool = True, seed: int = 0, scale_input: bool = Tru
     return made.eval()
 
 
-def hidden(seed: int = 0) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=WIDTH).astype(np.float32))
+def hidden(seed: int = 0, width: int = WIDTH) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=width).astype(np.float32))
+
+
+def test_heads_of_the_last_layer_pass_over_what_other_heads_read() -> None:
+    made = speculator()
+    wide = hidden(5, 3 * WIDTH)
+    weights = {name: value.numpy() for name, value in made.state_dict().items()}
+    for heads in (
+        TorchHeads(made, DRAFT_IDS),
+        PanelHeads(made.config, weights, made.table.numpy(), DRAFT_IDS),
+    ):
+        alone, among = (heads.start(z.numpy()) for z in (wide[-WIDTH:], wide))
+        np.testing.assert_array_equal(alone, among)
 
 
 @torch.no_grad()
@@ -149,14 +167,19 @@ def test_medusas_heads_do_not_see_what_was_drafted_and_hierarchical_ones_do() ->
 
 
 @pytest.mark.parametrize("hierarchical", [True, False], ids=["hierarchical", "medusa"])
-@pytest.mark.parametrize(("scale_input", "many"), [(True, 16), (False, 16), (True, 21)])
-def test_heads_on_panels_are_torchs_heads(hierarchical: bool, scale_input: bool, many: int) -> None:
-    made = speculator(hierarchical, scale_input=scale_input)
+@pytest.mark.parametrize(
+    ("scale_input", "many", "layers"),
+    [(True, 16, ()), (False, 16, ()), (True, 21, ()), (True, 16, (2,)), (False, 16, (1, 3))],
+)
+def test_heads_on_panels_are_torchs_heads(
+    hierarchical: bool, scale_input: bool, many: int, layers: tuple[int, ...]
+) -> None:
+    made = speculator(hierarchical, scale_input=scale_input, layers=layers)
     weights = {name: value.numpy() for name, value in made.state_dict().items()}
     ids = np.arange(3, 3 + many)
     panels = PanelHeads(made.config, weights, made.table.numpy(), ids)
     plain = TorchHeads(made, ids)
-    z = hidden(4).numpy()
+    z = hidden(4, made.config.z_dim).numpy()
     np.testing.assert_allclose(panels.start(z), plain.start(z), atol=1e-5)
     state, tokens = plain.start(z), np.array([7])
     for head in range(HEADS):

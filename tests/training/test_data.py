@@ -56,7 +56,7 @@ def test_equal_answers_count_once_and_empty_ones_not_at_all(tmp_path):
     answers = make_shards(tmp_path, [[1, 2], [0, 1], [1, 2], [3]], write, MANNER, shard_rows=2)
     rows = [answers.sequences.row(row).tolist() for row in range(len(answers.sequences))]
     assert rows == [[1, 2, 7, 7], [3, 7, 7]]
-    assert not answers.kept
+    assert not answers.width
 
 
 def test_a_folder_of_other_answers_is_refused(tmp_path):

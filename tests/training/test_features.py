@@ -43,6 +43,18 @@ def test_computed_states_are_those_of_the_whole_sequence(base, sequences):
         assert not found[run, len(whole) :].any()
 
 
+def test_states_of_other_layers_stand_before_the_last_ones(sequences, tmp_path):
+    base = load("tiny", device="cpu", dtype="float32").module
+    runs, layers = cut_runs(sequences, 5), (1, 2)
+    wide = ComputedFeatures(base, sequences, layers).hidden(runs, LENGTH)
+    bare = ComputedFeatures(base, sequences).hidden(runs, LENGTH)
+    assert wide.shape[-1] == 3 * bare.shape[-1]
+    torch.testing.assert_close(wide[..., -bare.shape[-1] :], bare)
+    path = tmp_path / "states.npy"
+    stored = store_features(base, sequences, path, layers=layers).hidden(runs, LENGTH)
+    torch.testing.assert_close(stored, wide, atol=2e-3, rtol=2e-3)
+
+
 def test_stored_states_are_the_computed_ones_in_half_precision(base, sequences, tmp_path):
     runs = cut_runs(sequences, 5)
     stored = store_features(base, sequences, tmp_path / "states.npy").hidden(runs, LENGTH)
@@ -55,11 +67,11 @@ def test_an_interrupted_pass_goes_on_where_it_was(base, tmp_path, monkeypatch):
     sequences, path = from_rows(rows, [1] * len(rows)), tmp_path / "states.npy"
     calls = []
 
-    def counted(module, tokens):
+    def counted(module, tokens, layers):
         calls.append(len(tokens))
         if len(calls) == 38:
             raise KeyboardInterrupt
-        return last_hidden(module, tokens)
+        return last_hidden(module, tokens, layers)
 
     monkeypatch.setattr(features, "last_hidden", counted)
     with pytest.raises(KeyboardInterrupt):

@@ -36,6 +36,17 @@ def test_states_are_those_that_gave_each_token(base):
         torch.testing.assert_close(found.float(), expected, atol=5e-3, rtol=5e-3)
 
 
+def test_bfloat16_writes_nearly_the_same_and_keeps_the_layers_asked_for(base):
+    manner = Writing(6, precision="bfloat16")
+    written = writer(base, layers=(1,))(PROMPTS, manner, 0)
+    states = written.states.split([len(answer) for answer in written.answers])
+    for prompt, answer, found in zip(PROMPTS, written.answers, states, strict=True):
+        expected = last_hidden(base.module, torch.tensor([[*prompt, *answer]]), (1,))[0]
+        expected = expected[len(prompt) - 1 : -1]
+        assert found.shape == expected.shape
+        assert float((found.float() - expected).norm() / expected.norm()) < 0.02
+
+
 def test_sampled_answers_follow_the_seed(base):
     manner = Writing(16, temperature=1.0, top_k=50)
     one, two, other = (writer(base)(PROMPTS, manner, seed).answers for seed in (1, 1, 2))

@@ -35,10 +35,12 @@ class EagleHeads:
 
     @torch.no_grad()
     def read(self, hidden: torch.Tensor, tokens: Sequence[int]) -> None:
-        """Remember C committed places: their states (C, D) and the tokens that they led to."""
+        """Remember C committed places: what the engine told of them (C, W), and the tokens that
+        they led to; the last layer's state is what counts."""
         if not len(tokens):
             return
-        x = self.eagle.enter(self._like(hidden), torch.tensor(list(tokens)))
+        states = self._like(hidden)[..., -self.config.emb_dim :]
+        x = self.eagle.enter(states, torch.tensor(list(tokens)))
         first = len(self._keys)
         _, k, v = self.eagle.project(x, torch.arange(first, first + len(tokens)))
         self._keys, self._values = torch.cat([self._keys, k]), torch.cat([self._values, v])
@@ -47,7 +49,7 @@ class EagleHeads:
         """The state (1, S) before the first draft, from Z (D,)."""
         width = self.config.emb_dim
         state = np.zeros((1, width * (1 + 2 * self.config.n_predict)), np.float32)
-        state[0, :width] = hidden
+        state[0, :width] = hidden[-width:]
         return state
 
     @torch.no_grad()

@@ -94,8 +94,8 @@ class Engine(Protocol):
 def read_layers(engine: Engine, layers: Sequence[int]) -> None:
     """Have ``engine`` tell the states after ``layers`` too, from its next pass on.
 
-    Raises `LabkitError` where it has no such layers before its last, or tells those after others already, which
-    some heads opened before want.
+    Raises `LabkitError` where it has no such layers before its last, or tells those after others
+    already, which some heads opened before want.
     """
     wanted = tuple(layers)
     if not wanted or wanted == engine.layers_read:

@@ -32,6 +32,7 @@ from labkit.speculative.speculator import (
     SpeculatorConfig,
     joined,
     rising,
+    tie,
 )
 
 PREFIX = "speculator."
@@ -139,10 +140,7 @@ class PublishedSpeculator(nn.Module):
         self.ln = nn.ModuleList(ParameterNorm(inner) for _ in range(heads))
         self.input_norm = ParameterNorm(config.emb_dim, learnt=False)
         if config.tie_weights:
-            for i in range(1, heads):
-                self.emb[i], self.head[i], self.ln[i] = self.emb[0], self.head[0], self.ln[0]
-                if i > 1:
-                    self.proj[i] = self.proj[1]
+            tie(self.emb, self.head, self.ln, self.proj)
 
     def start(self, hidden: Tensor) -> Tensor:
         """The state before the first head: Z (..., emb_dim)."""
@@ -186,7 +184,7 @@ def export_published(
         "n_predict": config.n_predict,
         "top_k_tokens_per_head": list(top_k[: config.n_predict]),
         "n_candidates": 5,
-        "tie_weights": False,
+        "tie_weights": config.tied,
         "scale_input": config.scale_input,
         "torch_dtype": "float32",
         **({"layers": list(config.layers)} if config.layers else {}),

@@ -24,7 +24,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,7 +35,9 @@ class SpeculatorConfig(BaseModel):
     ``hierarchical`` false gives Medusa's independent heads, where no token enters any state.
     ``scale_input`` normalises Z and scales it by 1/sqrt(2) first, as the published option does.
     ``layers``, counted from 1, are those whose states stand in Z before the last one; see `joined`.
-    ``emb_dim`` is the width D of the base model's table, ``z_dim`` that of Z.
+    ``emb_dim`` is the width D of the base model's table, ``z_dim`` that of Z. With ``tied`` all
+    heads share P, Q, the norm and, from the second on, the projection, as the published
+    ``tie_weights`` has it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +50,13 @@ class SpeculatorConfig(BaseModel):
     hierarchical: bool = True
     scale_input: bool = True
     layers: tuple[int, ...] = ()
+    tied: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> SpeculatorConfig:
+        if self.tied and not self.hierarchical:
+            raise ValueError("independent heads that are tied would all say the same")
+        return self
 
     @field_validator("layers")
     @classmethod
@@ -88,6 +97,16 @@ def joined(hidden: Tensor, layers: int, width: int) -> Tensor:
         return hidden[..., -width:]
     parts = hidden.unflatten(-1, (layers + 1, width))
     return (parts * torch.rsqrt(parts.pow(2).mean(-1, keepdim=True) + 1e-6)).flatten(-2)
+
+
+def tie(*parts: nn.ModuleList) -> None:
+    """Have all heads share each of ``parts``; the last is one's first and all others' second."""
+    *whole, proj = parts
+    for part in whole:
+        for i in range(1, len(part)):
+            part[i] = part[0]
+    for i in range(2, len(proj)):
+        proj[i] = proj[1]
 
 
 class ParameterNorm(nn.Module):
@@ -134,6 +153,8 @@ class Speculator(nn.Module):
         self.token = nn.ModuleList(nn.Linear(width, inner, bias=False) for _ in range(heads))
         self.norm = nn.ModuleList(ParameterNorm(inner) for _ in range(heads))
         self.out = nn.ModuleList(nn.Linear(inner, width, bias=False) for _ in range(heads))
+        if config.tied:
+            tie(self.token, self.norm, self.out, self.proj)
         self.input_norm = ParameterNorm(config.z_dim, learnt=False)
         self.reset_parameters()
 

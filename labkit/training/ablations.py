@@ -88,19 +88,20 @@ def ablate(
     baseline = trainings[0][2]
     base = load(baseline.base, dtype="float32")
     write = write or writer(base)
-    materials: dict[tuple[str, int], HeldOut] = {}
+    materials: dict[tuple[str, int, tuple[int, ...]], HeldOut] = {}
     rows = []
     for question, name, recipe, changes in trainings:
         folder = out / _file_name(f"{name} {recipe.seed}")
         file = write_whole(folder / "recipe.toml", as_toml(recipe))
         done = train_all(file, folder, write=write)
+        shape = recipe.heads.count, recipe.heads.layers
         for kind in study.materials:
-            if (kind, recipe.heads.count) not in materials:
+            if (kind, *shape) not in materials:
+                heads = dict(zip(("count", "layers"), shape, strict=True))
                 asked = _merged(
-                    baseline.model_dump(),
-                    {"generation": {"kinds": [kind]}, "heads": {"count": recipe.heads.count}},
+                    baseline.model_dump(), {"generation": {"kinds": [kind]}, "heads": heads}
                 )
-                materials[kind, recipe.heads.count] = held_out_material(
+                materials[kind, *shape] = held_out_material(
                     Recipe.model_validate(asked), base, write
                 )
         row = AblationRow(
@@ -111,7 +112,7 @@ def ablate(
             steps=done["steps"],
             tokens=done["tokens"],
             scores=tuple(
-                judge(Path(done["heads"]), base, kind, materials[kind, recipe.heads.count])
+                judge(Path(done["heads"]), base, kind, materials[kind, *shape])
                 for kind in study.materials
             ),
         )

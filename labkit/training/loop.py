@@ -366,7 +366,8 @@ class Trainer:
         """Write a checkpoint; every process takes part, the main one writes."""
         weights, optimizer = self._states()
         if self.accelerator.is_main_process:
-            tensors = {f"model.{name}": value for name, value in weights.items()}
+            # Tied heads share their tensors, and a safetensors file holds each under one name.
+            tensors = {f"model.{name}": value.clone() for name, value in weights.items()}
             for name, entries in optimizer["state"].items():
                 for what, value in entries.items():
                     tensors[f"optimizer.{what}.{name}"] = torch.as_tensor(value)

@@ -77,6 +77,7 @@ def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator | Eagle:
             hierarchical=shape.hierarchical,
             scale_input=shape.scale_input,
             layers=shape.layers,
+            tied=shape.tied,
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -129,8 +130,8 @@ def held_out_material(recipe: Recipe, base: LanguageModel, write: Continue) -> H
     manner = Writing(plan.answer_tokens, repeats=plan.repeats)
     answers = make_shards(_folder(base, prompts, manner), prompts, write, manner)
     runs = cut_runs(answers.sequences, WHOLE)
-    features = _features(recipe, base, answers, kept=True)
-    material = Material(answers.sequences.tokens, runs, features)
+    kept = _features(recipe, base, answers, kept=True)
+    material = Material(answers.sequences.tokens, runs, kept)
     return hold_out(material, table, heads, greedy=True)
 
 

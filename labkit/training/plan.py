@@ -125,13 +125,21 @@ def base_operations(shape: Shape, tokens: int, context: int) -> int:
 
 
 def head_weights(recipe: Recipe, shape: Shape) -> list[int]:
-    """Weights of each head that are trained, norms apart: projection, token's and output's."""
+    """Weights of each head that are trained, norms apart: projection, token's and output's.
+
+    Tied heads are counted as often as they are used.
+    """
     inner, kind = recipe.heads.inner_width, recipe.heads.hierarchical
-    first = shape.width * inner
+    first, table = _z_width(recipe, shape) * inner, shape.width * inner
     return [
-        (inner * inner if number and kind else first) + first * (2 if kind else 1)
+        (inner * inner if number and kind else first) + table * (2 if kind else 1)
         for number in range(recipe.heads.count)
     ]
+
+
+def _z_width(recipe: Recipe, shape: Shape) -> int:
+    """How many numbers of a place the heads read."""
+    return shape.width * (len(recipe.heads.layers) + 1)
 
 
 def head_operations(recipe: Recipe, shape: Shape, positions: int) -> int:
@@ -139,8 +147,10 @@ def head_operations(recipe: Recipe, shape: Shape, positions: int) -> int:
     tokens = recipe.loss.sampled_vocabulary or shape.vocabulary
     logits = 2 * shape.width * min(tokens, shape.vocabulary)
     own, kind = sum(head_weights(recipe, shape)), recipe.heads.hierarchical
-    first = shape.width * recipe.heads.inner_width
-    frozen = first * ((1 + recipe.heads.count) if kind else recipe.heads.count)
+    # No gradient goes on into what is frozen: Z and the tokens' rows of the table.
+    inner, count = recipe.heads.inner_width, recipe.heads.count
+    first = _z_width(recipe, shape) * inner
+    frozen = first + count * shape.width * inner if kind else count * first
     each = 2 * (3 * own - frozen) + 2 * logits * recipe.heads.count
     labels = logits if recipe.loss.labels == "soft" else 0
     return positions * (each + labels)
@@ -232,7 +242,8 @@ def _disk(recipe: Recipe, base: Shape) -> int:
     made = recipe.generation
     if made is None or not made.keep_hidden or recipe.phase2 is None:
         return 0
-    return (made.count + made.held_out) * (made.prompt_tokens + made.answer_tokens) * base.width * 2
+    places = (made.count + made.held_out) * (made.prompt_tokens + made.answer_tokens)
+    return places * _z_width(recipe, base) * 2
 
 
 def _times(recipe: Recipe, base: Shape, machine: Machine, gpus: int) -> dict[str, float]:

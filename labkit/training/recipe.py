@@ -37,6 +37,8 @@ class Heads(Frozen):
     eagle, the width of its feed-forward layer."""
     hierarchical: bool = True
     """Whether each head reads the state and the token of the one before; Medusa's do not."""
+    tied: bool = False
+    """Whether all heads share their weights (the first projection apart)."""
     layers: tuple[Positive, ...] = ()
     """Layers of the base model, counted from 1, whose states the heads read beside the last one's;
     an eagle reads the last one's only."""

@@ -23,11 +23,19 @@ from labkit.speculative.speculator import Speculator, SpeculatorConfig
 V, D, INNER, K = 40, 12, 20, 3
 
 
-@pytest.fixture(params=[(), (2, 5)], ids=["last layer", "three layers"])
+SHAPES = {"plain": {}, "three layers": {"layers": (2, 5)}, "tied": {"tied": True}}
+
+
+@pytest.fixture(params=SHAPES)
 def speculator(request):
     torch.manual_seed(0)
     config = SpeculatorConfig(
-        base="toy", vocab_size=V, emb_dim=D, inner_dim=INNER, n_predict=K, layers=request.param
+        base="toy",
+        vocab_size=V,
+        emb_dim=D,
+        inner_dim=INNER,
+        n_predict=K,
+        **SHAPES[request.param],
     )
     made = Speculator(config, torch.randn(V, D) * 0.3)
     for norm in made.norm:

@@ -20,6 +20,7 @@ seed = 3
 kind = "{kind}"
 count = 2
 inner_width = 32
+tied = {tied}
 
 [loss]
 labels = "{labels}"
@@ -101,6 +102,7 @@ def make_recipe(base_folder: Path, tmp_path: Path):
         micro_batches: int = 1,
         steps: int = 12,
         kind: str = "mlp",
+        tied: bool = False,
     ) -> Path:
         path = tmp_path / "recipe.toml"
         path.write_text(
@@ -111,6 +113,7 @@ def make_recipe(base_folder: Path, tmp_path: Path):
                 micro_batches=micro_batches,
                 steps=steps,
                 kind=kind,
+                tied=str(tied).lower(),
             ),
             encoding="utf-8",
         )

@@ -69,8 +69,10 @@ def test_heads_learn_what_comes_next_and_the_log_tells_it(small_world, make_reci
     assert list(last.loss) == pytest.approx(result["final_loss"])
 
 
-def test_killed_at_a_random_moment_it_ends_at_the_same_losses(small_world, make_recipe):
-    recipe, out = make_recipe(steps=30, labels="soft", sampled=64), small_world / "killed"
+@pytest.mark.parametrize("tied", [False, True], ids=["own weights", "tied"])
+def test_killed_at_a_random_moment_it_ends_at_the_same_losses(small_world, make_recipe, tied):
+    recipe = make_recipe(steps=30, labels="soft", sampled=64, tied=tied)
+    out = small_world / "killed"
     process = start(recipe, out)
     log, lines = out / LOG_NAME, random.randrange(3, 55)
     while process.poll() is None:

@@ -30,14 +30,24 @@ def test_the_base_models_operations_are_those_that_torch_counts(base_folder):
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.parametrize("layers", [(), (1, 2)], ids=["last layer", "three layers"])
 @pytest.mark.parametrize("labels", ["hard", "soft"])
-def test_the_heads_operations_are_those_that_torch_counts(labels):
+def test_the_heads_operations_are_those_that_torch_counts(labels, layers):
     recipe = Recipe.load(RECIPES / "tiny.toml")
-    recipe = recipe.model_copy(update={"loss": recipe.loss.model_copy(update={"labels": labels})})
+    changed = {
+        "loss": recipe.loss.model_copy(update={"labels": labels}),
+        "heads": recipe.heads.model_copy(update={"layers": layers}),
+    }
+    recipe = recipe.model_copy(update=changed)
     shape = Shape(1, 64, 64, 2, 2, 32, 500, tied=True)
     heads = recipe.heads.count
     config = SpeculatorConfig(
-        base="x", vocab_size=500, emb_dim=64, inner_dim=recipe.heads.inner_width, n_predict=heads
+        base="x",
+        vocab_size=500,
+        emb_dim=64,
+        inner_dim=recipe.heads.inner_width,
+        n_predict=heads,
+        layers=layers,
     )
     table = torch.randn(500, 64)
     module = HeadLosses(Speculator(config, table), table, labels)
@@ -45,7 +55,7 @@ def test_the_heads_operations_are_those_that_torch_counts(labels):
     tokens = torch.randint(0, 500, (rows, window + heads + 1))
     batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), heads)
     with FlopCounterMode(display=False) as counter:
-        module(batch, torch.randn(rows, window + heads, 64), None).sum().backward()
+        module(batch, torch.randn(rows, window + heads, config.z_dim), None).sum().backward()
     expected = head_operations(recipe, shape, rows * window)
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
 

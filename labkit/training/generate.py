@@ -14,9 +14,10 @@ from itertools import accumulate
 import torch
 
 from labkit.kernels.engine import Engine, Rows
+from labkit.speculative.generate import PREFILL_ROWS, prefill
 
 READ_AT_ONCE = 1024
-"""As many tokens of new prompts are read in one pass, or one prompt."""
+"""No more prompts are begun in a pass that is to read so many tokens of new ones."""
 
 Choose = Callable[[torch.Tensor], torch.Tensor]
 """From logits (N, V) to token ids (N,)."""
@@ -29,16 +30,18 @@ def greedy(logits: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class _Row:
-    """A sequence being continued in one slot of the cache."""
+    """A sequence being continued in one slot of the cache: what of its prompt is yet to be read,
+    the answer so far, and the states that gave it."""
 
     index: int
+    unread: Sequence[int]
     answer: list[int] = field(default_factory=list)
     states: list[torch.Tensor] = field(default_factory=list)
 
     @property
-    def last(self) -> int:
-        """The answer's last token."""
-        return self.answer[-1]
+    def next(self) -> Sequence[int]:
+        """What the next pass looks at: a piece of the prompt, or the answer's last token."""
+        return self.unread[:PREFILL_ROWS] or self.answer[-1:]
 
 
 def continue_all(
@@ -63,8 +66,7 @@ def continue_all(
     cache = engine.new_cache(longest, slots + 1)
     shared = _shared_beginning(prompts)
     if shared:  # the beginning that all prompts have, a chat template's as a rule: looked at once
-        engine.forward([Rows(prompts[0][:shared], slots)], cache, "last")
-        cache.commit(range(shared), slots)
+        prefill(engine, prompts[0][:shared], cache, slots)
     answers: list[list[int]] = [[] for _ in prompts]
     kept: dict[int, torch.Tensor] = {}
     waiting = list(range(len(prompts)))[::-1]
@@ -86,18 +88,20 @@ def continue_all(
         room = READ_AT_ONCE
         for slot in range(slots):
             if slot not in running and waiting and room > 0:
-                running[slot] = _Row(waiting.pop())
+                index = waiting.pop()
+                running[slot] = _Row(index, prompts[index][shared:])
                 cache.copy_slot(slots, slot)
-                room -= len(prompts[running[slot].index]) - shared
+                room -= len(running[slot].next)
         order = list(running.items())
-        new = [[row.last] if row.answer else prompts[row.index][shared:] for _, row in order]
-        rows = [Rows(tokens, slot) for tokens, (slot, _) in zip(new, order, strict=True)]
+        rows = [Rows(row.next, slot) for slot, row in order]
         out = engine.forward(rows, cache, "last")
-        lasts = list(accumulate(map(len, new)))
+        ends = accumulate(len(piece.tokens) for piece in rows)
         tokens = choose(out.logits).tolist()
-        for (slot, row), read, end, token in zip(order, new, lasts, tokens, strict=True):
-            cache.commit(range(len(read)), slot)
-            settle(slot, row, token, out.hidden[end - 1])
+        for (slot, row), piece, end, token in zip(order, rows, ends, tokens, strict=True):
+            cache.commit(range(len(piece.tokens)), slot)
+            row.unread = row.unread[len(piece.tokens) :]
+            if not row.unread:
+                settle(slot, row, token, out.hidden[end - 1])
     if states is not None:
         states.extend(kept[index] for index in range(len(prompts)))
     return answers

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -27,11 +27,11 @@ from labkit.errors import LabkitError
 from labkit.records.base import RecordError, write_whole
 from labkit.speculative.eagle import Eagle, EagleConfig
 from labkit.speculative.speculator import (
+    Layers,
     ParameterNorm,
     Speculator,
     SpeculatorConfig,
     joined,
-    rising,
     tie,
 )
 
@@ -99,13 +99,8 @@ class PublishedConfig(BaseModel):
     n_candidates: int = Field(ge=1)
     tie_weights: bool = False
     scale_input: bool = False
-    layers: tuple[int, ...] = ()
+    layers: Layers = ()
     """The lab's own: the layers whose states stand in Z before the last one, ``emb_dim`` in all."""
-
-    @field_validator("layers")
-    @classmethod
-    def _rising(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
-        return rising(layers)
 
     @property
     def z_dim(self) -> int:

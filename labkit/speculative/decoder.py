@@ -94,23 +94,24 @@ class Decoder:
                 f"There are no heads for {self.base.name!r} in {folder}: train some with `labkit "
                 f"train all`, or use another method."
             )
-        rows = getattr(self.engine, "embedding", None)
-        if isinstance(rows, np.ndarray):  # the weights-once path, so numba is there
-            from labkit.kernels.heads import PanelHeads
-
-            speculator, ids = load_heads(folder, torch.tensor(rows))
-            if isinstance(speculator, Eagle):
-                return EagleHeads(speculator, ids)
-            read_layers(self.engine, speculator.config.layers)
-            weights = {name: value.numpy() for name, value in speculator.state_dict().items()}
-            return PanelHeads(speculator.config, weights, rows, ids)
-        embeddings: Any = self.base.module.get_input_embeddings()
-        table = embeddings.weight.detach()
+        rows: Any = getattr(self.engine, "embedding", None)
+        on_panels = isinstance(rows, np.ndarray)  # the weights-once path, so numba is there
+        table = torch.tensor(rows) if on_panels else self._embeddings()
         speculator, ids = load_heads(folder, table.float())
         if isinstance(speculator, Eagle):
             return EagleHeads(speculator.cpu(), ids)
         read_layers(self.engine, speculator.config.layers)
-        return TorchHeads(speculator.to(table.device), ids)
+        if not on_panels:
+            return TorchHeads(speculator.to(table.device), ids)
+        from labkit.kernels.heads import PanelHeads
+
+        weights = {name: value.numpy() for name, value in speculator.state_dict().items()}
+        return PanelHeads(speculator.config, weights, rows, ids)
+
+    def _embeddings(self) -> torch.Tensor:
+        """The base model's embedding table (V, D), as transformers holds it."""
+        embeddings: Any = self.base.module.get_input_embeddings()
+        return embeddings.weight.detach()
 
     def drafter(self, method: str) -> Drafter | None:
         """The drafter called ``method``; None for vanilla; `LabkitError` for a strange name."""

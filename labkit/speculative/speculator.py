@@ -22,11 +22,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+def rising(layers: tuple[int, ...]) -> tuple[int, ...]:
+    """``layers`` if they are numbers from 1, each larger than the one before; else `ValueError`."""
+    if any(low >= high for low, high in zip((0, *layers), layers, strict=False)):
+        raise ValueError("layers are counted from 1 and must rise")
+    return layers
+
+
+Layers = Annotated[tuple[int, ...], AfterValidator(rising)]
+"""Layers of a base model, from 1 and rising, whose states are read beside the last one's."""
 
 
 class SpeculatorConfig(BaseModel):
@@ -49,7 +61,7 @@ class SpeculatorConfig(BaseModel):
     n_predict: int = Field(ge=1, le=8)
     hierarchical: bool = True
     scale_input: bool = True
-    layers: tuple[int, ...] = ()
+    layers: Layers = ()
     tied: bool = False
 
     @model_validator(mode="after")
@@ -57,11 +69,6 @@ class SpeculatorConfig(BaseModel):
         if self.tied and not self.hierarchical:
             raise ValueError("independent heads that are tied would all say the same")
         return self
-
-    @field_validator("layers")
-    @classmethod
-    def _rising(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
-        return rising(layers)
 
     @property
     def z_dim(self) -> int:
@@ -79,11 +86,9 @@ class SpeculatorConfig(BaseModel):
         return math.sqrt((1 - self.state_weight**2) * (self.inner_dim / 2))
 
 
-def rising(layers: tuple[int, ...]) -> tuple[int, ...]:
-    """``layers`` if they are numbers from 1, each larger than the one before; else `ValueError`."""
-    if any(low >= high for low, high in zip((0, *layers), layers, strict=False)):
-        raise ValueError("layers are counted from 1 and must rise")
-    return layers
+def over_rms(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x divided by the root mean square of its last axis."""
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
 
 
 def joined(hidden: Tensor, layers: int, width: int) -> Tensor:
@@ -95,8 +100,7 @@ def joined(hidden: Tensor, layers: int, width: int) -> Tensor:
     """
     if not layers:
         return hidden[..., -width:]
-    parts = hidden.unflatten(-1, (layers + 1, width))
-    return (parts * torch.rsqrt(parts.pow(2).mean(-1, keepdim=True) + 1e-6)).flatten(-2)
+    return over_rms(hidden.unflatten(-1, (layers + 1, width))).flatten(-2)
 
 
 def tie(*parts: nn.ModuleList) -> None:
@@ -120,7 +124,7 @@ class ParameterNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
-        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+        x = over_rms(x, self.eps)
         return x if self.weight is None or self.bias is None else x * self.weight + self.bias
 
 

@@ -87,7 +87,7 @@ def ablate(
     trainings = list(_trainings(study, study_path))
     baseline = trainings[0][2]
     base = load(baseline.base, dtype="float32")
-    write = write or writer(base)
+    write = write or writer(base, layers=baseline.heads.layers)
     materials: dict[tuple[str, int, tuple[int, ...]], HeldOut] = {}
     rows = []
     for question, name, recipe, changes in trainings:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors
 import torch
@@ -21,10 +21,8 @@ from torch import Tensor
 
 from labkit.errors import LabkitError
 from labkit.records.base import RecordError, write_whole
+from labkit.training.recipe import Precision
 from labkit.training.text import Document
-
-Precision = Literal["float32", "bfloat16"]
-"""In what numbers a base model multiplies by its weights as it writes."""
 
 SHARD_ROWS = 512
 """Answers in a shard: enough that the last, unevenly long ones take a small part of its time."""

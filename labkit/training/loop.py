@@ -44,7 +44,7 @@ from labkit.training.phases import (
     make_batch,
     soft_loss,
 )
-from labkit.training.recipe import Recipe, Schedule
+from labkit.training.recipe import Precision, Recipe, Schedule
 
 LOG_NAME = "losslog.jsonl"
 
@@ -83,7 +83,7 @@ class HeadLosses(nn.Module):
         speculator: Speculator | Eagle,
         base_table: Tensor,
         labels: str,
-        precision: str = "float32",
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         self.halved = precision == "bfloat16"

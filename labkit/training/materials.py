@@ -123,15 +123,15 @@ def held_out_material(recipe: Recipe, base: LanguageModel, write: Continue) -> H
         stream = some_text(documents, base.tokenizer, 4 * HELD_OUT_WINDOWS * window)
         windows = text_windows(stream, window)
         runs = cut_runs(windows, WHOLE).take(_spread(len(windows), HELD_OUT_WINDOWS))
-        features = ComputedFeatures(base.module, windows, recipe.heads.layers)
+        features: Features = ComputedFeatures(base.module, windows, recipe.heads.layers)
         return hold_out(Material(windows.tokens, runs, features), table, heads, greedy=False)
     plan = recipe.generation
     prompts = make_prompts(recipe, base, write, held_out=True)
     manner = Writing(plan.answer_tokens, repeats=plan.repeats)
     answers = make_shards(_folder(base, prompts, manner), prompts, write, manner)
     runs = cut_runs(answers.sequences, WHOLE)
-    kept = _features(recipe, base, answers, kept=True)
-    material = Material(answers.sequences.tokens, runs, kept)
+    features = _features(recipe, base, answers, kept=True)
+    material = Material(answers.sequences.tokens, runs, features)
     return hold_out(material, table, heads, greedy=True)
 
 

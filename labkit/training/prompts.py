@@ -11,7 +11,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-TOPICS = """
+
+def _listed(text: str) -> list[str]:
+    """The pieces of a text between semicolons."""
+    return [" ".join(piece.split()) for piece in text.split(";")]
+
+
+TOPICS = _listed("""
 photosynthesis; the water cycle; plate tectonics; black holes; the moon's phases; vaccines;
 antibiotics; the human heart; sleep; memory; dreams; allergies; inflation; supply and demand;
 compound interest; budgeting; insurance; trade unions; elections; constitutions; the Roman
@@ -49,8 +55,7 @@ video games; virtual reality; spreadsheets; fonts; copyright; patents; juries; t
 passports; censuses; castles; pyramids; samurai; Vikings; pirates; the Renaissance; the
 Enlightenment; the French Revolution; the space race; the Great Depression; the Magna Carta; the
 Panama Canal; Antarctica; the Amazon; the Sahara; the Himalayas
-""".replace("\n", " ").split(";")
-TOPICS = [topic.strip() for topic in TOPICS]
+""")
 
 PEOPLE = (
     "a child of eight",
@@ -103,7 +108,7 @@ QUESTIONS = (
     "Describe a day in the life of an expert on {t}.",
 )
 
-ACTIONS = """
+ACTIONS = _listed("""
 clean a cast-iron pan; choose a bicycle; learn the names of trees; repair a leaking tap; pack for
 a week in the mountains; plan a surprise party; train a puppy; write a will; move to another city;
 grow herbs on a balcony; sleep better; quit a job politely; learn to swim as an adult; bake bread
@@ -119,8 +124,7 @@ negotiate a price; cross a desert; sharpen a knife; iron a shirt; survive a long
 thank-you note; interview a witness; keep a secret; raise chickens; mend a torn coat; clear a
 blocked drain; learn the piano without a teacher; draw a face; explain death to a child; stop
 biting my nails; put up a tent in the rain; carry a sofa downstairs
-""".replace("\n", " ").split(";")
-ACTIONS = [action.strip() for action in ACTIONS]
+""")
 
 ACTION_FORMS = (
     "How do I {a}?",
@@ -336,28 +340,28 @@ PHRASES = (
 )
 
 
-SUBJECTS = """
+SUBJECTS = _listed("""
 my neighbour; the teacher; a young doctor; our grandmother; the old fisherman; two students; the
 baker; every tourist; the new manager; an honest lawyer; the children; somebody at the door; my
 best friend; the bus driver; the girl in the red coat; nobody in the village; the museum; this
 company; the committee
-""".replace("\n", " ").split(";")
-VERBS = """
+""")
+VERBS = _listed("""
 has lost; wants to sell; forgot; is looking for; bought; repaired; cannot find; will bring; has
 never seen; talked about; paid too much for; is painting; hid; invented; dreams of; gave away;
 closed; found
-""".replace("\n", " ").split(";")
-OBJECTS = """
+""")
+OBJECTS = _listed("""
 the key to the cellar; a bag of oranges; an old bicycle; the train tickets; a letter from Vienna;
 the blue umbrella; three boxes of books; a house by the lake; the answer; a cheap hotel; the
 winter coat; a map of the city; the birthday cake; a broken radio; the last piece of bread; a box
 of photographs
-""".replace("\n", " ").split(";")
-ENDINGS = """
+""")
+ENDINGS = _listed("""
 ; yesterday; on Monday morning; because it was raining; without telling anybody; for the second
 time; in spite of the noise; after dinner; at the market; before the shop opened; but did not say
 why; last summer
-""".replace("\n", " ").split(";")
+""")
 
 FOREIGN = {
     "German": (
@@ -471,7 +475,7 @@ def _over_notes(rng: np.random.Generator, passages: Sequence[str]) -> str:
 
 
 def _sentence(rng: np.random.Generator) -> str:
-    parts = [_pick(rng, kind).strip() for kind in (SUBJECTS, VERBS, OBJECTS, ENDINGS)]
+    parts = [_pick(rng, kind) for kind in (SUBJECTS, VERBS, OBJECTS, ENDINGS)]
     text = " ".join(filter(None, parts))
     return text[0].upper() + text[1:] + "."
 

@@ -9,12 +9,15 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from labkit.errors import LabkitError
+from labkit.speculative.speculator import Layers
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Source = Literal["sotu", "chat"]
+Precision = Literal["float32", "bfloat16"]
+"""In what numbers weights are multiplied."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -39,14 +42,22 @@ class Heads(Frozen):
     """Whether each head reads the state and the token of the one before; Medusa's do not."""
     tied: bool = False
     """Whether all heads share their weights (the first projection apart)."""
-    layers: tuple[Positive, ...] = ()
+    layers: Layers = ()
     """Layers of the base model, counted from 1, whose states the heads read beside the last one's;
-    an eagle reads the last one's only."""
+    none for an eagle, which reads the last one's only."""
     scale_input: bool = True
     """Whether the base model's hidden state is normalised first and scaled by 1/sqrt(2)."""
     draft_vocabulary: Annotated[int, Field(ge=0, multiple_of=16)] = 0
     """How many tokens the finished heads may draft: those most frequent in what they were trained
     on last, so that a draft costs less; 0 is all."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Heads:
+        if self.kind == "eagle" and (self.tied or self.layers):
+            raise ValueError("an eagle has nothing to tie and reads the last layer only")
+        if self.tied and not self.hierarchical:
+            raise ValueError("independent heads that are tied would all say the same")
+        return self
 
 
 class Loss(Frozen):
@@ -127,7 +138,7 @@ class Generation(Frozen):
     repeats: Count = 0
     """An answer also ends where its last so many tokens have stood in it twice before, since a loop
     teaches nothing; 0: never."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """What the base model multiplies in as it writes answers to train on. bfloat16 is two to four
     times as fast where the processor has instructions for it; near-equal logits trade places."""
     keep_hidden: bool = True
@@ -153,7 +164,7 @@ class Recipe(Frozen):
     """The base model, by any name that `labkit.models.load` takes."""
     seed: Count = 0
     """Decides the first weights, the order of the data and what is sampled."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """What the heads multiply in as they train; weights, sums and moments stay in float32."""
     heads: Heads
     loss: Loss = Loss()

@@ -12,8 +12,9 @@ from labkit.devices import torch_generator
 from labkit.kernels import choose as choose_path
 from labkit.kernels import engine_for
 from labkit.kernels.engine import read_layers
-from labkit.training.data import Continue, Precision, Writing, Written
+from labkit.training.data import Continue, Writing, Written
 from labkit.training.generate import Choose, continue_all, greedy, sampler
+from labkit.training.recipe import Precision
 
 if TYPE_CHECKING:
     from labkit.kernels.engine import Engine

@@ -159,7 +159,7 @@ def test_a_recipe_written_out_reads_back_the_same(name, tmp_path):
 
 
 def test_the_command_prints_a_row_for_each_training(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(ablations, "writer", lambda base: count_up)
+    monkeypatch.setattr(ablations, "writer", lambda base, layers: count_up)
     words = ["train", "ablate", "--recipe", str(study), "--out", str(tmp_path / "out")]
     said = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
     assert [row["name"] for row in said["rows"]][2:] == ["own text only", "one head"]

@@ -56,6 +56,24 @@ def test_a_mistake_is_one_sentence_that_names_its_place(tmp_path, right):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("heads", "expected"),
+    [
+        ("layers = [24, 12]", "must rise"),
+        ("layers = [0]", "counted from 1"),
+        ('kind = "eagle"\nlayers = [3]', "the last layer only"),
+        ("tied = true\nhierarchical = false", "all say the same"),
+    ],
+)
+def test_shapes_of_heads_that_cannot_be_are_refused(tmp_path, heads, expected):
+    text = (data_dir() / "recipes" / "tiny.toml").read_text(encoding="utf-8")
+    path = tmp_path / "recipe.toml"
+    path.write_text(text.replace("count = 3", f"count = 3\n{heads}", 1), encoding="utf-8")
+    with pytest.raises(LabkitError, match=expected) as caught:
+        Recipe.load(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_phase_two_needs_text_to_train_on(tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(

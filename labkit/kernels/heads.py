@@ -142,6 +142,9 @@ class PanelHeads:
         self.w_table = pack(np.ascontiguousarray(table[draft_ids], np.float32), BFLOAT16)
         self.keep = F(config.state_weight if config.hierarchical else 1)
         self.add = F(config.emb_weight if config.hierarchical else 0)
+        # Compiled (or read from numba's cache) now, not within the first draft that is timed.
+        first = self.start(np.zeros(config.z_dim, np.float32))
+        self.step(0, np.concatenate([first]), draft_ids[:1], 1)
 
     def start(self, hidden: np.ndarray) -> np.ndarray:
         """The state (1, Z) before the first head, from what the engine tells of a place (W,)."""

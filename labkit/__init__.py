@@ -14,7 +14,7 @@ settle_waiting()  # before anything loads torch, which reads these settings once
 
 _HOMES = {
     "Decoder": "labkit.speculative.decoder",
-    "Sampling": "labkit.speculative.generate",
+    "Sampling": "labkit.sampling",
     "base_name": "labkit.course",
     "compare": "labkit.course",
     "predict": "labkit.course",

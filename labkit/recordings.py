@@ -11,9 +11,9 @@ from pathlib import Path
 from labkit.mbr.decide import decode
 from labkit.provenance import provenance
 from labkit.records import Record, Trace
+from labkit.sampling import Sampling
 from labkit.speculative.calibrate import calibrate
 from labkit.speculative.decoder import Decoder
-from labkit.speculative.generate import Sampling
 from labkit.speculative.theory import Acceptance, tree_study
 from labkit.together import draw_samples
 

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 
 from labkit.records import Sample
+from labkit.sampling import Sampling
 from labkit.speculative.decoder import Decoder
 from labkit.speculative.drafters.base import Drafter
-from labkit.speculative.generate import Sampling
 from labkit.speculative.many import continue_many
 
 

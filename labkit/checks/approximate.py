@@ -248,12 +248,12 @@ def drawn_problems(
     Half of a sentence's draws are hypotheses, equal ones listed once, half are evidence.
     """
     from labkit.mbr.conditional import conditional
-    from labkit.mbr.sampling import Sampling, draw
+    from labkit.mbr.draws import Draws, draw
     from labkit.mbr.utilities import matrix
 
     path = data_dir() / "sentences" / "held_out.txt"
     sentences = path.read_text(encoding="utf-8").splitlines()[which]
-    how = Sampling(samples=samples, max_new_tokens=24, seed=seed)
+    how = Draws(samples=samples, max_new_tokens=24, seed=seed)
     problems = []
     for answers in draw(conditional(base), sentences, how):
         drawn = [answer.text for answer in answers for _ in range(answer.count)]

@@ -37,9 +37,13 @@ SHOWN = 10
     help="How samples stand for p(y|x).",
 )
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="1: the model's.")
-@click.option("--top-k", type=int, help="Draw from the k likeliest tokens only.")
-@click.option("--top-p", type=float, help="Draw from the likeliest tokens that make up p only.")
-@click.option("--epsilon", type=float, help="Never draw a token less likely than this.")
+@click.option("--top-k", type=int, default=0, help="Draw from the k most probable tokens only.")
+@click.option(
+    "--top-p", type=float, default=1.0, help="Draw from the most probable tokens that hold p only."
+)
+@click.option(
+    "--epsilon", type=float, default=0.0, help="Never draw a token less probable than this."
+)
 @max_new_tokens_option
 @seed_option
 @device_option
@@ -52,9 +56,9 @@ def command(
     utility: str,
     weighting: Any,
     temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    epsilon: float | None,
+    top_k: int,
+    top_p: float,
+    epsilon: float,
     max_new_tokens: int,
     seed: int,
     device: str | None,
@@ -66,10 +70,12 @@ def command(
         from labkit.mbr import utilities
         from labkit.mbr.conditional import conditional
         from labkit.mbr.decide import decode
-        from labkit.mbr.sampling import Sampling, draw
+        from labkit.mbr.draws import Draws, draw
+        from labkit.sampling import Sampling
 
         utilities.get(utility)  # a wrong name is told before the samples are drawn
-        how = Sampling(samples, temperature, top_k, top_p, epsilon, max_new_tokens, seed)
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, epsilon=epsilon)
+        how = Draws(samples, max_new_tokens, seed, sampling=sampling)
         (drawn,) = draw(conditional(load(base, device)), [prompt], how)
         decision = decode(
             drawn, utility=utility, weighting=weighting, base=base, source=prompt, seed=seed

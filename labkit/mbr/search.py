@@ -14,7 +14,7 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.mbr.conditional import Conditional
-from labkit.mbr.sampling import batched
+from labkit.mbr.draws import batched
 from labkit.records import Sample
 
 NEVER = float("-inf")

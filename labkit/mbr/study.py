@@ -29,7 +29,7 @@ from labkit.records import Sample, Weighting
 
 if TYPE_CHECKING:
     from labkit.mbr.conditional import Conditional
-    from labkit.mbr.sampling import Sampling
+    from labkit.mbr.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Case:
 
 
 def draw_cases(
-    model: Conditional, pairs: Iterable[tuple[str, str]], how: Sampling | None = None
+    model: Conditional, pairs: Iterable[tuple[str, str]], how: Draws | None = None
 ) -> Iterator[Case]:
     """Samples for each source of a test set, a batch of sources at a time."""
-    from labkit.mbr.sampling import stream
+    from labkit.mbr.draws import stream
 
     ahead, behind = tee(pairs)
     sampled = stream(model, (source for source, _ in ahead), how)

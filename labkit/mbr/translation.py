@@ -21,8 +21,8 @@ from labkit.mbr.baselines import oracle
 from labkit.mbr.bench import timed
 from labkit.mbr.conditional import Conditional
 from labkit.mbr.decide import choose
+from labkit.mbr.draws import Draws, batched, draw
 from labkit.mbr.evaluate import Corpus, signature
-from labkit.mbr.sampling import Sampling, batched, draw
 from labkit.mbr.search import Beam, beam, greedy
 from labkit.records import Weighting, write_whole
 
@@ -44,7 +44,7 @@ class Plan:
     base: str = ""
     utility: str = "chrf"
     weighting: Weighting = "uniform"
-    drawing: Sampling = field(default_factory=Sampling)
+    drawing: Draws = field(default_factory=Draws)
     searching: Beam = field(default_factory=Beam)
 
 

@@ -20,8 +20,8 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Engine, Output, Rows
+from labkit.sampling import Sampling
 from labkit.serving.drafting import Drafting, no_deeper, ranks
-from labkit.speculative.generate import Sampling
 from labkit.speculative.tree import Draft
 from labkit.speculative.verify import greedy
 

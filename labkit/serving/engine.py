@@ -23,11 +23,11 @@ import numpy as np
 
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Engine
+from labkit.sampling import Sampling
 from labkit.serving.batch import Batch, Emitted, Fixed, Pace, Row, Step
 from labkit.serving.costs import Curve, Measured, budgets
 from labkit.serving.drafting import Drafting, drafting_for
 from labkit.serving.switch import Decision, Switch
-from labkit.speculative.generate import Sampling
 
 if TYPE_CHECKING:
     from labkit.speculative.decoder import Decoder

@@ -13,9 +13,10 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.kernels.plain import PlainEngine
+from labkit.sampling import Sampling
 from labkit.speculative.drafters.base import Drafter
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
-from labkit.speculative.generate import Sampling, generate
+from labkit.speculative.generate import generate
 
 FILTERS = {
     "TemperatureLogitsWarper",

@@ -19,6 +19,7 @@ from labkit.kernels.engine import Engine, read_layers
 from labkit.models import LanguageModel, load
 from labkit.paths import data_dir
 from labkit.records import Trace
+from labkit.sampling import Sampling
 from labkit.speculative.calibrate import default_nodes
 from labkit.speculative.checkpoint import load_heads
 from labkit.speculative.drafters.base import Drafter
@@ -28,7 +29,7 @@ from labkit.speculative.drafters.mlp import Heads, MLPDrafter, TorchHeads
 from labkit.speculative.drafters.mlp_lookup import MLPLookup
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.eagle import Eagle
-from labkit.speculative.generate import Generation, Sampling, generate
+from labkit.speculative.generate import Generation, generate
 from labkit.speculative.tracing import trace
 
 METHODS = ("vanilla", "mlp", "mlp_lookup", "medusa", "eagle", "prompt_lookup", "draft_model")

@@ -7,11 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
-from labkit import filters
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Engine, Rows
+from labkit.sampling import Sampling
 from labkit.speculative import verify
 from labkit.speculative.drafters.base import Drafter, Watcher
 from labkit.speculative.tree import ROOT, Draft
@@ -22,38 +21,6 @@ PREFILL_ROWS = 64
 
 TIE = 1e-4
 """Two largest logits that lie closer than this, relatively, are a tie."""
-
-
-class Sampling(BaseModel):
-    """How the next token is chosen: ``temperature`` 0 is greedy; the filters then do nothing.
-
-    ``typical`` uses Medusa's typical acceptance, which is not lossless, in place of speculative
-    sampling.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    temperature: float = Field(default=0.0, ge=0)
-    top_k: int = Field(default=0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    min_p: float = Field(default=0.0, ge=0, lt=1)
-    typical: bool = False
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the most probable token is always taken."""
-        return self.temperature == 0
-
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """The distribution to draw from: logits (N, V) after temperature and the filters."""
-        logits = filters.temperature(logits.double(), self.temperature)
-        if self.top_k:
-            logits = filters.top_k(logits, self.top_k)
-        if self.top_p < 1:
-            logits = filters.top_p(logits, self.top_p)
-        if self.min_p:
-            logits = filters.min_p(logits, self.min_p)
-        return logits.softmax(-1)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import torch
 from labkit.devices import torch_generator
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Engine
+from labkit.sampling import Sampling
 from labkit.speculative.drafters.base import Drafter
-from labkit.speculative.generate import Sampling, prefill
+from labkit.speculative.generate import prefill
 from labkit.speculative.tree import ROOT, Draft
 from labkit.speculative.verify import speculative_sampling
 

@@ -7,7 +7,7 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.mbr.conditional import conditional
-from labkit.mbr.sampling import Sampling, draw
+from labkit.mbr.draws import Draws, draw
 from labkit.mbr.search import Beam, beam, greedy
 
 from .models import Table, llama, marian
@@ -71,7 +71,7 @@ def test_texts_end_where_the_models_context_does(make):
     model, sources = conditional(base), ["1 2 3"]
     [found] = greedy(model, sources, max_new_tokens=500)
     [[best, *_]] = beam(model, sources, Beam(beams=2, max_new_tokens=500))
-    [samples] = draw(model, sources, Sampling(samples=2, max_new_tokens=500))
+    [samples] = draw(model, sources, Draws(samples=2, max_new_tokens=500))
     room = base.context - (0 if base.module.config.is_encoder_decoder else 3)
     assert [found.tokens, best.tokens, samples[0].tokens] == [room] * 3
 

@@ -5,7 +5,7 @@ import pytest
 
 from labkit.errors import LabkitError
 from labkit.mbr import study
-from labkit.mbr.sampling import Sampling, draw
+from labkit.mbr.draws import Draws, draw
 from labkit.mbr.study import Case
 from labkit.records import Sample
 
@@ -83,9 +83,9 @@ def test_the_textbook_is_three_tables_with_bounds():
 def test_cases_are_drawn_for_each_pair():
     model = Table([[0, 0.5, 0.5], [1.0, 0, 0], [1.0, 0, 0]])
     pairs = [("x", "a"), ("y", "b"), ("z", "a")]
-    cases = list(study.draw_cases(model, iter(pairs), Sampling(samples=5, at_once=2)))
+    cases = list(study.draw_cases(model, iter(pairs), Draws(samples=5, at_once=2)))
     assert [(case.source, case.reference) for case in cases] == pairs
-    assert [c.samples for c in cases] == draw(model, "xyz", Sampling(samples=5, at_once=2))
+    assert [c.samples for c in cases] == draw(model, "xyz", Draws(samples=5, at_once=2))
 
 
 def test_no_cases_and_too_few_samples_are_said_in_one_sentence():

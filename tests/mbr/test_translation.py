@@ -9,8 +9,8 @@ from labkit.errors import LabkitError
 from labkit.mbr import translation
 from labkit.mbr.baselines import oracle
 from labkit.mbr.decide import choose
+from labkit.mbr.draws import Draws, draw
 from labkit.mbr.evaluate import corpus
-from labkit.mbr.sampling import Sampling, draw
 from labkit.mbr.search import Beam
 from labkit.mbr.translation import SYSTEMS, Plan, bench_translation, collect, read_pairs, translate
 
@@ -25,7 +25,7 @@ LETTERS = [
 PAIRS = [(f"s{i}", "abc" * (1 + i % 3)) for i in range(11)]
 PLAN = Plan(
     base="table",
-    drawing=Sampling(samples=8, max_new_tokens=9, at_once=3),
+    drawing=Draws(samples=8, max_new_tokens=9, at_once=3),
     searching=Beam(beams=3, max_new_tokens=9),
 )
 

@@ -14,6 +14,7 @@ from scipy.stats import chisquare
 from labkit.errors import LabkitError
 from labkit.kernels.heads import PanelHeads
 from labkit.kernels.weights_once import WeightsOnce
+from labkit.sampling import Sampling
 from labkit.serving.batch import PREFILL_ROWS, Batch, Fixed, Row, gumbel, sampled_scores
 from labkit.serving.drafting import (
     Drafting,
@@ -26,7 +27,7 @@ from labkit.serving.drafting import (
 )
 from labkit.speculative.drafters.mlp import MLPDrafter
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
-from labkit.speculative.generate import Sampling, generate
+from labkit.speculative.generate import generate
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.speculative.tree import ROOT, Draft
 from tests.kernels.shapes import arrays, small_model

@@ -15,11 +15,12 @@ import pytest
 
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Output, Rows
+from labkit.sampling import Sampling
 from labkit.serving.batch import Fixed
 from labkit.serving.drafting import OneByOne
 from labkit.serving.engine import QueueFullError, Request, ServingEngine, measure_costs
 from labkit.serving.switch import Switch
-from labkit.speculative.generate import Sampling, generate
+from labkit.speculative.generate import generate
 from tests.speculative.fakes import Planned, ToyCache, ToyEngine
 
 

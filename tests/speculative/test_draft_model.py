@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.errors import LabkitError
+from labkit.sampling import Sampling
 from labkit.speculative.drafters import draft_model
 from labkit.speculative.drafters.draft_model import DraftModel
-from labkit.speculative.generate import Sampling, generate
+from labkit.speculative.generate import generate
 from labkit.speculative.tree import ROOT
 from tests.speculative.fakes import ToyEngine
 from tests.speculative.test_sampling import ALARM, VOCABULARY, chance

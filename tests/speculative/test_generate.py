@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Output
-from labkit.speculative.generate import PREFILL_ROWS, Sampling, generate
+from labkit.sampling import Sampling
+from labkit.speculative.generate import PREFILL_ROWS, generate
 from labkit.speculative.tree import Draft
 from tests.speculative.fakes import Dice, Planned, ToyEngine
 

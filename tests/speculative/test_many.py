@@ -6,8 +6,8 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.kernels.weights_once import WeightsOnce
+from labkit.sampling import Sampling
 from labkit.speculative.drafters.mlp import MLPDrafter, TorchHeads
-from labkit.speculative.generate import Sampling
 from labkit.speculative.many import continue_many
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 

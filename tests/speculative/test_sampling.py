@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from labkit.sampling import Sampling
 from labkit.speculative import verify
-from labkit.speculative.generate import Sampling, generate
+from labkit.speculative.generate import generate
 from labkit.speculative.tree import Draft, chain
 from tests.speculative.fakes import Dice, ToyEngine
 

@@ -31,7 +31,9 @@ FINDINGS = {
 )
 @click.option("--utility", default="chrf", show_default=True, help="chrf, bleu, chrf++, exact, …")
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="1: the model's.")
-@click.option("--epsilon", type=float, help="Never draw a token less likely than this.")
+@click.option(
+    "--epsilon", type=float, default=0.0, help="Never draw a token less probable than this."
+)
 @click.option(
     "--max-new-tokens",
     type=COUNT,
@@ -52,7 +54,7 @@ def command(
     samples: int,
     utility: str,
     temperature: float,
-    epsilon: float | None,
+    epsilon: float,
     max_new_tokens: int,
     resamples: int,
     seed: int,
@@ -66,18 +68,18 @@ def command(
         from labkit import load
         from labkit.mbr import utilities
         from labkit.mbr.conditional import conditional
-        from labkit.mbr.sampling import Sampling
+        from labkit.mbr.draws import Draws
         from labkit.mbr.study import draw_cases, textbook
         from labkit.mbr.translation import read_pairs
         from labkit.paths import data_dir
+        from labkit.sampling import Sampling
 
         utilities.get(utility)  # a wrong name is told before the model is loaded
-        how = Sampling(
+        how = Draws(
             samples=samples,
-            temperature=temperature,
-            epsilon=epsilon,
             max_new_tokens=max_new_tokens,
             seed=seed,
+            sampling=Sampling(temperature=temperature, epsilon=epsilon),
         )
         known = list(read_pairs(pairs or data_dir() / "sentences" / "deu-eng.tsv"))
         drawn = draw_cases(conditional(load(base, device)), known, how)

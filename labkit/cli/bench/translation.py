@@ -79,17 +79,17 @@ def command(
         from labkit import load
         from labkit.mbr import utilities
         from labkit.mbr.conditional import conditional
-        from labkit.mbr.sampling import Sampling
+        from labkit.mbr.draws import Draws
         from labkit.mbr.translation import Plan, bench_translation, read_pairs
+        from labkit.sampling import Sampling
 
         utilities.get(utility)  # a wrong name is told before the model is loaded
-        drawing = Sampling(
+        drawing = Draws(
             samples=samples,
-            temperature=temperature,
-            epsilon=epsilon or None,
             max_new_tokens=max_new_tokens,
             seed=seed,
             at_once=at_once,
+            sampling=Sampling(temperature=temperature, epsilon=epsilon),
         )
         plan = Plan(base=base, utility=utility, weighting=weighting, drawing=drawing)
         several = PartialState()

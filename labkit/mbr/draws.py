@@ -12,75 +12,57 @@ many samples stand on it, so the model is asked once for each node of the sample
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from labkit import filters
 from labkit.errors import LabkitError
 from labkit.mbr.conditional import Conditional
 from labkit.records import Sample
+from labkit.sampling import Sampling
 
 T = TypeVar("T")
 
 
+ANCESTRAL = Sampling(temperature=1.0)
+"""The model's own distribution."""
+
+
 @dataclass(frozen=True)
-class Sampling:
-    """How to draw.
+class Draws:
+    """The number of samples to draw, and how.
 
     ``samples`` texts for each source, each of at most ``max_new_tokens`` tokens (fewer where the
-    model's context ends before); ``temperature``,
-    ``top_k``, ``top_p`` and ``epsilon`` as in `labkit.filters`, applied in that order;
-    ``at_once`` sources go through the model together. The samples of a source depend on ``seed``
-    and on the source, not on the sources beside it.
+    model's context ends before); ``at_once`` sources go through the model together. The samples of
+    a source depend on ``seed`` and on the source, not on the other sources.
 
-    Raises `LabkitError` naming the value that cannot be used.
+    Raises `LabkitError` naming the value that is wrong; greedy decoding is a function of its own.
     """
 
     samples: int = 64
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    epsilon: float | None = None
     max_new_tokens: int = 128
     seed: int = 0
     at_once: int = 32
+    sampling: Sampling = ANCESTRAL
 
     def __post_init__(self) -> None:
         for name in ("samples", "max_new_tokens", "at_once"):
             if getattr(self, name) < 1:
                 raise LabkitError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if not 0 < self.temperature < float("inf"):
+        if self.sampling.greedy:
             raise LabkitError(
-                f"The temperature is {self.temperature}; it must be positive, and greedy decoding "
-                "is a function of its own."
+                "The temperature is 0; samples need a positive one. For the greedy output, use "
+                "`labkit.mbr.search.greedy`."
             )
-        if self.top_k is not None and self.top_k < 1:
-            raise LabkitError(f"top_k is {self.top_k}; it must be at least 1.")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise LabkitError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
-        if self.epsilon is not None and not 0 <= self.epsilon < 1:
-            raise LabkitError(f"epsilon is {self.epsilon}; it must be at least 0 and below 1.")
-
-    def filtered(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (N, V) of the distribution that is drawn from."""
-        steps: list[tuple[Callable[[torch.Tensor, Any], torch.Tensor], float | None]] = [
-            (filters.temperature, None if self.temperature == 1 else self.temperature),
-            (filters.top_k, self.top_k),
-            (filters.top_p, self.top_p),
-            (filters.epsilon, self.epsilon),
-        ]
-        for step, value in steps:
-            if value is not None:
-                logits = step(logits, value)
-        return logits
+        if self.sampling.typical:
+            raise LabkitError("Samples for MBR are drawn without drafts; leave `typical` out.")
 
 
 def draw(
-    model: Conditional, sources: Sequence[str], how: Sampling | None = None
+    model: Conditional, sources: Sequence[str], how: Draws | None = None
 ) -> list[tuple[Sample, ...]]:
     """Samples for each source: distinct texts in order of first appearance, with their counts.
 
@@ -94,10 +76,10 @@ def draw(
 
 
 def stream(
-    model: Conditional, sources: Iterable[str], how: Sampling | None = None
+    model: Conditional, sources: Iterable[str], how: Draws | None = None
 ) -> Iterator[tuple[Sample, ...]]:
     """Like `draw`, one source's samples after the other, ``at_once`` sources in memory."""
-    how = how or Sampling()
+    how = how or Draws()
     for batch in batched(sources, how.at_once):
         for sequences, logprobs in _sequences(model, batch, how):
             yield _distinct(model, sequences, logprobs)
@@ -117,7 +99,7 @@ def batched(items: Iterable[T], many: int) -> Iterator[list[T]]:
 
 @torch.inference_mode()
 def _sequences(
-    model: Conditional, sources: Sequence[str], how: Sampling
+    model: Conditional, sources: Sequence[str], how: Draws
 ) -> Iterator[tuple[list[list[int]], list[float]]]:
     """For each source, the tokens and the log-probability of each of its samples."""
     rows = model.begin(sources)
@@ -135,7 +117,7 @@ def _sequences(
     for step in range(longest):
         uniform = torch.cat([_uniform(how.samples, generator) for generator in generators])
         known = rows.logits.log_softmax(dim=-1).to(device)  # (N, V)
-        token = choose(how.filtered(known), row[live], uniform.to(device)[live])
+        token = choose(how.sampling.filtered(known), row[live], uniform.to(device)[live])
         logprob[live] += known[row[live], token].double()
         column = torch.full_like(row, -1)
         column[live] = token

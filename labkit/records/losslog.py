@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from labkit.records.base import Count, Part, Probability, Record, RecordError, Seconds
 
@@ -66,23 +66,25 @@ class LossLog(Record):
 
     @classmethod
     def follow(cls, path: str | os.PathLike[str]) -> LossLog:
-        """Read a running log (JSON lines); a half-written last line is left for the next look.
+        """Read a running log (JSON lines), without a last line that is only half written.
 
-        A step that stands twice, because training was killed and resumed, counts once: the later.
+        A step that occurs twice, because training was killed and resumed, counts once: the later.
+        Raises `RecordError` if the file is missing, empty or damaged.
         """
         try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = Path(path).read_bytes().split(b"\n")[:-1]
         except OSError as error:
             raise RecordError(f"Cannot read the loss log {path}: {error.strerror}.") from None
-        whole = [line for line in lines if line.endswith("\n")]
         if not whole:
             raise RecordError(f"The loss log {path} is empty.")
         points: dict[tuple[int, int], LossPoint] = {}
         looks: dict[tuple[int, int], ValidationPoint] = {}
         try:
             header = json.loads(whole[0])
+            if not isinstance(header, dict):
+                raise ValueError("its first line is no JSON object")
             for line in whole[1:]:
-                if '"accept"' in line:
+                if b'"accept"' in line:
                     look = ValidationPoint.model_validate_json(line)
                     looks[look.phase, look.step] = look
                 else:
@@ -93,6 +95,6 @@ class LossLog(Record):
                 "validation": sorted(looks.values(), key=lambda look: look.step),
             }
             return cls.model_validate({**header, **ordered})
-        except (ValueError, ValidationError) as error:
+        except (ValueError, RecursionError) as error:
             reason = str(error).splitlines()[0]
             raise RecordError(f"The loss log {path} is damaged: {reason}.") from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,11 +23,12 @@ from labkit.models import LanguageModel, load
 from labkit.provenance import provenance
 from labkit.records import AblationRow, AblationStudy, HeldOutScore, write_whole
 from labkit.speculative.checkpoint import load_heads
+from labkit.training.checkpoints import locked
 from labkit.training.data import Continue
 from labkit.training.loop import HeldOut, evaluate_heads
 from labkit.training.materials import held_out_material
 from labkit.training.recipe import Count, Frozen, Recipe, load_toml
-from labkit.training.train import train_all
+from labkit.training.train import command_line, train_all
 from labkit.training.writer import writer
 
 RESULT = "ablations.json"
@@ -35,6 +36,10 @@ BASELINE = "baseline"
 
 Changes = dict[str, Any]
 """Parts of a recipe, nested as its tables are; ``false`` in place of a table leaves it out."""
+
+
+Training = tuple[str, str, Recipe, Changes]
+"""Question, name, recipe and changes of one training."""
 
 
 class Variant(Frozen):
@@ -75,12 +80,12 @@ def ablate(
     write: Continue | None = None,
     progress: Callable[[AblationRow], object] = lambda row: None,
 ) -> AblationStudy:
-    """Train everything that a study lists, each into a folder of its own in ``out_dir``.
+    """Train everything that a study lists, each in its own folder inside ``out_dir``.
 
-    Started again after a kill it goes on where it was. ``write`` replaces the base model's own
-    generator; ``progress`` is called with each row. The result also stands in ``out_dir``, as
-    ``ablations.json``. Raises `LabkitError` for whatever a person can mend, such as a change that
-    fits no recipe, before anything is trained.
+    Started again after a kill, it continues where it was. ``write`` replaces the base model's own
+    generator; ``progress`` is called with each row. The result is also saved in ``out_dir``, as
+    ``ablations.json``. Raises `LabkitError` for invalid input, such as a change that gives no valid
+    recipe, before anything is trained, and if another process is training in ``out_dir``.
     """
     study_path, out = Path(study_path), Path(out_dir)
     study = Study.load(study_path)
@@ -88,8 +93,32 @@ def ablate(
     baseline = trainings[0][2]
     base = load(baseline.base, dtype="float32")
     write = write or writer(base, layers=baseline.heads.layers)
+    with locked(out):
+        rows = []
+        for row in _rows(study, trainings, base, write, out):
+            progress(row)
+            rows.append(row)
+        made = AblationStudy(
+            name=study.name,
+            base=baseline.base,
+            recipe=baseline.model_dump(mode="json"),
+            rows=tuple(rows),
+            provenance=provenance(
+                command_line("ablate", recipe=study_path, out=out),
+                study.seeds[0],
+                f"variants with one seed; the baseline with {len(study.seeds)}",
+            ),
+        )
+        made.save(out / RESULT)
+    return made
+
+
+def _rows(
+    study: Study, trainings: Sequence[Training], base: LanguageModel, write: Continue, out: Path
+) -> Iterator[AblationRow]:
+    """Run each training in its folder and judge it on every kind of held-out prompts."""
+    baseline = trainings[0][2]
     materials: dict[tuple[str, int, tuple[int, ...]], HeldOut] = {}
-    rows = []
     for question, name, recipe, changes in trainings:
         folder = out / _file_name(f"{name} {recipe.seed}")
         file = write_whole(folder / "recipe.toml", as_toml(recipe))
@@ -104,7 +133,7 @@ def ablate(
                 materials[kind, *shape] = held_out_material(
                     Recipe.model_validate(asked), base, write
                 )
-        row = AblationRow(
+        yield AblationRow(
             question=question,
             name=name,
             changes=changes,
@@ -116,21 +145,6 @@ def ablate(
                 for kind in study.materials
             ),
         )
-        progress(row)
-        rows.append(row)
-    made = AblationStudy(
-        name=study.name,
-        base=baseline.base,
-        recipe=baseline.model_dump(mode="json"),
-        rows=tuple(rows),
-        provenance=provenance(
-            f"labkit train ablate --recipe data/recipes/{study_path.name} --out runs/{study.name}",
-            study.seeds[0],
-            f"variants with one seed; the baseline with {len(study.seeds)}",
-        ),
-    )
-    made.save(out / RESULT)
-    return made
 
 
 def judge(folder: Path, base: LanguageModel, material: str, held_out: HeldOut) -> HeldOutScore:
@@ -160,8 +174,8 @@ def as_toml(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _trainings(study: Study, path: Path) -> Iterator[tuple[str, str, Recipe, Changes]]:
-    """Question, name, recipe and changes of every training, the baseline's first."""
+def _trainings(study: Study, path: Path) -> Iterator[Training]:
+    """Return every training, the baseline's first."""
     whole = Recipe.load(path.parent / study.recipe).model_dump()
     common = _merged(_merged(whole, study.always), {"name": study.name})
     for seed in study.seeds:

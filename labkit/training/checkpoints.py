@@ -7,13 +7,16 @@ was damaged later costs at most the steps since the last good checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import safetensors
 import torch
 from safetensors.torch import save
@@ -24,6 +27,29 @@ from labkit.records.base import RecordError, write_whole
 
 LATEST = "checkpoint.safetensors"
 PREVIOUS = "checkpoint-previous.safetensors"
+
+
+@contextlib.contextmanager
+def locked(folder: Path, wait: bool = False, name: str = ".lock") -> Iterator[None]:
+    """Keep other processes from writing to ``folder`` until the block ends.
+
+    The operating system holds the lock, so a crashed process leaves none behind. Raises
+    `LabkitError` if another process holds it, or waits for that process with ``wait``.
+    """
+    lock = filelock.FileLock(folder / name, timeout=-1 if wait else 0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout:
+        raise LabkitError(
+            f"Another process is writing to {folder}: wait until it ends, or give another folder."
+        ) from None
+    except OSError as error:
+        raise LabkitError(f"Cannot write to {folder}: {error.strerror or error}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -48,10 +74,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             latest.replace(folder / PREVIOUS)
         fresh.replace(latest)
     except (RecordError, OSError) as error:
-        kept = latest if latest.exists() else folder / PREVIOUS
+        kept = [path for path in (latest, folder / PREVIOUS) if path.exists()]
+        start = f"continue from {kept[0]}" if kept else "start again: no checkpoint was saved yet"
         raise LabkitError(
-            f"Could not save a checkpoint ({error}); free some disk space and run the same command"
-            f" again to go on from {kept}."
+            f"Could not save a checkpoint ({error}). Free some disk space, then run the same"
+            f" command to {start}."
         ) from None
 
 
@@ -66,7 +93,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
         try:
             return load_checkpoint(path)
         except LabkitError as error:
-            warnings.warn(f"{error} Going on from the checkpoint before it.", stacklevel=2)
+            warnings.warn(f"{error} Trying the one before it.", stacklevel=2)
     if present:
         raise LabkitError(
             f"No checkpoint in {folder} can be read; remove {present[0].name} there to train from"

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from labkit.errors import LabkitError
 from labkit.records.base import RecordError, write_whole
+from labkit.training.checkpoints import locked
 from labkit.training.recipe import Precision
 from labkit.training.text import Document
 
@@ -205,16 +206,19 @@ def make_shards(
 ) -> Answers:
     """Answer every prompt, keep the answers in ``folder`` as shards, and return them all.
 
-    Shards that are there already are not made again; each has a seed of its own. Raises
+    Shards that exist are not made again; each has its own seed. If another process is writing
+    there, it waits, and then finds the shards. Raises
     `LabkitError` where ``folder`` was made of other prompts or settings, or the disk refuses.
     ``watch`` may wrap the loop over shards in a progress bar.
     """
-    _claim(folder, {**asdict(manner), "prompts": _digest(prompts), "shard_rows": shard_rows})
-    for index in watch(range(-(-len(prompts) // shard_rows))):
-        path = folder / f"shard-{index:05d}.safetensors"
-        part = prompts[index * shard_rows : (index + 1) * shard_rows]
-        if not path.exists():
-            _write_shard(path, part, write(part, manner, manner.seed * 1_000_003 + index))
+    settings = {**asdict(manner), "prompts": _digest(prompts), "shard_rows": shard_rows}
+    with locked(folder, wait=True):
+        _claim(folder, settings)
+        for index in watch(range(-(-len(prompts) // shard_rows))):
+            path = folder / f"shard-{index:05d}.safetensors"
+            part = prompts[index * shard_rows : (index + 1) * shard_rows]
+            if not path.exists():
+                _write_shard(path, part, write(part, manner, manner.seed * 1_000_003 + index))
     return read_answers(folder)
 
 

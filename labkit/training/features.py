@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from labkit.errors import LabkitError
 from labkit.records.base import RecordError, write_whole
+from labkit.training.checkpoints import locked
 from labkit.training.data import Answers, Sequences
 from labkit.training.phases import Runs
 
@@ -142,7 +143,9 @@ def store_features(
         width = head_weight(base).shape[1] * (len(layers) + 1)
         size = len(sequences.tokens) * width * 2 / 1e9
         try:
-            _fill(base, sequences, path, width, watch, layers)
+            with locked(path.parent, wait=True, name=f".{path.stem}.lock"):
+                if not path.exists():
+                    _fill(base, sequences, path, width, watch, layers)
         except (OSError, RecordError) as error:
             raise LabkitError(
                 f"Could not keep the base model's hidden states in {path.parent} ({error}):"

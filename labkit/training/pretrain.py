@@ -6,7 +6,9 @@ the optimizer's moments and that number. So a run that was killed ends where it 
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from labkit.errors import LabkitError
-from labkit.records.base import write_whole
+from labkit.records.base import RecordError, write_whole
 from labkit.training.checkpoints import (
     Checkpoint,
     load_latest,
@@ -117,6 +119,15 @@ def _resume(job: Job, optimizer: torch.optim.Optimizer, out: Path) -> tuple[int,
             parameter.copy_(checkpoint.tensors[f"model.{name}"])
     restore_optimizer(optimizer, checkpoint.tensors)
     return checkpoint.state["step"], checkpoint.state["seconds"]
+
+
+def print_result(train: Callable[[], dict[str, float]]) -> None:
+    """Print the result of ``train`` as JSON; on an error, print one sentence, exit status 2."""
+    try:
+        print(json.dumps(train()))
+    except (LabkitError, RecordError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -25,7 +25,9 @@ Model = TypeVar("Model", bound=BaseModel)
 class Frozen(BaseModel):
     """A part of a recipe: unchangeable, unknown keys refused, every field's meaning below it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Heads(Frozen):
@@ -196,7 +198,7 @@ def load_toml(kind: type[Model], path: Path) -> Model:
         raise LabkitError(f"Cannot read the recipe {path}: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise LabkitError(f"The recipe {path} is not text in UTF-8.") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise LabkitError(f"The recipe {path} is not valid TOML: {error}.") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -22,8 +22,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from labkit.models.store import make_manifest
 from labkit.records.base import write_whole
+from labkit.training.checkpoints import locked
 from labkit.training.data import pack_text
-from labkit.training.pretrain import Course, Job, optimise, round_to_half, save_model
+from labkit.training.pretrain import (
+    Course,
+    Job,
+    optimise,
+    print_result,
+    round_to_half,
+    save_model,
+)
 from labkit.training.recipe import Frozen, Positive, Source, load_toml
 from labkit.training.text import read_documents
 
@@ -153,9 +161,14 @@ def train(recipe: TinyRecipe, out: Path) -> dict[str, float]:
     """Train by ``recipe``, keep checkpoints in ``out``, write the finished model to ``out/model``.
 
     Returns ``loss`` (held out, nats per token, of the weights as saved), ``bits_per_byte`` and
-    ``seconds`` (spent training, over all runs).
+    ``seconds`` (spent training, over all runs). Raises `LabkitError` if another process is training
+    in ``out``.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        return _train(recipe, out)
+
+
+def _train(recipe: TinyRecipe, out: Path) -> dict[str, float]:
     documents = read_documents(recipe.sources)
     training = [document for document in documents if not document.held_out]
     held_out = [document for document in documents if document.held_out]
@@ -199,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    print(json.dumps(train(TinyRecipe.load(given.recipe), given.out)))
+    print_result(lambda: train(TinyRecipe.load(given.recipe), given.out))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from labkit.errors import LabkitError
 from labkit.models import load
@@ -14,6 +17,7 @@ from labkit.provenance import provenance
 from labkit.records.base import Provenance, RecordError
 from labkit.records.losslog import LossLog
 from labkit.speculative.checkpoint import save_heads
+from labkit.training.checkpoints import locked
 from labkit.training.data import Continue
 from labkit.training.features import head_weight
 from labkit.training.loop import (
@@ -45,15 +49,31 @@ def train_all(
 ) -> dict[str, Any]:
     """Train heads by the recipe at ``recipe_path``; checkpoints, log and heads go to ``out_dir``.
 
-    Only ``phases`` are run; those that the recipe leaves out or that are done already are passed
-    over. Started again after a kill it goes on and ends at the same figures. ``answers_dir`` names
+    Only ``phases`` are run; those that the recipe leaves out or that are done already are skipped.
+    Started again after a kill, it continues and ends at the same figures. ``answers_dir`` names
     shards to train phase 2 on in place of the recipe's own; ``write`` replaces the base model's own
     generator. Returns ``final_loss`` (held out, one figure a head), ``accept``,
     ``tokens_per_step``, ``steps``, ``tokens``, ``seconds`` and ``heads``, the folder of the heads.
-    Raises `LabkitError` for whatever a person can mend.
+    Raises `LabkitError` for invalid input, and if another process is training in ``out_dir``.
     """
     recipe, out = Recipe.load(recipe_path), Path(out_dir)
     accelerator = new_accelerator()
+    name = {(1,): "phase1", (2,): "phase2"}.get(tuple(phases), "all")
+    command = command_line(name, recipe=recipe_path, out=out, answers=answers_dir)
+    with locked(out) if accelerator.is_main_process else contextlib.nullcontext():
+        trainer, held_out, last = _train(recipe, out, phases, answers_dir, write, accelerator)
+        return _finish(trainer, held_out, last, command)
+
+
+def _train(
+    recipe: Recipe,
+    out: Path,
+    phases: Sequence[int],
+    answers_dir: str | Path | None,
+    write: Continue | None,
+    accelerator: Accelerator,
+) -> tuple[Trainer, HeldOut, Material | None]:
+    """Run the phases; return the trainer, the held-out text and what was trained on last."""
     base = load(recipe.base, device=str(accelerator.device), dtype="float32")
     write = write or writer(base, layers=recipe.heads.layers)
     with accelerator.main_process_first():  # the others find in the cache what the first one made
@@ -69,7 +89,7 @@ def train_all(
         trainer.run_phase(1, recipe.phase1, text, held_out)
     if recipe.phase2 and answers:
         trainer.run_phase(2, recipe.phase2, answers, held_out)
-    return _finish(trainer, held_out, answers or text)
+    return trainer, held_out, answers or text
 
 
 def generate(recipe_path: str | Path, write: Continue | None = None) -> dict[str, Any]:
@@ -85,19 +105,37 @@ def generate(recipe_path: str | Path, write: Continue | None = None) -> dict[str
     return {"answers": len(sequences), "tokens": tokens, "folder": str(answers.paths[0].parent)}
 
 
-def _provenance(trainer: Trainer) -> Provenance:
-    """How the heads came to be."""
-    recipe = trainer.recipe
+def command_line(name: str, **options: str | Path | None) -> str:
+    """Return the command ``labkit train NAME`` with its options; a None is left out.
+
+    Paths inside the working folder are shown relative to it.
+
+    >>> command_line("all", recipe="data/recipes/tiny.toml", out="runs/tiny", answers=None)
+    'labkit train all --recipe data/recipes/tiny.toml --out runs/tiny'
+    """
+    words = ["labkit", "train", name]
+    for option, value in options.items():
+        if value is not None:
+            whole, here = Path(value).absolute(), Path.cwd()
+            inside = whole.is_relative_to(here)
+            words += [f"--{option}", whole.relative_to(here).as_posix() if inside else str(value)]
+    return shlex.join(words)
+
+
+def _provenance(trainer: Trainer, command: str) -> Provenance:
+    """Return how the heads were made."""
     return provenance(
-        f"labkit train all --recipe data/recipes/{recipe.name}.toml",
-        recipe.seed,
+        command,
+        trainer.recipe.seed,
         f"{trainer.device.type}, {torch.get_num_threads()} threads,"
         f" {trainer.accelerator.num_processes} processes",
     )
 
 
-def _finish(trainer: Trainer, held_out: HeldOut, last: Material | None) -> dict[str, Any]:
-    """Write the heads and the finished log; what `train_all` returns."""
+def _finish(
+    trainer: Trainer, held_out: HeldOut, last: Material | None, command: str
+) -> dict[str, Any]:
+    """Write the heads and the finished log; return the result of `train_all`."""
     speculator = trainer.speculator()
     vocabulary = speculator.config.vocab_size
     wanted = trainer.recipe.heads.draft_vocabulary or vocabulary
@@ -109,7 +147,7 @@ def _finish(trainer: Trainer, held_out: HeldOut, last: Material | None) -> dict[
         try:
             save_heads(folder, speculator, draft_ids)
             log = LossLog.follow(trainer.out / LOG_NAME)
-            log.model_copy(update={"provenance": _provenance(trainer)}).save(
+            log.model_copy(update={"provenance": _provenance(trainer, command)}).save(
                 folder / "losslog.json"
             )
         except (RecordError, OSError) as error:

@@ -28,7 +28,15 @@ from transformers import GenerationConfig, MarianConfig, MarianMTModel, PreTrain
 from labkit.errors import LabkitError
 from labkit.models.store import make_manifest
 from labkit.records.base import write_whole
-from labkit.training.pretrain import Course, Job, optimise, round_to_half, save_model
+from labkit.training.checkpoints import locked
+from labkit.training.pretrain import (
+    Course,
+    Job,
+    optimise,
+    print_result,
+    round_to_half,
+    save_model,
+)
 from labkit.training.recipe import Frozen, Positive, load_toml
 
 PAD, END = "<pad>", "</s>"
@@ -291,10 +299,16 @@ def train(recipe: TranslatorRecipe, corpus: Path, out: Path) -> dict[str, float]
     """Train by ``recipe`` on the pairs in ``corpus``; the finished model goes to ``out/model``.
 
     Returns ``loss`` (held out, nats per token, of the weights as saved), ``pairs`` trained on and
-    ``seconds`` spent training, over all runs.
+    ``seconds`` spent training, over all runs. Raises `LabkitError` if another process is training
+    in ``out``.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    training, held_out = split(read_corpus(corpus))
+    pairs = read_corpus(corpus)
+    with locked(out):
+        return _train(recipe, pairs, out)
+
+
+def _train(recipe: TranslatorRecipe, corpus: Sequence[Pair], out: Path) -> dict[str, float]:
+    training, held_out = split(corpus)
     write_whole(out / "held-out.tsv", "".join(f"{source}\t{text}\n" for source, text in held_out))
     plan = recipe.training
     tokenizer = train_tokenizer(
@@ -342,7 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
-    print(json.dumps(train(TranslatorRecipe.load(given.recipe), given.pairs, given.out)))
+    print_result(lambda: train(TranslatorRecipe.load(given.recipe), given.pairs, given.out))
 
 
 if __name__ == "__main__":

@@ -8,16 +8,20 @@ import random
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from labkit.cli import main
 from labkit.errors import LabkitError
+from labkit.paths import data_dir
 from labkit.records.base import RecordError
 from labkit.records.losslog import LossLog
-from labkit.training import checkpoints, features, loop
+from labkit.training import checkpoints, features, loop, tiny, translator
+from labkit.training.data import read_answers
 from labkit.training.loop import LOG_NAME
 from labkit.training.train import train_all
 from tests.training.conftest import count_up
@@ -35,9 +39,12 @@ LAUNCH = [
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no"]
 
 
-def start(recipe: Path, out: Path, *launcher: str) -> subprocess.Popen[str]:
-    """Train in a process of its own."""
+def start(
+    recipe: Path, out: Path, kill_at: int | None = None, launcher: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """Train in a process of its own, which kills itself once its log has ``kill_at`` lines."""
     command = [sys.executable, *launcher, str(HERE.parent / "run_small.py"), str(recipe), str(out)]
+    command += [] if kill_at is None else [str(kill_at)]
     environment = {
         **os.environ,
         "PYTHONPATH": str(HERE.parents[2]),
@@ -73,13 +80,12 @@ def test_heads_learn_what_comes_next_and_the_log_tells_it(small_world, make_reci
 def test_killed_at_a_random_moment_it_ends_at_the_same_losses(small_world, make_recipe, tied):
     recipe = make_recipe(steps=30, labels="soft", sampled=64, tied=tied)
     out = small_world / "killed"
-    process = start(recipe, out)
-    log, lines = out / LOG_NAME, random.randrange(3, 55)
-    while process.poll() is None:
-        if log.exists() and log.read_bytes().count(b"\n") >= lines:
-            process.kill()
-        time.sleep(0.01)
-    process.communicate()
+    log, lines = out / LOG_NAME, random.randrange(3, 60)
+    process = start(recipe, out, lines)
+    process.communicate(timeout=300)
+    assert process.returncode not in (0, 1)  # killed, not ended by itself or by an error
+    assert log.read_bytes().count(b"\n") == lines < 60
+    assert not (out / "heads").exists()
     whole = train_all(recipe, small_world / "whole", write=count_up)
     again = train_all(recipe, out, write=count_up)
     assert again["final_loss"] == pytest.approx(whole["final_loss"], abs=1e-5)
@@ -91,7 +97,7 @@ def test_killed_at_a_random_moment_it_ends_at_the_same_losses(small_world, make_
 
 def test_two_processes_end_where_one_does(small_world, make_recipe):
     recipe = make_recipe(labels="soft", sampled=64)
-    two = figures(start(recipe, small_world / "two", *LAUNCH))
+    two = figures(start(recipe, small_world / "two", launcher=LAUNCH))
     one = train_all(recipe, small_world / "one", write=count_up)
     assert (one["processes"], two["processes"]) == (1, 2)
     assert two["final_loss"] == pytest.approx(one["final_loss"], abs=1e-5)
@@ -139,6 +145,67 @@ def _documents(_names):
     return documents()
 
 
+def test_two_runs_at_once_into_one_folder_the_second_is_refused(small_world, make_recipe):
+    recipe, out = make_recipe(steps=4), small_world / "out"
+    with checkpoints.locked(out):
+        other = start(recipe, out)
+        _, said = other.communicate(timeout=300)
+    assert other.returncode != 0
+    assert said.strip().splitlines()[-1].startswith("refused: Another process is writing to")
+    assert [path.name for path in out.iterdir()] == [".lock"]
+    assert train_all(recipe, out, write=count_up)["steps"] == 8
+
+
+@pytest.mark.parametrize("taken", ["train all", "train ablate", "tiny", "translator"])
+def test_a_folder_in_use_is_one_sentence_and_status_two(taken, small_world, make_recipe, capsys):
+    recipe, out = make_recipe(), small_world / "out"
+    recipes = data_dir() / "recipes"
+    pairs = small_world / "pairs.tsv"
+    pairs.write_text("Hund\tdog\n", encoding="utf-8")
+    study = small_world / "study.toml"
+    study.write_text('name = "s"\nrecipe = "recipe.toml"\n', encoding="utf-8")
+    with checkpoints.locked(out):
+        if taken.startswith("train"):
+            given = study if taken == "train ablate" else recipe
+            words = [*taken.split(), "--recipe", str(given), "--out", str(out)]
+            result = CliRunner().invoke(main, words)
+            status, said = result.exit_code, result.stderr
+        else:
+            command, more = {
+                "tiny": (tiny.main, []),
+                "translator": (translator.main, ["--pairs", str(pairs)]),
+            }[taken]
+            base = recipes / f"{'tiny-base' if taken == 'tiny' else taken}.toml"
+            with pytest.raises(SystemExit) as ended:
+                command([str(base), "--out", str(out), *more])
+            status, said = ended.value.code, capsys.readouterr().err
+    assert status == 2
+    assert said.strip().endswith("wait until it ends, or give another folder.")
+    assert len(said.strip().splitlines()) == 1
+    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_the_log_names_the_command_that_ran(small_world, make_recipe, monkeypatch):
+    monkeypatch.chdir(small_world)
+    recipe = make_recipe(steps=2).relative_to(small_world)
+    train_all(recipe, "out", write=count_up)
+    (folder,) = [
+        path.parent
+        for path in (small_world / "cache" / "answers").glob("*/shard-00000.safetensors")
+        if len(read_answers(path.parent).sequences) > 4
+    ]
+    done = train_all(recipe, "two", phases=[2], answers_dir=folder, write=count_up)
+    commands = [
+        LossLog.load(Path(heads) / "losslog.json").provenance.command
+        for heads in ("out/heads", done["heads"])
+    ]
+    answers = folder.relative_to(small_world).as_posix()
+    assert commands == [
+        "labkit train all --recipe recipe.toml --out out",
+        f"labkit train phase2 --recipe recipe.toml --out two --answers {answers}",
+    ]
+
+
 def test_a_run_of_another_recipe_is_refused(small_world, make_recipe):
     train_all(make_recipe(), small_world / "out", write=count_up)
     with pytest.raises(LabkitError, match="another recipe"):
@@ -180,6 +247,10 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tmp_path, mon
     with pytest.raises(LabkitError, match="No space left on device") as caught:
         checkpoints.save_checkpoint(tmp_path, checkpoints.Checkpoint({}, {"step": 2}))
     assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(f"to continue from {tmp_path / checkpoints.LATEST}.")
+    with pytest.raises(LabkitError, match="start again: no checkpoint was saved yet") as caught:
+        checkpoints.save_checkpoint(tmp_path / "new", good)
+    assert "previous" not in str(caught.value)
     assert checkpoints.load_latest(tmp_path).state == {"step": 1}
 
 

@@ -21,6 +21,7 @@ _HOMES = {
     "predictions": "labkit.course",
     "LanguageModel": "labkit.models",
     "load": "labkit.models",
+    "read_questions": "labkit.questions",
     "LossLog": "labkit.records",
     "RiskTable": "labkit.records",
     "ServingLog": "labkit.records",

@@ -10,19 +10,21 @@ from pathlib import Path
 import labkit
 
 PACKAGE = Path(labkit.__file__).parent
-GROUND = {"errors", "threads", "paths"}
+GROUND = {"errors", "threads", "paths", "reading"}
 """What any room may use."""
 
 MAY_IMPORT = {
     "errors": set(),
     "threads": set(),
     "paths": {"errors"},
+    "reading": {"errors"},
+    "questions": GROUND,
     "records": set(),
     "devices": GROUND,
     "models": GROUND | {"records", "devices"},
     "kernels": GROUND | {"devices"},
     "sampling": {"errors"},
-    "speculative": GROUND | {"records", "devices", "models", "kernels", "sampling"},
+    "speculative": GROUND | {"records", "devices", "models", "kernels", "sampling", "questions"},
     "mbr": GROUND | {"records", "devices", "models", "kernels", "sampling"},
     "training": GROUND
     | {"records", "devices", "models", "kernels", "speculative", "mbr", "provenance"},

@@ -15,18 +15,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, ValidationError, model_validator
 
 from labkit import threads
 from labkit.devices import clock
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Engine
 from labkit.models import LanguageModel
-from labkit.paths import data_dir
+from labkit.questions import Question
 from labkit.records.base import Part
 from labkit.speculative.decoder import METHODS, Decoder
 from labkit.speculative.generate import generate, prefill, tied
@@ -37,54 +35,6 @@ PEERS = (TRANSFORMERS, "transformers_prompt_lookup", "transformers_assisted")
 
 LOOKUP_TOKENS = 10
 """Tokens that transformers' prompt lookup drafts, as its documentation has it."""
-
-
-class Question(Part):
-    """A prompt of the benchmark: what the user says, in one turn (``prompt``) or in several."""
-
-    id: str = Field(min_length=1)
-    category: str = Field(min_length=1)
-    prompt: str | None = None
-    turns: tuple[str, ...] | None = Field(default=None, min_length=1)
-
-    @model_validator(mode="after")
-    def _check(self) -> Question:
-        if (self.prompt is None) == (self.turns is None):
-            raise ValueError("a prompt has either 'prompt' or 'turns'")
-        return self
-
-    @property
-    def said(self) -> tuple[str, ...]:
-        """What the user says, turn by turn."""
-        return self.turns if self.turns is not None else (self.prompt or "",)
-
-
-def read_questions(path: Path | None = None) -> list[Question]:
-    """The prompts in a file of JSON lines, by default the lab's own 48.
-
-    Raises `LabkitError` where the file cannot be read, a line is no prompt, or two have one id.
-    """
-    path = path or data_dir() / "prompts" / "spec.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabkitError(f"Cannot read the prompts in {path}: {error}.") from None
-    questions: dict[str, Question] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            question = Question.model_validate_json(line)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the line as a whole"
-            raise LabkitError(f"{path}, line {number}: {where}: {first['msg']}.") from None
-        if question.id in questions:
-            raise LabkitError(f"{path}, line {number}: there are two prompts {question.id!r}.")
-        questions[question.id] = question
-    if not questions:
-        raise LabkitError(f"There is no prompt in {path}: give one as a line of JSON.")
-    return list(questions.values())
 
 
 @dataclass(frozen=True)
@@ -219,7 +169,7 @@ def ask(
     """Put every turn of every prompt to every method, in turn, ``repeats`` times."""
     for question in questions:
         talk: list[dict[str, str]] = []
-        for said in question.said:
+        for said in question.turns:
             talk.append({"role": "user", "content": said})
             ids = conversation(decoder.base, talk, max_new_tokens)
             runs: dict[str, list[Run]] = {method: [] for method in ready}
@@ -371,7 +321,7 @@ def bench(
         )
     say = watch or (lambda _: None)
     for question in questions:  # a prompt that is too long is told before an hour has passed
-        conversation(decoder.base, [{"role": "user", "content": question.said[0]}], max_new_tokens)
+        conversation(decoder.base, [{"role": "user", "content": question.turns[0]}], max_new_tokens)
     ready, notes = runners(decoder, methods, max_new_tokens)
     for method, why in notes.items():
         say(f"Without {method}: {why}")

@@ -7,15 +7,12 @@ not. That is exactly what decoding would commit, at a fraction of its cost.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from labkit.errors import LabkitError
 from labkit.speculative.decoder import Decoder
 from labkit.speculative.drafters.base import Drafter, Watcher
 from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
@@ -35,41 +32,6 @@ class Answer:
     prompt: list[int]
     tokens: list[int]
     states: torch.Tensor
-
-
-def read_prompts(path: Path) -> list[dict[str, str]]:
-    """Prompts from JSON lines: ``id``, ``category``, and ``prompt`` or the first of ``turns``.
-
-    Raises `LabkitError` naming the line that is wrong.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabkitError(f"Cannot read the prompts {path}: {error}.") from None
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            item = json.loads(line)
-            text = item["prompt"] if "prompt" in item else item["turns"][0]
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError("an empty prompt")
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise LabkitError(
-                f"{path}, line {number}: not a prompt ({error!s:.60}); give JSON with `id`, "
-                f"`category` and `prompt` or `turns`."
-            ) from None
-        found.append(
-            {
-                "id": str(item.get("id", number)),
-                "category": str(item.get("category", "")),
-                "prompt": text,
-            }
-        )
-    if not found:
-        raise LabkitError(f"There are no prompts in {path}.")
-    return found
 
 
 def greedy_answers(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,17 +17,16 @@ from labkit import threads
 from labkit.cli import main
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Output
+from labkit.questions import Question, read_questions
 from labkit.speculative.bench import (
     HEADER,
     PEERS,
     VANILLA,
-    Question,
     Run,
     Turn,
     bench,
     compare,
     conversation,
-    read_questions,
     rows,
     score,
     speed,
@@ -37,9 +37,9 @@ from tests.conftest import make_toy
 from tests.speculative.fakes import ToyEngine
 
 QUESTIONS = [
-    Question(id="a", category="letters", prompt="Say a."),
+    Question(id="a", category="letters", turns=("Say a.",)),
     Question(id="b", category="letters", turns=("Say b.", "Again.")),
-    Question(id="c", category="more letters", prompt="Say c."),
+    Question(id="c", category="more letters", turns=("Say c.",)),
 ]
 
 
@@ -244,8 +244,8 @@ def test_shipped_prompts_are_eight_of_each_of_six_categories() -> None:
         "translation",
     ]
     assert set(counts.values()) == {8}
-    assert all(len(q.said) == 2 for q in questions if q.category == "multi-turn conversation")
-    assert len({said for question in questions for said in question.said}) == 56
+    assert all(len(q.turns) == 2 for q in questions if q.category == "multi-turn conversation")
+    assert len({said for question in questions for said in question.turns}) == 56
 
 
 def test_shipped_prompts_are_not_phrased_like_the_training_prompts() -> None:
@@ -258,33 +258,14 @@ def test_shipped_prompts_are_not_phrased_like_the_training_prompts() -> None:
     pieces = {max(re.split(r"\{\w\}", form), key=len).strip(" \n.?:") for form in forms}
     telling = {piece for piece in pieces if len(piece) >= 14}
     assert len(telling) > 40
-    text = "\n".join(said for question in read_questions() for said in question.said)
+    text = "\n".join(said for question in read_questions() for said in question.turns)
     assert [piece for piece in telling if piece in text] == []
     assert [phrase for phrase in training.PHRASES if phrase in text] == []
 
 
-@pytest.mark.parametrize(
-    ("lines", "says"),
-    [
-        ("", "no prompt"),
-        ("{", "line 1"),
-        ('{"id": "a", "category": "x"}', "either 'prompt' or 'turns'"),
-        ('{"id": "a", "category": "x", "prompt": "p", "turns": ["q"]}', "either"),
-        ('{"id": "a", "category": "x", "prompt": "p", "extra": 1}', "extra"),
-        ('{"id": "a", "category": "x", "turns": []}', "turns"),
-        ('{"id": "a", "category": "x", "prompt": "p"}\n' * 2, "two prompts 'a'"),
-    ],
-)
-def test_damaged_prompts_are_told_in_one_sentence(tmp_path: Path, lines: str, says: str) -> None:
-    path = tmp_path / "prompts.jsonl"
-    path.write_text(lines, encoding="utf-8")
-    with pytest.raises(LabkitError, match=says):
-        read_questions(path)
-
-
 def test_command_prints_one_json_object_or_tables(tmp_path: Path, toy_folder: Path) -> None:
     path = tmp_path / "prompts.jsonl"
-    lines = [question.model_dump_json(exclude_none=True) for question in QUESTIONS]
+    lines = [json.dumps(asdict(question)) for question in QUESTIONS]
     path.write_text("\n".join(lines), encoding="utf-8")
     words = ["bench", "speculative", "--base", str(toy_folder), "--prompts", str(path)]
     words += ["--max-new-tokens", "4", "--repeats", "1", "--device", "cpu"]

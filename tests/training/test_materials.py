@@ -7,10 +7,9 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.models import load
-from labkit.paths import data_dir
+from labkit.questions import read_questions
 from labkit.training import materials
 from labkit.training.data import Written, overlapping
-from labkit.training.evaluate import read_prompts
 from labkit.training.materials import make_prompts, new_speculator, training_answers
 from labkit.training.prompts import task_prompts
 from labkit.training.recipe import Recipe
@@ -92,6 +91,6 @@ def test_untrained_heads_follow_the_seed_and_leave_the_generator_alone(make_reci
 
 
 def test_prompts_to_train_on_share_no_words_in_a_row_with_those_to_evaluate_on():
-    evaluation = [item["prompt"] for item in read_prompts(data_dir() / "prompts" / "spec.jsonl")]
+    evaluation = [question.turns[0] for question in read_questions()]
     training = task_prompts([document.text for document in documents()], 5_000, seed=0)
     assert overlapping(training, evaluation) == []

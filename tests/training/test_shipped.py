@@ -7,10 +7,10 @@ import torch
 
 from labkit.models import load
 from labkit.paths import data_dir
+from labkit.questions import read_questions
 from labkit.records import LossLog
 from labkit.speculative.checkpoint import load_heads
 from labkit.training.data import overlapping, read_answers
-from labkit.training.evaluate import read_prompts
 
 HEADS = ("real", "tiny", "tiny-medusa", "tiny-eagle")
 
@@ -37,7 +37,7 @@ def test_training_prompts_share_nothing_with_the_evaluation_prompts():
         tokenizer.decode(answers.row(row)[: answers.given[row]], skip_special_tokens=True)
         for row in range(len(answers))
     ]
-    evaluation = [p["prompt"] for p in read_prompts(data_dir() / "prompts" / "spec.jsonl")]
+    evaluation = [question.turns[0] for question in read_questions()]
     assert len(asked) > 1000
     assert overlapping(asked, evaluation) == []
     assert overlapping([*asked, f"Please: {evaluation[0]}"], evaluation) == [evaluation[0]]

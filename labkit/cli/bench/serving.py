@@ -152,9 +152,9 @@ def command(
                 gpu, model_params, levels, accept, requests, max_new_tokens, seed
             )
         else:
-            from labkit.speculative.bench import read_questions
+            from labkit.questions import read_questions
 
-            texts = [question.said[0] for question in read_questions(prompts)]
+            texts = [question.turns[0] for question in read_questions(prompts)]
             if url:
                 from labkit.serving.targets import RemoteServer
 

@@ -50,7 +50,8 @@ def command(
     """Decode prompts by every method, in turn: speed, tokens per step, and whether all agree."""
     with only_results_on_stdout() as show:
         from labkit.models import load
-        from labkit.speculative.bench import bench, read_questions
+        from labkit.questions import read_questions
+        from labkit.speculative.bench import bench
         from labkit.speculative.decoder import Decoder
 
         questions = read_questions(prompts)

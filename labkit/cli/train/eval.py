@@ -41,9 +41,10 @@ def command(
     """Measure heads: tokens per step, and the loss and hits of each."""
     with only_results_on_stdout() as show:
         from labkit import Decoder, load
-        from labkit.training.evaluate import evaluate, read_prompts
+        from labkit.questions import read_questions
+        from labkit.training.evaluate import evaluate
 
-        asked = [item["prompt"] for item in read_prompts(prompts)]
+        asked = [question.turns[0] for question in read_questions(prompts)]
         result = evaluate(Decoder(load(base, device), heads), asked, max_new_tokens)
         show(result if as_json else as_text(result))
 

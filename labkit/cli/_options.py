@@ -1,5 +1,7 @@
 """Options that several commands share."""
 
+from pathlib import Path
+
 import click
 
 COUNT = click.IntRange(min=1)
@@ -31,3 +33,21 @@ seed_option = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of everything random."
 )
 """What makes a run repeatable."""
+
+
+def pairs_options(required: bool = False):
+    """``--pairs`` and ``--columns``: the file of sources and references, and which columns."""
+    default = "" if required else " (default: the lab's own sentences)"
+
+    def both(command):
+        command = click.option(
+            "--columns", help="The source's and the reference's columns, by name or number: 2,3."
+        )(command)
+        return click.option(
+            "--pairs",
+            required=required,
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help=f"A source, a tab and its reference on each line{default}.",
+        )(command)
+
+    return both

@@ -75,6 +75,21 @@ def conditional(base: Base) -> Conditional:
     return EncoderDecoder(base) if base.module.config.is_encoder_decoder else Causal(base)
 
 
+def check_sources(base: Base, sources: Iterable[str]) -> list[list[int]]:
+    """Return each source's tokens; raise `LabkitError` for one that is empty or too long."""
+    lists = []
+    for number, source in enumerate(sources, start=1):
+        if not source.strip():
+            raise LabkitError(f"Source {number} is empty: give some text.")
+        lists.append(base.encode(source))
+        if len(lists[-1]) >= base.context:
+            raise LabkitError(
+                f"Source {number} has {len(lists[-1]):,} tokens, and the model's context holds "
+                f"{base.context:,}: give a shorter one."
+            )
+    return lists
+
+
 class _OfBase:
     """What the two kinds of transformers model have in common."""
 
@@ -88,16 +103,7 @@ class _OfBase:
 
     def _batch(self, sources: Sequence[str], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Sources' tokens padded on one side, and which of them are real: both (B, T)."""
-        lists = []
-        for source in sources:
-            if not source.strip():
-                raise LabkitError("A source is empty: give some text.")
-            lists.append(self.base.encode(source))
-            if len(lists[-1]) >= self.base.context:
-                raise LabkitError(
-                    f"A source has {len(lists[-1]):,} tokens and the model can look at "
-                    f"{self.base.context:,}: give a shorter one."
-                )
+        lists = check_sources(self.base, sources)
         longest = max(map(len, lists))
         ids = torch.zeros(len(lists), longest, dtype=torch.long)
         real = torch.zeros(len(lists), longest, dtype=torch.long)

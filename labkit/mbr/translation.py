@@ -23,14 +23,12 @@ from labkit.mbr.conditional import Conditional
 from labkit.mbr.decide import choose
 from labkit.mbr.draws import Draws, batched, draw
 from labkit.mbr.evaluate import Corpus, signature
+from labkit.mbr.pairs import Pair
 from labkit.mbr.search import Beam, beam, greedy
 from labkit.records import Weighting, write_whole
 
 SYSTEMS = ("greedy", "beam", "sample", "mbr", "oracle")
 METRICS = ("bleu", "chrf")
-
-Pair = tuple[str, str]
-"""A source and its reference."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Translated:
     """One batch done: outputs and seconds of each system, and the statistics of its segments.
 
     ``digest`` tells the sources and references from others.
@@ -62,27 +60,6 @@ class Batch:
     statistics: dict[str, dict[str, list[list[float]]]]
 
 
-def read_pairs(path: str | os.PathLike[str]) -> Iterator[Pair]:
-    """Sources and references from a file of lines, a tab between the two.
-
-    Raises `LabkitError` naming the file, or the line that has no tab or nothing before or after it.
-    """
-    try:
-        with Path(path).open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                source, tab, reference = line.rstrip("\r\n").partition("\t")
-                if not tab or not source.strip() or not reference.strip():
-                    what = "has no tab" if not tab else "has an empty source or reference"
-                    raise LabkitError(
-                        f"Line {number} of {path} {what}; each line needs a source, a tab and a "
-                        "reference."
-                    )
-                yield source, reference
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise LabkitError(f"The pairs in {path} cannot be read: {reason}.") from None
-
-
 class Journal:
     """The batches done so far: in memory, or in the JSON-lines files of a folder.
 
@@ -93,7 +70,7 @@ class Journal:
     def __init__(
         self, folder: str | os.PathLike[str] | None, settings: dict[str, Any], process: int = 0
     ) -> None:
-        self.kept: list[Batch] = []
+        self.kept: list[Translated] = []
         self.folder = None if folder is None else Path(folder)
         if self.folder is None:
             return
@@ -115,7 +92,7 @@ class Journal:
                     f"{value!r}; give another folder, or the same settings to go on."
                 )
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Translated]:
         """Every batch done, by whichever process, in order and once."""
         if self.folder is None:
             yield from self.kept
@@ -125,7 +102,7 @@ class Journal:
             with path.open(encoding="utf-8") as lines:
                 for number, line in enumerate(lines, start=1):
                     try:
-                        batch = Batch(**json.loads(line))
+                        batch = Translated(**json.loads(line))
                     except (ValueError, TypeError):
                         if not line.endswith("\n"):  # another process is writing it
                             break
@@ -137,7 +114,7 @@ class Journal:
                         seen.add(batch.number)
                         yield batch
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: Translated) -> None:
         """Keep a batch."""
         if self.folder is None:
             self.kept.append(batch)
@@ -190,7 +167,7 @@ def _digest(pairs: Sequence[Pair]) -> str:
     return blake2b(json.dumps(pairs).encode(), digest_size=8).hexdigest()
 
 
-def _translate(model: Conditional, number: int, pairs: Sequence[Pair], plan: Plan) -> Batch:
+def _translate(model: Conditional, number: int, pairs: Sequence[Pair], plan: Plan) -> Translated:
     """One batch through every system. MBR and the oracle choose among the same samples."""
     sources, references = [source for source, _ in pairs], [reference for _, reference in pairs]
     longest = plan.drawing.max_new_tokens
@@ -221,10 +198,10 @@ def _translate(model: Conditional, number: int, pairs: Sequence[Pair], plan: Pla
         corpus = Corpus(METRICS)
         corpus.add(texts, references)
         statistics[name] = corpus.statistics
-    return Batch(number, _digest(pairs), outputs, seconds, statistics)
+    return Translated(number, _digest(pairs), outputs, seconds, statistics)
 
 
-def collect(journal: Iterable[Batch]) -> tuple[dict[str, Corpus], dict[str, float]]:
+def collect(journal: Iterable[Translated]) -> tuple[dict[str, Corpus], dict[str, float]]:
     """Each system's corpus and its seconds, out of all batches."""
     corpora = {name: Corpus(METRICS) for name in SYSTEMS}
     seconds = dict.fromkeys(SYSTEMS, 0.0)

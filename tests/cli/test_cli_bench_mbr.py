@@ -103,3 +103,23 @@ def test_a_row_without_a_tab_is_named(toy_folder, tmp_path):
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].startswith("labkit: ")
     assert "2" in result.stderr
+
+
+def test_columns_are_named_or_refused_before_a_model_is_loaded(toy_folder, tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("1\tein Haus\ta house\n", encoding="utf-8")
+    words = ["--pairs", str(path), "--samples", "2", "--max-new-tokens", "4", "--json"]
+    refused = bench("translation", "--base", "no-such-model", *words)
+    assert refused.exit_code == 2
+    assert "3 columns" in refused.stderr
+    done = bench("translation", "--base", str(toy_folder), *words, "--columns", "2,3")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["segments"] == 1
+
+
+def test_a_source_that_is_too_long_is_found_before_anything_is_translated(toy_folder, tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("ein Haus\ta house\n" + "ein Haus " * 2000 + "\ta house\n", encoding="utf-8")
+    result = bench("translation", "--base", str(toy_folder), "--pairs", str(path))
+    assert result.exit_code == 2
+    assert "Source 2 has" in result.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from labkit.mbr.translation import read_pairs
+from labkit.mbr.pairs import read_pairs
 from labkit.paths import data_dir
 
 FOLDER = data_dir() / "sentences"

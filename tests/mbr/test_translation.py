@@ -12,7 +12,7 @@ from labkit.mbr.decide import choose
 from labkit.mbr.draws import Draws, draw
 from labkit.mbr.evaluate import corpus
 from labkit.mbr.search import Beam
-from labkit.mbr.translation import SYSTEMS, Plan, bench_translation, collect, read_pairs, translate
+from labkit.mbr.translation import SYSTEMS, Plan, bench_translation, collect, translate
 
 from .models import Table
 
@@ -137,31 +137,6 @@ def test_a_damaged_line_is_named(tmp_path):
     path.write_text("\n".join([lines[0], "oops", *lines[2:], ""]), encoding="utf-8")
     with pytest.raises(LabkitError, match=r"Line 2 of .* is damaged"):
         translate(Table(LETTERS), PAIRS, PLAN, tmp_path)
-
-
-def test_pairs_are_read_from_lines_with_a_tab(tmp_path):
-    path = tmp_path / "pairs.tsv"
-    path.write_bytes("\ufeffHällo.\tHello.\r\nJa.\tYes.\n".encode())
-    assert list(read_pairs(path)) == [("Hällo.", "Hello."), ("Ja.", "Yes.")]
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"a\tb\nno tab here\n", "Line 2 of .* has no tab"),
-        (b"a\tb\n\n", "Line 2 of .* has no tab"),
-        (b" \tb\n", "Line 1 of .* empty source"),
-        (b"a\t\n", "Line 1 of .* empty source or reference"),
-        (b"\xff\xfe\tb\n", "not UTF-8"),
-        (None, "No such file"),
-    ],
-)
-def test_a_file_that_holds_no_pairs_is_said_in_one_sentence(tmp_path, content, says):
-    path = tmp_path / "pairs.tsv"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(LabkitError, match=says):
-        list(read_pairs(path))
 
 
 def test_no_pairs_at_all_is_said_in_one_sentence():

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from labkit.cli._options import COUNT, base_option, device_option, seed_option
+from labkit.cli._options import COUNT, base_option, device_option, pairs_options, seed_option
 from labkit.cli._output import json_option, only_results_on_stdout, table
 
 FINDINGS = {
@@ -21,11 +21,7 @@ FINDINGS = {
 
 @click.command()
 @base_option("translator")
-@click.option(
-    "--pairs",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A source, a tab and its reference on each line (default: the lab's own sentences).",
-)
+@pairs_options()
 @click.option(
     "--samples", type=COUNT, default=64, show_default=True, help="How many to draw of each source."
 )
@@ -51,6 +47,7 @@ def command(
     *,
     base: str,
     pairs: Path | None,
+    columns: str | None,
     samples: int,
     utility: str,
     temperature: float,
@@ -67,10 +64,10 @@ def command(
 
         from labkit import load
         from labkit.mbr import utilities
-        from labkit.mbr.conditional import conditional
+        from labkit.mbr.conditional import check_sources, conditional
         from labkit.mbr.draws import Draws
+        from labkit.mbr.pairs import read_pairs
         from labkit.mbr.study import draw_cases, textbook
-        from labkit.mbr.translation import read_pairs
         from labkit.paths import data_dir
         from labkit.sampling import Sampling
 
@@ -81,8 +78,12 @@ def command(
             seed=seed,
             sampling=Sampling(temperature=temperature, epsilon=epsilon),
         )
-        known = list(read_pairs(pairs or data_dir() / "sentences" / "deu-eng.tsv"))
-        drawn = draw_cases(conditional(load(base, device)), known, how)
+        known = read_pairs(
+            pairs or data_dir() / "sentences" / "deu-eng.tsv", columns and columns.split(",")
+        )
+        model = load(base, device)
+        check_sources(model, [source for source, _ in known])
+        drawn = draw_cases(conditional(model), known, how)
         cases = list(tqdm(drawn, total=len(known), unit=" sources", disable=None))
         found = textbook(cases, utility, resamples=resamples)
         result: dict[str, Any] = {

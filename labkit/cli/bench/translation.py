@@ -7,18 +7,20 @@ from typing import Any
 
 import click
 
-from labkit.cli._options import COUNT, WEIGHTINGS, base_option, device_option, seed_option
+from labkit.cli._options import (
+    COUNT,
+    WEIGHTINGS,
+    base_option,
+    device_option,
+    pairs_options,
+    seed_option,
+)
 from labkit.cli._output import json_option, only_results_on_stdout, table
 
 
 @click.command()
 @base_option("translator")
-@click.option(
-    "--pairs",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A source and its reference on each line, a tab between them.",
-)
+@pairs_options(required=True)
 @click.option(
     "--samples", type=COUNT, default=64, show_default=True, help="How many to draw of each source."
 )
@@ -59,6 +61,7 @@ def command(
     *,
     base: str,
     pairs: Path,
+    columns: str | None,
     samples: int,
     utility: str,
     weighting: Any,
@@ -78,9 +81,10 @@ def command(
 
         from labkit import load
         from labkit.mbr import utilities
-        from labkit.mbr.conditional import conditional
+        from labkit.mbr.conditional import check_sources, conditional
         from labkit.mbr.draws import Draws
-        from labkit.mbr.translation import Plan, bench_translation, read_pairs
+        from labkit.mbr.pairs import read_pairs
+        from labkit.mbr.translation import Plan, bench_translation
         from labkit.sampling import Sampling
 
         utilities.get(utility)  # a wrong name is told before the model is loaded
@@ -91,12 +95,14 @@ def command(
             at_once=at_once,
             sampling=Sampling(temperature=temperature, epsilon=epsilon),
         )
+        known = read_pairs(pairs, columns and columns.split(","))
         plan = Plan(base=base, utility=utility, weighting=weighting, drawing=drawing)
         several = PartialState()
         share = several.process_index, several.num_processes
-        model = conditional(load(base, device))
+        model = load(base, device)
+        check_sources(model, [source for source, _ in known])
         with tqdm(unit=" sources", disable=None) as bar:
-            result = bench_translation(model, read_pairs(pairs), plan, journal, share, bar.update)
+            result = bench_translation(conditional(model), known, plan, journal, share, bar.update)
         if several.is_main_process:
             show(result if as_json else as_text(result))
 

@@ -7,7 +7,8 @@ inner product of two 0/1 vectors. So a whole matrix of match counts is one produ
 per n-gram order.
 
 This file is the plain version, in numpy. `labkit.mbr.utilities.ngrams_fast` does the same in
-compiled loops; `pairwise` takes it for large matrices. Both are exact for any text: n-grams are
+compiled loops; `pairwise` takes it for large matrices, where numba is installed. Both are exact for
+any text: n-grams are
 numbered, never hashed.
 """
 
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -127,6 +129,15 @@ def matches(texts: Texts, hypotheses: int, orders: int) -> np.ndarray:
     return found.astype(np.int64)
 
 
+def _compiled() -> Any:
+    """Return the compiled index; None where numba cannot be imported, and the plain one serves."""
+    try:
+        from labkit.mbr.utilities.ngrams_fast import Index
+    except ImportError:
+        return None
+    return Index
+
+
 def pairwise(parts: Sequence[tuple[Texts, int]], hypotheses: int, score: Score) -> np.ndarray:
     """Scores of the first ``hypotheses`` texts against the others: (H, R), float64.
 
@@ -135,17 +146,15 @@ def pairwise(parts: Sequence[tuple[Texts, int]], hypotheses: int, score: Score) 
     """
     totals = np.concatenate([texts.totals(orders) for texts, orders in parts])  # (N, H + R)
     evidence = totals.shape[1] - hypotheses
-    if hypotheses * evidence < LARGE:
+    if hypotheses * evidence < LARGE or (index := _compiled()) is None:
         shared = np.concatenate([matches(texts, hypotheses, orders) for texts, orders in parts])
         return score(shared, totals[:, :hypotheses], totals[:, hypotheses:])
-    from labkit.mbr.utilities.ngrams_fast import Index
-
-    indices = [Index(texts, hypotheses, orders) for texts, orders in parts]
+    indices = [index(texts, hypotheses, orders) for texts, orders in parts]
     result = np.empty((hypotheses, evidence))
 
     def fill(first: int) -> None:
         rows = slice(first, min(first + ROWS, hypotheses))
-        shared = np.concatenate([index.matches(rows) for index in indices])
+        shared = np.concatenate([one.matches(rows) for one in indices])
         result[rows] = score(shared, totals[:, rows], totals[:, hypotheses:])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -18,7 +18,7 @@ from labkit.errors import LabkitError
 from labkit.paths import data_dir
 from labkit.provenance import provenance
 from labkit.records import LossLog, ServingLog, ServingRow
-from labkit.serving.batch import PREFILL_ROWS, Step
+from labkit.serving.batch import LEAST_CAPACITY, PREFILL_ROWS, Step
 from labkit.serving.engine import WAITING_LINE, ServingEngine
 from labkit.serving.load import Answer, Load, Target, closed_loop, open_loop, summarise
 from labkit.serving.simulate import (
@@ -118,7 +118,7 @@ def bench_engine(
     """
     chosen = select(prompts, most_requests(levels, requests), seed)
     ids = {prompt: decoder.encode(prompt, max_new_tokens) for prompt in dict.fromkeys(chosen)}
-    capacity = max(map(len, ids.values())) + max_new_tokens
+    capacity = max(LEAST_CAPACITY, max(map(len, ids.values())) + max_new_tokens)
     slots = slots or min(
         max(level.users if not level.rate else OPEN_SLOTS for level in levels), MOST_SLOTS
     )

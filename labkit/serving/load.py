@@ -164,8 +164,15 @@ class _Asking:
         self._over = threading.Event()
 
     def ask(self, prompt: str) -> None:
-        """Send one request and keep its answer; see whether the target is still there."""
-        answer = self.target.ask(prompt, self.max_new_tokens)
+        """Send one request and keep its answer; after a failure, see whether the target is lost.
+
+        An unexpected error becomes that of the answer, so that no user drops out unnoticed.
+        """
+        sent = time.perf_counter()
+        try:
+            answer = self.target.ask(prompt, self.max_new_tokens)
+        except Exception as error:
+            answer = Answer(prompt, sent, (), 0, error=f"{type(error).__name__}: {error}")
         lost = self.target.lost() if answer.error else None
         with self.lock:
             self.answers.append(answer)

@@ -83,6 +83,16 @@ def test_requests_at_a_rate_are_measured_too() -> None:
     assert "vanilla" in result.stdout
 
 
+def test_short_prompts_and_answers_are_measured(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"id": "1", "category": "c", "prompt": "Hello"}\n', encoding="utf-8")
+    words = ("--base", "tiny", "--users", "1", "--requests", "2", "--prompts", str(prompts))
+    for most in ("8", "1"):
+        result = bench(*words, "--max-new-tokens", most, "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["rows"][0]["errors"] == 0
+
+
 def test_a_gpu_is_computed_for_a_person_and_for_a_program() -> None:
     words = ("--simulate", "--model-params", "13e9", "--gpu", "a100", "--acceptance", "0.6,0.5,0.4")
     said = json.loads(bench(*words, "--json").stdout)

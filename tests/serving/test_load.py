@@ -124,6 +124,22 @@ def test_a_failed_request_is_an_error_and_the_others_go_on() -> None:
     assert load.lost is None
 
 
+def test_a_request_that_raises_is_an_error_and_its_user_goes_on() -> None:
+    desk = Desk()
+    desk.crowd = threading.Barrier(1)
+    answer = desk.ask
+
+    def ask(prompt: str, max_new_tokens: int) -> Answer:
+        if prompt == "3":
+            raise TypeError("a list of parts")
+        return answer(prompt, max_new_tokens)
+
+    desk.ask = ask  # type: ignore[method-assign]
+    load = closed_loop(desk, [str(i) for i in range(9)], 1, 4)
+    assert (len(load.good), load.errors) == (8, 1)
+    assert [a.error for a in load.answers if a.error] == ["TypeError: a list of parts"]
+
+
 @pytest.mark.parametrize("open_ended", [False, True])
 def test_where_the_target_is_lost_no_more_is_sent_and_what_was_measured_stands(
     open_ended: bool,

@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional
 
 from labkit.errors import LabkitError
-from labkit.kernels.engine import Output, Rows, TorchProbe, stack
+from labkit.kernels.engine import Cache, Output, Rows, Stacked, TorchProbe, stack
 from labkit.kernels.rotary import rotary_tables
 
 WIDTHS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
@@ -70,27 +70,27 @@ class Inputs:
         return groups, width, end
 
 
-def arrange(rows: Sequence[Rows], lengths: np.ndarray, spare: int, room: int) -> Inputs:
+def arrange(stacked: Stacked, spare: int, room: int) -> Inputs:
     """Pad new tokens to a shape that a graph is recorded for.
 
     Groups beyond the last are padding in the slot ``spare``; a padded token sees only place 0.
     ``room`` is how many places a slot has, the padding's included.
     """
-    tokens, positions, bounds, slots, visible = stack(rows, lengths, room)
+    tokens, positions, bounds, slots, lengths, visible = stacked
     counts = np.diff(bounds)
     if counts.max() > WIDTHS[-1]:
         raise LabkitError(
             f"A pass looks at up to {WIDTHS[-1]} tokens of a text at once, not {counts.max()}."
         )
     width = next(width for width in WIDTHS if width >= counts.max())
-    groups = 1 << (len(rows) - 1).bit_length()
+    groups = 1 << (len(slots) - 1).bit_length()
     needed = int(lengths[slots].max()) + width
     end = min(-(-needed // BLOCK) * BLOCK, room)
     padded = {
         name: np.zeros((groups, width), np.int64) for name in ("tokens", "positions", "places")
     }
     all_slots = np.full(groups, spare, np.int64)
-    all_slots[: len(rows)] = slots
+    all_slots[: len(slots)] = slots
     mask = np.zeros((groups, 1, width, end), bool)
     padded["places"][:] = np.arange(width)
     for g, (low, high, slot) in enumerate(zip(bounds[:-1], bounds[1:], slots, strict=True)):
@@ -101,7 +101,7 @@ def arrange(rows: Sequence[Rows], lengths: np.ndarray, spare: int, room: int) ->
         mask[g, 0, :count, :length] = True
         mask[g, 0, :count, length : length + count] = visible[low:high, low:high]
         mask[g, 0, count:, 0] = True
-    mask[len(rows) :, 0, :, 0] = True
+    mask[len(slots) :, 0, :, 0] = True
     true = np.concatenate([g * width + np.arange(count) for g, count in enumerate(counts)])
     return Inputs(
         torch.from_numpy(padded["tokens"]),
@@ -144,29 +144,19 @@ class Recorded:
     outputs: tuple[torch.Tensor, torch.Tensor]
 
 
-class StaticCache:
+class StaticCache(Cache):
     """Keys and values at fixed addresses; see `kernels.engine.Cache`."""
 
     def __init__(self, capacity: int, slots: int, buffers: Buffers) -> None:
-        self.capacity = capacity
-        self.lengths = np.zeros(slots, np.int64)
+        super().__init__(capacity, slots)
         self.buffers = buffers
 
-    def commit(self, path: Sequence[int], slot: int = 0) -> None:
-        """Keep, of the slot's rows of the last pass, those in ``path``; forget the rest."""
-        length = int(self.lengths[slot])
-        old = [length + row for row in path]
-        if old != list(range(length, length + len(old))):
-            for part in (self.buffers.keys[:, slot], self.buffers.values[:, slot]):
-                part[:, :, length : length + len(old)] = part[:, :, old]
-        self.lengths[slot] += len(old)
-
-    def truncate(self, length: int, slot: int = 0) -> None:
-        """Forget all but the first ``length`` tokens of the slot."""
-        self.lengths[slot] = min(length, self.lengths[slot])
+    def _move(self, slot: int, length: int, path: np.ndarray) -> None:
+        for part in (self.buffers.keys[:, slot], self.buffers.values[:, slot]):
+            part[:, :, length : length + len(path)] = part[:, :, length + path]
 
     def copy_slot(self, source: int, target: int) -> None:
-        """Make ``target`` hold what ``source`` holds."""
+        """See `Cache`."""
         length = int(self.lengths[source])
         for part in (self.buffers.keys, self.buffers.values):
             part[:, target, :, :length] = part[:, source, :, :length]
@@ -181,7 +171,6 @@ class CudaEngine:
     """
 
     exact = False
-    layers_read: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -229,6 +218,7 @@ class CudaEngine:
         self.cosines, self.sines = (
             torch.from_numpy(table).to(self.device, self.dtype) for table in tables
         )
+        self.context = len(self.cosines)
         self._idle: list[Buffers] = []
 
     @property
@@ -265,47 +255,54 @@ class CudaEngine:
 
     @torch.no_grad()
     def forward(
-        self, rows: Sequence[Rows], cache: StaticCache, logits: Literal["all", "last"] = "all"
+        self,
+        rows: Sequence[Rows],
+        cache: StaticCache,
+        logits: Literal["all", "last"] = "all",
+        layers: Sequence[int] = (),
     ) -> Output:
-        """Look at new tokens; nothing of them stays in the cache until ``commit``."""
-        spare = len(cache.lengths)
-        inputs = arrange(rows, cache.lengths, spare, cache.buffers.keys.shape[3])
-        states, found = self._run(inputs, cache.buffers)
+        """See `kernels.engine.Engine`."""
+        stacked = stack(self, rows, cache, layers)
+        inputs = arrange(stacked, len(cache.lengths), cache.buffers.keys.shape[3])
+        states, found = self._run(inputs, cache.buffers, tuple(layers))
         true = inputs.rows.to(self.device)
         hidden = states.flatten(0, 1)[true]  # (N, D), wider where layers are read
         if logits == "last":
-            counts = np.cumsum([len(piece.tokens) for piece in rows]) - 1
-            true = true[torch.from_numpy(counts).to(self.device)]
+            true = true[torch.from_numpy(stacked.bounds[1:] - 1).to(self.device)]
         return Output(hidden, found.flatten(0, 1)[true].float())
 
-    def _run(self, inputs: Inputs, buffers: Buffers) -> tuple[torch.Tensor, torch.Tensor]:
+    def _run(
+        self, inputs: Inputs, buffers: Buffers, layers: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The pass, replayed where it is recorded, recorded where it can be."""
         if not self.recording:
-            return self._compute(inputs.to(self.device), buffers)
-        shape = (*inputs.shape, *self.layers_read)
+            return self._compute(inputs.to(self.device), buffers, layers)
+        shape = (*inputs.shape, *layers)
         known = buffers.graphs.get(shape)
         if known is None:
-            known = buffers.graphs[shape] = self._record(inputs, buffers)
+            known = buffers.graphs[shape] = self._record(inputs, buffers, layers)
         for static, new in zip(known.inputs.tensors, inputs.tensors, strict=True):
             static.copy_(new)
         known.graph.replay()
         return known.outputs
 
-    def _record(self, inputs: Inputs, buffers: Buffers) -> Recorded:
+    def _record(self, inputs: Inputs, buffers: Buffers, layers: tuple[int, ...]) -> Recorded:
         """Record a pass of this shape; it runs a few times first, which changes nothing else."""
         given = inputs.to(self.device)
         side = torch.cuda.Stream(self.device)
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
             for _ in range(3):
-                self._compute(given, buffers)
+                self._compute(given, buffers, layers)
         torch.cuda.current_stream(self.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            outputs = self._compute(given, buffers)
+            outputs = self._compute(given, buffers, layers)
         return Recorded(graph, given, outputs)
 
-    def _compute(self, given: Inputs, buffers: Buffers) -> tuple[torch.Tensor, torch.Tensor]:
+    def _compute(
+        self, given: Inputs, buffers: Buffers, layers: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """States (G, n, D), after the layers read and the final norm, and logits (G, n, V)."""
         tokens, positions, places, slots, mask = given.tensors
         end = mask.shape[-1]
@@ -335,7 +332,7 @@ class CudaEngine:
             normed = self._rms_norm(x, weights.between)
             gate, up = functional.linear(normed, weights.gate_up).chunk(2, dim=-1)
             x = x + functional.linear(functional.silu(gate) * up, weights.down)
-            if layer + 1 in self.layers_read:
+            if layer + 1 in layers:
                 told.append(x)
         last = self._rms_norm(x, self.norm)
         return torch.cat([*told, last], dim=-1), functional.linear(last, self.head)

@@ -1,10 +1,10 @@
-"""What the loop asks of a base model's forward pass, whichever path computes it."""
+"""The interface of a base model's forward pass, and what every implementation shares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from labkit.errors import LabkitError
 
 @dataclass(frozen=True)
 class Rows:
-    """New tokens of one sequence, to be looked at in one forward pass.
+    """New tokens of one sequence, to be processed in one forward pass.
 
     ``depths`` (N,) are positions counted from the end of what the cache holds; ``visible`` (N, N)
     says which new token sees which (itself included). Both null: a chain, each sees those before.
@@ -29,32 +29,52 @@ class Rows:
 
 @dataclass(frozen=True)
 class Output:
-    """A forward pass's result; rows of all sequences one after another.
+    """The result of a forward pass, with the rows of all sequences one after another.
 
-    ``hidden`` (N, D) is the state after the final norm, what the heads read as Z; where the engine
-    reads r other layers too, (N, (r + 1) D): the residual stream after each of those, then the
-    same. ``logits`` is (N, V), or one row for each sequence where only the last were asked for.
-    Both may be overwritten by the engine's next pass.
+    ``hidden`` (N, D) is the state after the final norm, which the heads read as Z. If the pass was
+    called with r ``layers``, it is (N, (r + 1) D): the residual stream after each of those layers,
+    then the same. ``logits`` is (N, V), or one row for each sequence with ``logits="last"``. The
+    engine's next pass may overwrite both.
     """
 
     hidden: torch.Tensor
     logits: torch.Tensor
 
 
-class Cache(Protocol):
-    """Keys and values of several sequences, each in a slot of its own."""
+class Cache:
+    """Keys and values of several sequences, each in its own slot of at most ``capacity`` tokens.
 
-    capacity: int
-    lengths: np.ndarray
+    A pass writes its rows behind the ``lengths`` (slots,) committed tokens.
+    """
+
+    def __init__(self, capacity: int, slots: int) -> None:
+        self.capacity = capacity
+        self.lengths = np.zeros(slots, np.int64)
 
     def commit(self, path: Sequence[int], slot: int = 0) -> None:
-        """Keep, of the slot's rows of the last pass, those in ``path``; forget the rest."""
+        """Keep the rows of the slot's last pass that are in ``path``, and drop the others."""
+        kept = np.asarray(path, np.int64)
+        length = int(self.lengths[slot])
+        if len(kept) and not 0 <= kept.min() <= kept.max() < self.capacity - length:
+            raise LabkitError(
+                f"A slot of {self.capacity} tokens, {length} of them committed, has no such rows: "
+                f"{kept.tolist()}."
+            )
+        if not np.array_equal(kept, np.arange(len(kept))):
+            self._move(slot, length, kept)
+        self.lengths[slot] += len(kept)
+
+    def _move(self, slot: int, length: int, path: np.ndarray) -> None:
+        """Copy the rows at ``length + path[j]`` to ``length + j``, for rising j."""
+        raise NotImplementedError
 
     def truncate(self, length: int, slot: int = 0) -> None:
-        """Forget all but the first ``length`` tokens of the slot."""
+        """Drop all but the first ``length`` tokens of the slot."""
+        self.lengths[slot] = min(length, self.lengths[slot])
 
     def copy_slot(self, source: int, target: int) -> None:
-        """Make ``target`` hold what ``source`` holds."""
+        """Copy the contents of slot ``source`` to slot ``target``."""
+        raise NotImplementedError
 
 
 class Engine(Protocol):
@@ -62,13 +82,12 @@ class Engine(Protocol):
 
     name: str
     exact: bool
-    """Whether a row's result is bit-identical whatever rows stand beside it."""
+    """True if a row's result is bit-identical whatever the other rows of the pass are."""
     vocabulary: int
+    context: int
+    """The number of positions that the model has."""
     width: int
     layer_count: int
-    layers_read: tuple[int, ...]
-    """After which layers, counted from 1 and rising, ``hidden`` also tells the state; first none.
-    Set by `read_layers`."""
     device: torch.device
 
     @property
@@ -82,68 +101,90 @@ class Engine(Protocol):
     def bandwidth_probe(self) -> Callable[[], float]:
         """A function that reads a large array as a pass reads the weights: bytes per second."""
 
-    def new_cache(self, capacity: int, slots: int = 1) -> Cache:
+    def new_cache(self, capacity: int, slots: int = 1) -> Any:
         """An empty cache for ``slots`` sequences of at most ``capacity`` tokens."""
 
     def forward(
-        self, rows: Sequence[Rows], cache: Any, logits: Literal["all", "last"] = "all"
+        self,
+        rows: Sequence[Rows],
+        cache: Any,
+        logits: Literal["all", "last"] = "all",
+        layers: Sequence[int] = (),
     ) -> Output:
-        """Look at new tokens; nothing of them stays in ``cache``, one of ours, until ``commit``."""
+        """Process new tokens; ``cache``, made by `new_cache`, keeps none of them until ``commit``.
 
-
-def read_layers(engine: Engine, layers: Sequence[int]) -> None:
-    """Have ``engine`` tell the states after ``layers`` too, from its next pass on.
-
-    Raises `LabkitError` where it has no such layers before its last, or tells those after others
-    already, which some heads opened before want.
-    """
-    wanted = tuple(layers)
-    if not wanted or wanted == engine.layers_read:
-        return
-    if wanted[-1] >= engine.layer_count:
-        raise LabkitError(
-            f"These heads read layer {wanted[-1]} beside the last one, and the base model has "
-            f"{engine.layer_count}."
-        )
-    if engine.layers_read:
-        raise LabkitError(
-            f"These heads read the layers {wanted}, others that are open read {engine.layers_read}:"
-            " open them apart."
-        )
-    engine.layers_read = wanted
+        ``layers`` are those whose states the output also holds, counted from 1 and rising. Raises
+        `LabkitError` for rows, tokens, positions or layers outside the model or the cache.
+        """
 
 
 class TorchProbe:
-    """Reads a large array through torch, again and again, where the engine computes."""
+    """A repeated read of one large array through torch, where the engine computes."""
 
     def __init__(self, device: torch.device, numbers: int = 1 << 26) -> None:
         self.numbers = torch.ones(numbers, device=device)
 
     def __call__(self) -> float:
-        """Bytes per second of one reading."""
+        """Return the bytes per second of one read."""
         began = clock(self.numbers.device)
         self.numbers.sum()
         return self.numbers.nbytes / (clock(self.numbers.device) - began)
 
 
 def chain_visible(count: int) -> np.ndarray:
-    """The mask (N, N) of a chain: each token sees itself and those before it."""
+    """Return the mask (N, N) of a chain: each token sees itself and those before it."""
     return np.tril(np.ones((count, count), dtype=np.uint8))
 
 
-def stack(rows: Sequence[Rows], lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, ...]:
-    """Tokens (N,), positions (N,), bounds (G + 1,), slots (G,), visibility (N, N) of all rows.
+def check_layers(layers: Sequence[int], layer_count: int) -> None:
+    """Raise `LabkitError` unless ``layers`` rise from 1 and end before the last layer.
 
-    Raises `LabkitError` where a slot of ``capacity`` tokens, ``lengths`` of them taken, cannot hold
-    its new ones: nothing else would keep them from the memory behind it.
+    >>> check_layers((1, 3), layer_count=4)
     """
+    if list(layers) != sorted({layer for layer in layers if 1 <= layer < layer_count}):
+        raise LabkitError(
+            f"The heads read layers {', '.join(map(str, layers))} besides the last, but the base "
+            f"model has {layer_count} layers."
+        )
+
+
+class Stacked(NamedTuple):
+    """The rows of all G sequences of a pass, N in all, one sequence after another.
+
+    ``bounds`` (G + 1,) and ``slots`` (G,) say which rows belong to which slot, ``lengths`` (slots,)
+    how many tokens each slot of the cache holds. ``visible`` is (N, N), the others (N,).
+    """
+
+    tokens: np.ndarray
+    positions: np.ndarray
+    bounds: np.ndarray
+    slots: np.ndarray
+    lengths: np.ndarray
+    visible: np.ndarray
+
+
+def stack(
+    engine: Engine, rows: Sequence[Rows], cache: Cache, layers: Sequence[int] = ()
+) -> Stacked:
+    """Join the rows of a pass; raise `LabkitError` for what ``engine`` or ``cache`` cannot hold.
+
+    Compiled kernels do not check their indices, so this is what keeps them inside their tables.
+    """
+    check_layers(layers, engine.layer_count)
     for piece in rows:
-        if lengths[piece.slot] + len(piece.tokens) > capacity:
+        if not 0 <= piece.slot < len(cache.lengths):
             raise LabkitError(
-                f"A cache of {capacity} tokens holds {lengths[piece.slot]} and cannot look at "
-                f"{len(piece.tokens)} more: make it larger."
+                f"The cache has {len(cache.lengths)} slots, and no slot {piece.slot}."
             )
+        if cache.lengths[piece.slot] + len(piece.tokens) > cache.capacity:
+            raise LabkitError(
+                f"The cache holds {cache.lengths[piece.slot]} of at most {cache.capacity} tokens "
+                f"and has no room for {len(piece.tokens)} more: make it larger."
+            )
+    slots = np.array([piece.slot for piece in rows], np.int64)
     counts = [len(piece.tokens) for piece in rows]
+    if min(counts, default=0) < 1 or len(set(slots)) < len(slots):
+        raise LabkitError("A pass needs at least one token of each sequence, and each slot once.")
     bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     total = int(bounds[-1])
     tokens = np.empty(total, np.int64)
@@ -153,8 +194,17 @@ def stack(rows: Sequence[Rows], lengths: np.ndarray, capacity: int) -> tuple[np.
         count = high - low
         tokens[low:high] = piece.tokens
         depths = np.arange(count) if piece.depths is None else np.asarray(piece.depths)
-        positions[low:high] = lengths[piece.slot] + depths
+        positions[low:high] = cache.lengths[piece.slot] + depths
         mask = chain_visible(count) if piece.visible is None else piece.visible
         visible[low:high, low:high] = mask
-    slots = np.array([piece.slot for piece in rows], np.int64)
-    return tokens, positions, bounds, slots, visible
+    for token in (tokens.min(), tokens.max()):
+        if not 0 <= token < engine.vocabulary:
+            raise LabkitError(
+                f"The model has no token {token}: its vocabulary is {engine.vocabulary:,} tokens."
+            )
+    for position in (positions.min(), positions.max()):
+        if not 0 <= position < engine.context:
+            raise LabkitError(
+                f"The model has no position {position}: its context is {engine.context:,} tokens."
+            )
+    return Stacked(tokens, positions, bounds, slots, cache.lengths, visible)

@@ -63,7 +63,6 @@ class ManyRows:
 
     exact = False
     name = "many rows, bfloat16"
-    layers_read: tuple[int, ...] = ()
 
     def __init__(self, config: Any, weights: Mapping[str, np.ndarray]) -> None:
         self.device = torch.device("cpu")
@@ -73,6 +72,7 @@ class ManyRows:
         self.size = getattr(config, "head_dim", None) or self.width // self.heads
         self.epsilon = config.rms_norm_eps
         self.cosines, self.sines = rotary_tables(config, self.size)
+        self.context = len(self.cosines)
 
         def named(name: str) -> Tensor:
             return torch.from_numpy(np.array(weights[name], np.float32))
@@ -122,10 +122,14 @@ class ManyRows:
 
     @torch.no_grad()
     def forward(
-        self, rows: Sequence[Rows], cache: PanelCache, logits: Literal["all", "last"] = "all"
+        self,
+        rows: Sequence[Rows],
+        cache: PanelCache,
+        logits: Literal["all", "last"] = "all",
+        layers: Sequence[int] = (),
     ) -> Output:
-        """Look at new tokens; nothing of them stays in the cache until ``commit``."""
-        tokens, positions, bounds, slots, visible = stack(rows, cache.lengths, cache.capacity)
+        """See `kernels.engine.Engine`."""
+        tokens, positions, bounds, slots, lengths, visible = stack(self, rows, cache, layers)
         x = self.embedding[torch.from_numpy(tokens)]  # (N, D)
         told = []
         for number, (layer, keys, values) in enumerate(
@@ -137,7 +141,7 @@ class ManyRows:
                 positions,
                 bounds,
                 slots,
-                cache.lengths,
+                lengths,
                 visible,
                 self.heads,
                 keys,
@@ -149,7 +153,7 @@ class ManyRows:
             normed = self._normed(x, layer["norm_2"])
             gate, up = functional.linear(normed, layer["gate_up"]).chunk(2, dim=-1)
             x += functional.linear(functional.silu(gate) * up, layer["down"])
-            if number in self.layers_read:
+            if number in layers:
                 told.append(x.clone())
         last = functional.rms_norm(x, (self.width,), self.norm, self.epsilon)
         wanted = last if logits == "all" else last[torch.from_numpy(bounds[1:] - 1)]

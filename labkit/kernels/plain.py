@@ -14,41 +14,41 @@ import numpy as np
 import torch
 
 from labkit.errors import LabkitError
-from labkit.kernels.engine import Output, Rows, TorchProbe, stack
+from labkit.kernels.engine import Cache, Output, Rows, TorchProbe, stack
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 """The kinds of layers that transformers tells apart and a mask can serve."""
 
+ENDLESS = 1 << 30
+"""The context of a model without a table of positions."""
 
-class PlainCache:
+
+class PlainCache(Cache):
     """Keys and values in a `DynamicCache` of transformers' for each slot; see `engine.Cache`."""
 
     def __init__(self, capacity: int, slots: int) -> None:
         from transformers import DynamicCache
 
-        self.capacity = capacity
-        self.lengths = np.zeros(slots, np.int64)
+        super().__init__(capacity, slots)
         self.slots: list[Any] = [DynamicCache() for _ in range(slots)]
 
     def commit(self, path: Sequence[int], slot: int = 0) -> None:
-        """Keep, of the slot's rows of the last pass, those in ``path``; forget the rest."""
-        length = int(self.lengths[slot])
-        old = [length + row for row in path]
-        moved = old != list(range(length, length + len(old)))
-        for layer in self.slots[slot].layers:
-            for part in (layer.keys, layer.values):
-                if moved:
-                    part[:, :, length : length + len(old)] = part[:, :, old]
-        self.lengths[slot] += len(old)
+        """See `Cache`."""
+        super().commit(path, slot)
         self.drop_uncommitted(slot)
 
+    def _move(self, slot: int, length: int, path: np.ndarray) -> None:
+        for layer in self.slots[slot].layers:
+            for part in (layer.keys, layer.values):
+                part[:, :, length : length + len(path)] = part[:, :, length + path]
+
     def truncate(self, length: int, slot: int = 0) -> None:
-        """Forget all but the first ``length`` tokens of the slot."""
-        self.lengths[slot] = min(length, self.lengths[slot])
+        """See `Cache`."""
+        super().truncate(length, slot)
         self.drop_uncommitted(slot)
 
     def copy_slot(self, source: int, target: int) -> None:
-        """Make ``target`` hold what ``source`` holds."""
+        """See `Cache`."""
         from transformers import DynamicCache
 
         length = int(self.lengths[source])
@@ -74,13 +74,13 @@ class PlainEngine:
     """
 
     exact = False
-    layers_read: tuple[int, ...] = ()
 
     def __init__(self, module: Any) -> None:
         self.module = module
         self.name = "transformers' own forward pass"
         config = module.config
         self.vocabulary, self.width = config.vocab_size, config.hidden_size
+        self.context = getattr(config, "max_position_embeddings", None) or ENDLESS
         self.layer_count = config.num_hidden_layers
         self.device, self.dtype = module.device, module.dtype
         kinds = set(getattr(config, "layer_types", None) or ())
@@ -137,10 +137,14 @@ class PlainEngine:
 
     @torch.no_grad()
     def forward(
-        self, rows: Sequence[Rows], cache: PlainCache, logits: Literal["all", "last"] = "all"
+        self,
+        rows: Sequence[Rows],
+        cache: PlainCache,
+        logits: Literal["all", "last"] = "all",
+        layers: Sequence[int] = (),
     ) -> Output:
-        """Look at new tokens; nothing of them stays in the cache until ``commit``."""
-        tokens, positions, bounds, slots, visible = stack(rows, cache.lengths, cache.capacity)
+        """See `kernels.engine.Engine`."""
+        tokens, positions, bounds, slots, lengths, visible = stack(self, rows, cache, layers)
         hidden, found = [], []
         for low, high, slot in zip(bounds[:-1], bounds[1:], slots, strict=True):
             cache.drop_uncommitted(slot)
@@ -154,14 +158,14 @@ class PlainEngine:
                     input_ids=self._ids(tokens[piece]),
                     position_ids=self._ids(positions[piece]),
                     attention_mask=self.mask(
-                        positions[piece], visible[piece, piece], int(cache.lengths[slot])
+                        positions[piece], visible[piece, piece], int(lengths[slot])
                     ),
                     cache=cache.slots[slot],
                     use_cache=True,
                     logits_to_keep=0 if logits == "all" else 1,
-                    output_hidden_states=bool(self.layers_read),
+                    output_hidden_states=bool(layers),
                 )
-            told = [out.hidden_states[layer][0] for layer in self.layers_read]
+            told = [out.hidden_states[layer][0] for layer in layers]
             hidden.append(torch.cat([*told, states[0][0]], dim=-1))
             found.append(out.logits[0])
         return Output(torch.cat(hidden), torch.cat(found).float())

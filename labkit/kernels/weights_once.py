@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 
 from labkit.errors import LabkitError
 from labkit.kernels.bandwidth import Probe
-from labkit.kernels.engine import Output, Rows, stack
+from labkit.kernels.engine import Cache, Output, Rows, stack
 from labkit.kernels.panel import (
     BFLOAT16,
     FLOAT32,
@@ -230,7 +230,7 @@ def attend(
 
 
 @njit(parallel=True, **JIT)
-def layers(
+def all_layers(
     x,
     positions,
     bounds,
@@ -333,31 +333,23 @@ def move_rows(keys, values, length, path):
             values[:, :, :, new] = values[:, :, :, old]
 
 
-class PanelCache:
+class PanelCache(Cache):
     """Keys and values in the panels' layout, float32, several slots; see `kernels.engine.Cache`."""
 
     def __init__(
         self, layer_count: int, kv_heads: int, size: int, capacity: int, slots: int
     ) -> None:
+        super().__init__(capacity, slots)
         blocks = -(-capacity // LANES)
-        self.capacity = capacity
-        self.lengths = np.zeros(slots, np.int64)
         self.keys = aligned_zeros(layer_count, slots, kv_heads, blocks, size, LANES)
         panels = -(-size // LANES)
         self.values = aligned_zeros(layer_count, slots, kv_heads, panels, blocks * LANES, LANES)
 
-    def commit(self, path: Sequence[int], slot: int = 0) -> None:
-        """Keep, of the slot's rows of the last pass, those in ``path``; forget the rest."""
-        order = np.asarray(path, np.int64)
-        move_rows(self.keys[:, slot], self.values[:, slot], self.lengths[slot], order)
-        self.lengths[slot] += len(order)
-
-    def truncate(self, length: int, slot: int = 0) -> None:
-        """Forget all but the first ``length`` tokens of the slot."""
-        self.lengths[slot] = min(length, self.lengths[slot])
+    def _move(self, slot: int, length: int, path: np.ndarray) -> None:
+        move_rows(self.keys[:, slot], self.values[:, slot], length, path)
 
     def copy_slot(self, source: int, target: int) -> None:
-        """Make ``target`` hold what ``source`` holds."""
+        """See `Cache`."""
         length = int(self.lengths[source])
         blocks = -(-length // LANES)
         self.keys[:, target, :, :blocks] = self.keys[:, source, :, :blocks]
@@ -394,7 +386,6 @@ class WeightsOnce:
     """
 
     exact = True
-    layers_read: tuple[int, ...] = ()
 
     def __init__(
         self, config: Any, weights: Mapping[str, np.ndarray], storage: str = "float32"
@@ -410,6 +401,7 @@ class WeightsOnce:
         self.size = getattr(config, "head_dim", None) or self.width // self.heads
         self.epsilon = np.float32(config.rms_norm_eps)
         self.cosines, self.sines = rotary_tables(config, self.size)
+        self.context = len(self.cosines)
 
         def named(name: str) -> np.ndarray:
             return np.asarray(weights[name], np.float32)
@@ -475,17 +467,21 @@ class WeightsOnce:
         return PanelCache(self.layer_count, self.kv_heads, self.size, capacity, slots)
 
     def forward(
-        self, rows: Sequence[Rows], cache: PanelCache, logits: Literal["all", "last"] = "all"
+        self,
+        rows: Sequence[Rows],
+        cache: PanelCache,
+        logits: Literal["all", "last"] = "all",
+        layers: Sequence[int] = (),
     ) -> Output:
-        """Look at new tokens; nothing of them stays in the cache until ``commit``."""
-        tokens, positions, bounds, slots, visible = stack(rows, cache.lengths, cache.capacity)
+        """See `kernels.engine.Engine`."""
+        tokens, positions, bounds, slots, lengths, visible = stack(self, rows, cache, layers)
         x = self.embedding[tokens]
-        normed, told = layers(
+        normed, told = all_layers(
             x,
             positions,
             bounds,
             slots,
-            cache.lengths,
+            lengths,
             visible,
             self.heads,
             self.epsilon,
@@ -500,7 +496,7 @@ class WeightsOnce:
             cache.values,
             self.cosines,
             self.sines,
-            np.array(self.layers_read, np.int64),
+            np.array(layers, np.int64),
         )
         wanted = normed if logits == "all" else np.ascontiguousarray(normed[:, bounds[1:] - 1])
         if self._logits.shape[0] < wanted.shape[1]:

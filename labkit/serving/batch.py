@@ -143,6 +143,7 @@ class Batch:
         self.drafting = drafting
         self.pace = pace or Fixed(drafting.max_nodes if drafting else 0)
         self.max_nodes = drafting.max_nodes if drafting else 0
+        self.layers = drafting.layers if drafting else ()
         self.cache = engine.new_cache(capacity + self.max_nodes + 1, slots)
         self.free = deque(range(slots))
         self.running: list[Row] = []
@@ -219,7 +220,7 @@ class Batch:
                 reading.append(row)
         if not pieces:
             return (), 0
-        out = self.engine.forward(pieces, self.cache, "last")
+        out = self.engine.forward(pieces, self.cache, "last", self.layers)
         emitted = []
         end = 0
         for place, (row, piece) in enumerate(zip(reading, pieces, strict=True)):
@@ -243,7 +244,7 @@ class Batch:
         pieces = [
             draft.rows(row.tokens[-1], row.slot) for row, draft in zip(rows, drafts, strict=True)
         ]
-        out = self.engine.forward(pieces, self.cache, "all")
+        out = self.engine.forward(pieces, self.cache, "all", self.layers)
         verdicts = self._verify(out, rows, drafts)
         t2 = clock()
         emitted, taken = self._commit(out, rows, drafts, verdicts)

@@ -19,6 +19,8 @@ class Drafting(Protocol):
     name: str
     max_nodes: int
     """The most nodes that one row's draft can have."""
+    layers: tuple[int, ...]
+    """See `Drafter.layers`."""
 
     def begin(self, slot: int, prompt: Sequence[int]) -> None:
         """Another request starts in ``slot``."""
@@ -39,6 +41,7 @@ class SideBySide:
     def __init__(self, drafter: MLPDrafter) -> None:
         self.drafter = drafter
         self.name, self.max_nodes = drafter.name, drafter.max_nodes
+        self.layers = drafter.layers
 
     def begin(self, slot: int, prompt: Sequence[int]) -> None:
         """Nothing to remember: the heads read only Z and the root."""
@@ -61,7 +64,7 @@ class OneByOne:
         self.make = make
         self.drafters: dict[int, Drafter] = {}
         first = make()
-        self.name, self.max_nodes = first.name, first.max_nodes
+        self.name, self.max_nodes, self.layers = first.name, first.max_nodes, first.layers
 
     def begin(self, slot: int, prompt: Sequence[int]) -> None:
         """Start the slot's drafter anew."""

@@ -135,7 +135,7 @@ def calibrate(
     )
     if heads is None:
         return measured
-    acceptance = rank_acceptance(heads, own_texts(base, engine))
+    acceptance = rank_acceptance(heads, own_texts(base, engine, heads.config.layers))
     study = tree_study("mlp", base.name, acceptance, costs, head_s, token_s)
     return measured.model_copy(
         update={
@@ -191,18 +191,22 @@ def head_steps(heads: Heads, tokens: Sequence[int]) -> list[Callable[[], object]
     return steps
 
 
-def own_texts(base: LanguageModel, engine: Engine) -> list[tuple[np.ndarray, np.ndarray]]:
+def own_texts(
+    base: LanguageModel, engine: Engine, layers: Sequence[int] = ()
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """The base model's greedy answers to `PROMPTS`: states (T, D) and the tokens after them."""
     texts = []
     for prompt in PROMPTS:
         ids = base.encode(prompt)
         room = min(ANSWER_TOKENS, base.context - len(ids))
         answer = generate(engine, ids, room, eos_ids=base.eos_ids).tokens
-        texts.append((states_of(engine, ids, answer), np.asarray(answer)))
+        texts.append((states_of(engine, ids, answer, layers), np.asarray(answer)))
     return texts
 
 
-def states_of(engine: Engine, prompt: Sequence[int], answer: Sequence[int]) -> np.ndarray:
+def states_of(
+    engine: Engine, prompt: Sequence[int], answer: Sequence[int], layers: Sequence[int] = ()
+) -> np.ndarray:
     """Z at the place before each token of the answer: (T, D)."""
     cache = engine.new_cache(len(prompt) + len(answer))
     if len(prompt) > 1:
@@ -211,7 +215,7 @@ def states_of(engine: Engine, prompt: Sequence[int], answer: Sequence[int]) -> n
     states = []
     for low in range(0, len(rest), PREFILL_ROWS):
         piece = rest[low : low + PREFILL_ROWS]
-        out = engine.forward([Rows(piece)], cache, "last")
+        out = engine.forward([Rows(piece)], cache, "last", layers)
         states.append(out.hidden.float().cpu().numpy().copy())
         cache.commit(range(len(piece)))
     return np.concatenate(states)

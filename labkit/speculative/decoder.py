@@ -15,7 +15,7 @@ import torch
 from labkit.devices import torch_generator
 from labkit.errors import LabkitError
 from labkit.kernels import engine_for
-from labkit.kernels.engine import Engine, read_layers
+from labkit.kernels.engine import Engine, check_layers
 from labkit.models import LanguageModel, load
 from labkit.paths import data_dir
 from labkit.records import Trace
@@ -101,7 +101,7 @@ class Decoder:
         speculator, ids = load_heads(folder, table.float())
         if isinstance(speculator, Eagle):
             return EagleHeads(speculator.cpu(), ids)
-        read_layers(self.engine, speculator.config.layers)
+        check_layers(speculator.config.layers, self.engine.layer_count)
         if not on_panels:
             return TorchHeads(speculator.to(table.device), ids)
         from labkit.kernels.heads import PanelHeads

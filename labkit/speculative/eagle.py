@@ -62,6 +62,11 @@ class EagleConfig(BaseModel):
         return self.emb_dim
 
     @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers read besides the last: none."""
+        return ()
+
+    @property
     def hierarchical(self) -> bool:
         """Each draft depends on those before it."""
         return True

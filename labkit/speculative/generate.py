@@ -93,11 +93,11 @@ def generate(
     """
     sampling = sampling or Sampling()
     _check(prompt, max_new_tokens, sampling, generator)
-    room = drafter.max_nodes if drafter else 0
+    room, layers = (drafter.max_nodes, drafter.layers) if drafter else (0, ())
     cache = engine.new_cache(len(prompt) + max_new_tokens + room + 1)
     clock = time.perf_counter
     began = clock()
-    out = prefill(engine, prompt, cache)
+    out = prefill(engine, prompt, cache, layers=layers)
     first = _choose(out.logits[-1:], sampling, generator)
     hidden = out.hidden[-1]
     narrow = [0] if not engine.exact and tied(out.logits[-1]) else []
@@ -111,7 +111,7 @@ def generate(
         t0 = clock()
         draft = _draft(drafter, tokens, hidden, sampling, generator)
         t1 = clock()
-        out = engine.forward([draft.rows(tokens[-1])], cache)
+        out = engine.forward([draft.rows(tokens[-1])], cache, layers=layers)
         t2 = clock()
         verdict = _verify(out.logits, draft, sampling, generator)
         cache.commit([0, *(node + 1 for node in verdict.path)])
@@ -144,11 +144,13 @@ def generate(
     return Generation(tuple(prompt), first, tuple(steps), prefill_s, tuple(narrow))
 
 
-def prefill(engine: Engine, prompt: Sequence[int], cache, slot: int = 0):
+def prefill(
+    engine: Engine, prompt: Sequence[int], cache, slot: int = 0, layers: Sequence[int] = ()
+):
     """Read the prompt into the cache; return the last pass's output."""
     for start in range(0, len(prompt), PREFILL_ROWS):
         part = prompt[start : start + PREFILL_ROWS]
-        out = engine.forward([Rows(part, slot)], cache, "last")
+        out = engine.forward([Rows(part, slot)], cache, "last", layers)
         cache.commit(range(len(part)), slot)
     return out
 

@@ -62,10 +62,10 @@ def continue_many(
         raise LabkitError(f"{count} samples were asked for: give at least 1.")
     if sampling.greedy or sampling.typical:
         raise LabkitError("Samples need a temperature above 0, and lossless verification.")
-    room = drafter.max_nodes if drafter else 0
+    room, layers = (drafter.max_nodes, drafter.layers) if drafter else (0, ())
     slots = min(slots, count)
     cache = engine.new_cache(len(prompt) + max_new_tokens + room + 1, slots + 1)
-    out = prefill(engine, prompt, cache, slot=slots)  # the last slot keeps the prompt
+    out = prefill(engine, prompt, cache, slots, layers)  # the last slot keeps the prompt
     start_logits, start_hidden = out.logits[-1:].clone(), out.hidden[-1].clone()
     done: list[Continuation | None] = [None] * count
     waiting = list(range(count))[::-1]
@@ -101,7 +101,7 @@ def continue_many(
             draft.rows(row.tokens[-1], slot)
             for draft, (slot, row) in zip(drafts, order, strict=True)
         ]
-        out = engine.forward(rows, cache)
+        out = engine.forward(rows, cache, layers=layers)
         passes += 1
         first = 0
         for draft, (slot, row) in zip(drafts, order, strict=True):

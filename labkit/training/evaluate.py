@@ -35,13 +35,17 @@ class Answer:
 
 
 def greedy_answers(
-    decoder: Decoder, prompts: Sequence[str], new_tokens: int = NEW_TOKENS, slots: int = 12
+    decoder: Decoder,
+    prompts: Sequence[str],
+    new_tokens: int = NEW_TOKENS,
+    layers: Sequence[int] = (),
+    slots: int = 12,
 ) -> list[Answer]:
-    """The base model's greedy answers, several prompts at a time."""
+    """Return the base model's greedy answers, with the states that readers of ``layers`` want."""
     ids = [decoder.encode(prompt, new_tokens) for prompt in prompts]
     states: list[torch.Tensor] = []
     answers = continue_all(
-        decoder.engine, ids, new_tokens, decoder.base.eos_ids, slots, states=states
+        decoder.engine, ids, new_tokens, decoder.base.eos_ids, slots, states=states, layers=layers
     )
     return [Answer(*parts) for parts in zip(ids, answers, states, strict=True)]
 
@@ -125,8 +129,8 @@ def evaluate(
 
     Tokens per step are means over tokens, the bonus token included; vanilla is 1.00.
     """
-    heads = decoder.heads  # first, since they may have the engine tell more than its last states
-    answers = greedy_answers(decoder, prompts, new_tokens)
+    heads = decoder.heads
+    answers = greedy_answers(decoder, prompts, new_tokens, heads.config.layers)
     steps = {}
     for name, (nodes, width, top_k) in TREES.items():
         tokens, count = count_steps(tree_drafter(heads, nodes, width, top_k), answers)

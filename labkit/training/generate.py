@@ -53,6 +53,7 @@ def continue_all(
     choose: Choose = greedy,
     repeats: int | None = None,
     states: list[torch.Tensor] | None = None,
+    layers: Sequence[int] = (),
 ) -> list[list[int]]:
     """Continue every prompt until an end token (kept) or ``max_new_tokens``.
 
@@ -60,7 +61,8 @@ def continue_all(
     tokens have stood in its answer twice before: a small model that loops goes on for ever, and a
     loop teaches a head nothing new. ``states``, if given, is filled with the base model's hidden
     states, one tensor (A, D) for each prompt: row a is the state that gave answer token
-    a, so heads can be trained without passing the answers through the base model again.
+    a, so heads can be trained without passing the answers through the base model again. It holds
+    the states after ``layers`` too; see `kernels.engine.Output`.
     """
     longest = max(map(len, prompts)) + max_new_tokens
     cache = engine.new_cache(longest, slots + 1)
@@ -94,7 +96,7 @@ def continue_all(
                 room -= len(running[slot].next)
         order = list(running.items())
         rows = [Rows(row.next, slot) for slot, row in order]
-        out = engine.forward(rows, cache, "last")
+        out = engine.forward(rows, cache, "last", layers)
         ends = accumulate(len(piece.tokens) for piece in rows)
         tokens = choose(out.logits).tolist()
         for (slot, row), piece, end, token in zip(order, rows, ends, tokens, strict=True):

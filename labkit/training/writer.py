@@ -11,7 +11,6 @@ from torch import Tensor
 from labkit.devices import torch_generator
 from labkit.kernels import choose as choose_path
 from labkit.kernels import engine_for
-from labkit.kernels.engine import read_layers
 from labkit.training.data import Continue, Writing, Written
 from labkit.training.generate import Choose, continue_all, greedy, sampler
 from labkit.training.recipe import Precision
@@ -40,7 +39,6 @@ def writer(
     def write(prompts: Sequence[Sequence[int]], manner: Writing, seed: int) -> Written:
         if manner.precision not in opened:
             opened[manner.precision] = _engine(base, manner.precision)
-            read_layers(opened[manner.precision], layers)
         engine = opened[manner.precision]
         choose: Choose = greedy
         if manner.temperature:
@@ -56,6 +54,7 @@ def writer(
             choose,
             manner.repeats or None,
             states if keep_states else None,
+            layers if keep_states else (),
         )
         return Written(answers, torch.cat(states).cpu().half() if keep_states else None)
 

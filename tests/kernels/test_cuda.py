@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from labkit.errors import LabkitError
 from labkit.kernels.cuda import BLOCK, IDLE, ROOM, WIDTHS, CudaEngine, arrange
-from labkit.kernels.engine import Rows
+from labkit.kernels.engine import Cache, Rows, Stacked, stack
 from labkit.speculative.generate import generate
 from labkit.speculative.tree import Draft
 from tests.kernels.shapes import SIZES, arrays, small_model
 from tests.kernels.test_weights_once import trees
-from tests.speculative.fakes import Dice
+from tests.speculative.fakes import Dice, ToyEngine
 
 MODELS = {
     **{f"Llama, {name}": ("Llama", size) for name, size in SIZES.items()},
@@ -56,6 +56,13 @@ def whole_text(model: torch.nn.Module, tokens: list[int]) -> torch.Tensor:
     return model(torch.tensor([tokens])).logits[0]
 
 
+def stacked(rows: list[Rows], lengths: np.ndarray) -> Stacked:
+    """The rows of a pass over slots that hold ``lengths`` tokens."""
+    cache = Cache(512, len(lengths))
+    cache.lengths[:] = lengths
+    return stack(ToyEngine(vocabulary=100), rows, cache)
+
+
 @given(
     counts=st.lists(st.integers(1, 12), min_size=1, max_size=5),
     data=st.data(),
@@ -68,7 +75,7 @@ def test_padding_is_seen_by_nobody_and_written_where_it_harms_nobody(
     lengths = np.array(data.draw(st.lists(st.integers(0, 300), min_size=6, max_size=6)))
     room = 2 * BLOCK
     rows = [Rows(range(1, count + 1), slot) for count, slot in zip(counts, slots, strict=True)]
-    given_ = arrange(rows, lengths, spare=6, room=room)
+    given_ = arrange(stacked(rows, lengths), spare=6, room=room)
     groups, width, end = given_.shape
     assert groups >= len(counts)
     assert width in WIDTHS
@@ -91,7 +98,7 @@ def test_padding_is_seen_by_nobody_and_written_where_it_harms_nobody(
 @given(draft=trees(), length=st.integers(0, 50))
 @settings(max_examples=40, deadline=None)
 def test_trees_mask_is_moved_behind_what_the_cache_holds(draft: Draft, length: int) -> None:
-    given_ = arrange([draft.rows(1)], np.array([length]), spare=0, room=2 * BLOCK)
+    given_ = arrange(stacked([draft.rows(1)], np.array([length])), spare=0, room=2 * BLOCK)
     many = len(draft) + 1
     mask = given_.mask[0, 0, :many].numpy()
     assert mask[:, :length].all()
@@ -102,7 +109,7 @@ def test_trees_mask_is_moved_behind_what_the_cache_holds(draft: Draft, length: i
 
 def test_pass_wider_than_any_recorded_one_is_refused() -> None:
     with pytest.raises(LabkitError, match="64"):
-        arrange([Rows(range(65))], np.zeros(1, np.int64), 0, 512)
+        arrange(stacked([Rows(range(65))], np.zeros(1, np.int64)), 0, 512)
 
 
 def test_logits_are_transformers_own(pair: tuple[torch.nn.Module, CudaEngine]) -> None:
@@ -121,11 +128,9 @@ def test_logits_are_transformers_own(pair: tuple[torch.nn.Module, CudaEngine]) -
 def test_states_of_other_layers_stand_before_the_last_ones(
     pair: tuple[torch.nn.Module, CudaEngine],
 ) -> None:
-    model, bare = pair
-    engine = CudaEngine(model.config, arrays(model), bare.device, bare.dtype)
+    model, engine = pair
     before = engine.forward([Rows([3, 4, 5])], engine.new_cache(8)).hidden.clone()
-    engine.layers_read = (1,)
-    out = engine.forward([Rows([3, 4, 5])], engine.new_cache(8))
+    out = engine.forward([Rows([3, 4, 5])], engine.new_cache(8), layers=(1,))
     with torch.no_grad():
         ids = torch.tensor([[3, 4, 5]], device=next(model.parameters()).device)
         states = model.model(ids, output_hidden_states=True).hidden_states

@@ -56,14 +56,12 @@ def test_texts_of_unequal_length_go_on_side_by_side(pair: tuple[Any, ManyRows]) 
 
 
 def test_states_of_other_layers_stand_before_the_last_ones(pair: tuple[Any, ManyRows]) -> None:
-    model, bare = pair
-    engine = ManyRows(model.config, arrays(model))
-    engine.layers_read = (1,)
+    model, engine = pair
     tokens = [3, 9, 4, 1]
-    out = engine.forward([Rows(tokens)], engine.new_cache(4), "last")
+    out = engine.forward([Rows(tokens)], engine.new_cache(4), "last", (1,))
     first, last = out.hidden.split(engine.width, dim=1)
     near(first, whole(model, tokens).hidden_states[1][0])
-    assert torch.equal(last, bare.forward([Rows(tokens)], bare.new_cache(4)).hidden)
+    assert torch.equal(last, engine.forward([Rows(tokens)], engine.new_cache(4)).hidden)
 
 
 def test_a_trees_branches_are_kept_apart(pair: tuple[Any, ManyRows]) -> None:

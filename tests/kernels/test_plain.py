@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.errors import LabkitError
-from labkit.kernels.engine import Rows, read_layers
+from labkit.kernels.engine import Rows, check_layers
 from labkit.kernels.plain import PlainEngine
 from labkit.kernels.weights_once import WeightsOnce
 from labkit.speculative.generate import generate
@@ -191,9 +191,7 @@ def test_model_with_a_running_state_is_refused() -> None:
 def test_states_of_other_layers_stand_before_the_last_ones(engine: PlainEngine) -> None:
     tokens = tokens_of(engine, 9, 3)
     bare = engine.forward([Rows(tokens)], engine.new_cache(9))
-    told = PlainEngine(engine.module)
-    read_layers(told, (1,))
-    out = told.forward([Rows(tokens)], told.new_cache(9))
+    out = engine.forward([Rows(tokens)], engine.new_cache(9), layers=(1,))
     with torch.no_grad():
         states = engine.module(torch.tensor([tokens]), output_hidden_states=True).hidden_states
     assert out.hidden.shape == (9, 2 * engine.width)
@@ -202,12 +200,9 @@ def test_states_of_other_layers_stand_before_the_last_ones(engine: PlainEngine) 
     assert torch.equal(out.logits, bare.logits)
 
 
-def test_heads_cannot_read_a_layer_that_is_not_there() -> None:
+@pytest.mark.parametrize("layers", [(1, 3), (0,), (2, 1), (1, 1)])
+def test_heads_cannot_read_a_layer_that_is_not_there(layers: tuple[int, ...]) -> None:
     engine = PlainEngine(small_model("Llama", num_hidden_layers=3))
-    with pytest.raises(LabkitError, match="layer 3 beside the last one"):
-        read_layers(engine, (1, 3))
-    read_layers(engine, (1,))
-    read_layers(engine, ())
-    read_layers(engine, (1,))
-    with pytest.raises(LabkitError, match="open them apart"):
-        read_layers(engine, (2,))
+    with pytest.raises(LabkitError, match="has 3 layers"):
+        engine.forward([Rows([1])], engine.new_cache(4), layers=layers)
+    check_layers((1, 2), engine.layer_count)

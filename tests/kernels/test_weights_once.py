@@ -98,21 +98,19 @@ def test_logits_have_the_same_bits_for_1_to_32_rows(pair: tuple[Any, WeightsOnce
 
 
 def test_states_of_other_layers_are_transformers_own(pair: tuple[Any, WeightsOnce]) -> None:
-    model, bare = pair
-    engine = WeightsOnce(model.config, arrays(model))
-    engine.layers_read = (1,)
+    model, engine = pair
     tokens = tokens_of(engine, 11, seed=5)
-    out = engine.forward([Rows(tokens)], engine.new_cache(11))
+    out = engine.forward([Rows(tokens)], engine.new_cache(11), layers=(1,))
     with torch.no_grad():
         states = model.model(torch.tensor([tokens]), output_hidden_states=True).hidden_states
     first, last = out.hidden.split(engine.width, dim=1)
     torch.testing.assert_close(first, states[1][0], rtol=1e-4, atol=1e-4)
-    alone = bare.forward([Rows(tokens)], bare.new_cache(11))
+    alone = engine.forward([Rows(tokens)], engine.new_cache(11))
     assert same_bits(last.contiguous(), alone.hidden)
     assert same_bits(out.logits, alone.logits)
     cache, rows = engine.new_cache(11), []
     for token in tokens:
-        rows.append(engine.forward([Rows([token])], cache).hidden.clone())
+        rows.append(engine.forward([Rows([token])], cache, layers=(1,)).hidden.clone())
         cache.commit([0])
     assert same_bits(torch.cat(rows), out.hidden), "and they too are the same for any rows"
 
@@ -193,7 +191,7 @@ def test_cache_refuses_more_tokens_than_it_has_room_for(engine: WeightsOnce) -> 
     engine.forward([Rows(tokens_of(engine, 8, 0), 1)], cache)
     cache.commit(range(8), 1)
     engine.forward([Rows([1, 2], 1)], cache)
-    with pytest.raises(LabkitError, match="A cache of 10 tokens holds 8 and cannot look at 3 more"):
+    with pytest.raises(LabkitError, match="holds 8 of at most 10 tokens"):
         engine.forward([Rows([1, 2, 3], 1)], cache)
 
 

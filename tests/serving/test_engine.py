@@ -39,7 +39,11 @@ class GatedEngine(ToyEngine):
         return super().new_cache(capacity, slots)
 
     def forward(
-        self, rows: Sequence[Rows], cache: ToyCache, logits: Literal["all", "last"] = "all"
+        self,
+        rows: Sequence[Rows],
+        cache: ToyCache,
+        logits: Literal["all", "last"] = "all",
+        layers: Sequence[int] = (),
     ) -> Output:
         if self.gated:
             self.leave.acquire()

@@ -40,6 +40,7 @@ class ToyEngine:
 
     name = "toy"
     device = torch.device("cpu")
+    context, layer_count = 4096, 1
     width = 3
     bytes_per_pass = 1000
     threads = 1
@@ -66,8 +67,13 @@ class ToyEngine:
         return ToyCache(capacity, slots)
 
     def forward(
-        self, rows: Sequence[Rows], cache: ToyCache, logits: Literal["all", "last"] = "all"
+        self,
+        rows: Sequence[Rows],
+        cache: ToyCache,
+        logits: Literal["all", "last"] = "all",
+        layers: Sequence[int] = (),
     ) -> Output:
+        assert not layers, "there are none"
         hidden, found = [], []
         self.passes.append(sum(len(piece.tokens) for piece in rows))
         for piece in rows:
@@ -101,6 +107,7 @@ class Planned:
     """
 
     name = "planned"
+    layers = ()
 
     def __init__(
         self, engine: ToyEngine, length: int, plan: Callable[[int], int], decoys: int = 0
@@ -150,6 +157,7 @@ class Dice:
     """
 
     name = "dice"
+    layers = ()
 
     def __init__(
         self, vocabulary: int, shape: Sequence[int], drawn: Sequence[bool], seed: int = 1

@@ -106,7 +106,7 @@ class Tied(ToyEngine):
         super().__init__(exact=exact)
         self.length = length
 
-    def forward(self, rows: Any, cache: Any, logits: Any = "all") -> Output:
+    def forward(self, rows: Any, cache: Any, logits: Any = "all", layers: Any = ()) -> Output:
         out = super().forward(rows, cache, logits)
         if int(out.hidden[-1, 0]) == self.length:
             found = out.logits.clone()

@@ -176,8 +176,8 @@ def near_tie(engine: ToyEngine, place: int) -> Callable[..., Output]:
     plain, tied = engine.forward, engine.greedy(PROMPT, place + 1)
     text = torch.stack([engine.hidden_after([*PROMPT, *tied[:-1]])])
 
-    def forward(rows: Any, cache: Any, logits: Any = "all") -> Output:
-        out = plain(rows, cache, logits)
+    def forward(rows: Any, cache: Any, logits: Any = "all", layers: Any = ()) -> Output:
+        out = plain(rows, cache, logits, layers)
         found = out.logits.clone()
         offset = len(out.hidden) - len(found)
         for row in range(len(found)):
@@ -216,7 +216,7 @@ def test_same_seed_gives_the_same_sample(engine: ToyEngine) -> None:
 class Silent:
     """Drafts nothing."""
 
-    name, max_nodes = "silent", 0
+    name, max_nodes, layers = "silent", 0, ()
 
     def begin(self, prompt: Sequence[int]) -> None:
         pass

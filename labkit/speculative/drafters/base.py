@@ -19,6 +19,8 @@ class Drafter(Protocol):
     name: str
     max_nodes: int
     """The most nodes that a draft of it can have."""
+    layers: tuple[int, ...]
+    """The layers of the base model whose states it reads, besides the last: counted from 1."""
 
     def begin(self, prompt: Sequence[int]) -> None:
         """A generation starts from these tokens."""
@@ -32,7 +34,8 @@ class Drafter(Protocol):
     ) -> Draft:
         """Candidates for what follows ``tokens`` (prompt and output so far, the root last).
 
-        ``hidden`` (D,) is Z, the base model's state at the place whose logits gave the root. With a
+        ``hidden`` (W,) is Z, the base model's state at the place whose logits gave the root, with
+        those after `layers` before it. With a
         ``generator`` the children are to be drawn from the drafter's distribution at
         ``temperature``; without one, chosen by probability.
         """

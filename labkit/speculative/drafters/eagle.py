@@ -35,11 +35,11 @@ class EagleHeads:
 
     @torch.no_grad()
     def read(self, hidden: torch.Tensor, tokens: Sequence[int]) -> None:
-        """Remember C committed places: what the engine told of them (C, W), and the tokens that
-        they led to; the last layer's state is what counts."""
+        """Remember C committed places: the base model's states (C, D), and the tokens that they led
+        to."""
         if not len(tokens):
             return
-        states = self._like(hidden)[..., -self.config.emb_dim :]
+        states = self._like(hidden)
         x = self.eagle.enter(states, torch.tensor(list(tokens)))
         first = len(self._keys)
         _, k, v = self.eagle.project(x, torch.arange(first, first + len(tokens)))

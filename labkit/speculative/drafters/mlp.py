@@ -131,6 +131,7 @@ class MLPDrafter:
             )
         self.name = name
         self.heads = heads
+        self.layers = heads.config.layers
         self.max_nodes = max_nodes
         self.width, self.top_k = width, top_k
         self.shape = tuple(shape)[: heads.config.n_predict]

@@ -22,6 +22,7 @@ class MLPLookup:
 
     def __init__(self, heads: MLPDrafter, lookup: PromptLookup) -> None:
         self.heads, self.lookup = heads, lookup
+        self.layers = heads.layers
         self.max_nodes = heads.max_nodes + lookup.max_nodes
 
     def begin(self, prompt: Sequence[int]) -> None:

@@ -18,6 +18,7 @@ class PromptLookup:
     """Finds the latest earlier occurrence of the longest suffix and drafts what followed it."""
 
     name = "prompt_lookup"
+    layers = ()
 
     def __init__(self, max_nodes: int = 8, longest: int = 4, shortest: int = 2) -> None:
         if max_nodes < 1 or not 1 <= shortest <= longest:

@@ -14,9 +14,9 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 
-import labkit
 from docs.rendering import as_rest, mathml
 from docs.stage import dotted, modules
+from labkit.facade import HOMES
 
 project = "labkit"
 author = "the authors of labkit"
@@ -132,7 +132,7 @@ def _by_last_names(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
         return None
     objects = env.get_domain("py").objects
     last = target.rpartition(".")[2]
-    home = labkit._HOMES.get(last, "")  # of a public name, which may live below the room it names
+    home = HOMES["labkit"].get(last, "")  # of a public name, which may live below the room it names
     if target in (last, f"labkit.{last}", f"{home}.{last}") and home:
         found = [name for name in objects if name.startswith(home) and name.endswith(f".{last}")]
     else:

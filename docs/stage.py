@@ -16,9 +16,9 @@ from typing import Any
 
 import click
 
-from labkit import _HOMES
 from labkit.course.run import WIDGET, course
 from labkit.errors import LabkitError
+from labkit.facade import HOMES
 from labkit.gallery import EXHIBITS, Exhibit
 from labkit.paths import data_dir
 from labkit.records import Provenance
@@ -434,7 +434,9 @@ def summary(path: Path) -> str:
 
 
 def _api_index(rooms: list[Path]) -> str:
-    names = "\n".join(f"* `{name} <{home}.{name}>`" for name, home in sorted(_HOMES.items()))
+    names = "\n".join(
+        f"* `{name} <{home}.{name}>`" for name, home in sorted(HOMES["labkit"].items())
+    )
     what = "\n".join(f"* :py:mod:`{dotted(room)}`: {summary(room)}" for room in rooms)
     listed = "\n".join(f"   {dotted(room)}" for room in rooms)
     return f"""Python

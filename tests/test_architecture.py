@@ -1,48 +1,43 @@
-"""Who may import whom: the design's rooms, held by reading every import in the package."""
+"""Who may import whom: the README's table, compared with every import in the package."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import labkit
+from labkit import facade
 
 PACKAGE = Path(labkit.__file__).parent
-GROUND = {"errors", "threads", "paths", "reading"}
-"""What any room may use."""
+README = PACKAGE.parent / "README.md"
+NOTEBOOKS = sorted((PACKAGE.parent / "notebooks").rglob("*.ipynb"))
+ROOMS = "speculative training mbr serving checks course plots widgets records".split()  # noqa: SIM905
+FACADES = ["labkit", *(f"labkit.{room}" for room in ROOMS)]
+"""What notebooks and assignments may import from."""
 
-MAY_IMPORT = {
-    "errors": set(),
-    "threads": set(),
-    "paths": {"errors"},
-    "reading": {"errors"},
-    "questions": GROUND,
-    "records": set(),
-    "devices": GROUND,
-    "models": GROUND | {"records", "devices"},
-    "kernels": GROUND | {"devices"},
-    "sampling": {"errors"},
-    "speculative": GROUND | {"records", "devices", "models", "kernels", "sampling", "questions"},
-    "mbr": GROUND | {"records", "devices", "models", "kernels", "sampling"},
-    "training": GROUND
-    | {"records", "devices", "models", "kernels", "speculative", "mbr", "provenance"},
-    "serving": GROUND
-    | {"records", "devices", "models", "kernels", "sampling", "speculative", "provenance"},
-    "plots": {"records"},
-    "widgets": {"records", "plots"},
-    "checks": GROUND
-    | {"records", "devices", "models", "kernels", "speculative", "mbr", "training"},
-    "gallery": GROUND | {"records", "plots", "widgets"},
-    "together": GROUND | {"records", "sampling", "speculative"},
-    "provenance": GROUND | {"records"},
-    "recordings": GROUND | {"records", "sampling", "speculative", "mbr", "together", "provenance"},
-    "course": GROUND | {"records", "plots", "widgets", "checks", "training"},
-    "grading": GROUND | {"records", "course"},
-    "doctor": GROUND | {"records", "devices", "models", "kernels", "speculative"},
-}
-"""For each room the other rooms that it may import; the command line may import them all."""
+GROUND = {"errors", "facade", "paths", "reading", "threads"}
+"""What any room may import."""
+
+
+def readme_rules() -> dict[str, set[str]]:
+    """Return for each room the others that it may import, as the README's table states."""
+    rules: dict[str, set[str]] = {}
+    rows = re.findall(r"^\| (`labkit/.*?) \| .*? \| (.*?) ?\|$", README.read_text("utf-8"), re.M)
+    for rooms, allowed in rows:
+        for room in re.findall(r"[\w/]+", rooms):
+            rules[room.removeprefix("labkit/")] = set(re.findall(r"\w+", allowed))
+    return rules
+
+
+MAY_IMPORT = readme_rules()
 
 LIGHT = {"records", "plots", "widgets"}
 """Rooms that work without torch, so that a record can be read anywhere."""
@@ -77,18 +72,32 @@ def rooms_imported(path: Path) -> Iterator[str]:
             yield module.split(".")[1]
 
 
-def test_each_room_imports_only_the_rooms_that_it_may():
+def imported_by_room() -> dict[str, set[str]]:
+    """Return for each room the other rooms that its files import."""
+    found: dict[str, set[str]] = {}
+    for room, path in sources():
+        found.setdefault(room, set()).update(set(rooms_imported(path)) - {room})
+    return found
+
+
+def test_each_room_imports_only_the_rooms_that_the_readme_allows():
     wrong = [
-        f"{path.relative_to(PACKAGE)} imports {other}"
+        f"{path.relative_to(PACKAGE)} imports {other}: change it, or the README's table"
         for room, path in sources()
         for other in rooms_imported(path)
-        if other != room and other not in MAY_IMPORT[room]
+        if other != room and other not in MAY_IMPORT.get(room, set()) | GROUND
     ]
     assert wrong == []
 
 
-def test_every_room_has_its_rule():
-    assert {room for room, _ in sources()} <= set(MAY_IMPORT)
+def test_the_readme_allows_no_import_that_no_room_needs():
+    found = imported_by_room()
+    unused = {room: allowed - found[room] for room, allowed in MAY_IMPORT.items() if room != "cli"}
+    assert {room: names for room, names in unused.items() if names} == {}
+
+
+def test_the_readme_names_every_room_and_no_other():
+    assert {room for room, _ in sources()} | {"cli"} == set(MAY_IMPORT)
 
 
 def test_nobody_imports_the_command_line():
@@ -135,8 +144,39 @@ def test_the_command_line_imports_nothing_heavy_at_the_top():
     assert wrong == []
 
 
-def test_every_public_name_can_be_had():
-    for name in labkit.__all__:
-        assert getattr(labkit, name) is not None
-    for name, home in labkit._HOMES.items():
-        assert getattr(importlib.import_module(home), name) is getattr(labkit, name)
+@pytest.mark.parametrize("package", FACADES)
+def test_every_public_name_exists_where_its_home_says(package):
+    public = importlib.import_module(package)
+    assert sorted(public.__all__) == sorted(set(public.__all__)) != []
+    for name in public.__all__:
+        home = facade.HOMES.get(package, {}).get(name, package)
+        value = getattr(public, name)
+        if home != package:
+            assert value is getattr(importlib.import_module(home), name)
+
+
+@pytest.mark.parametrize("package", FACADES)
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name(package):
+    folder = PACKAGE.joinpath(*package.split(".")[1:])
+    modules = {path.stem for path in folder.iterdir() if path.suffix in {".py", ""}}
+    homes = facade.HOMES.get(package, {})
+    assert {name for name in modules & set(homes) if homes[name] != package} == set()
+
+
+@pytest.mark.parametrize("package", ["labkit", "labkit.records", "labkit.plots", "labkit.widgets"])
+def test_importing_it_loads_no_torch(package):
+    code = f"import sys, {package}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_import_public_names_only(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    for node in (node for text in code for node in ast.walk(ast.parse(text))):
+        if isinstance(node, ast.Import):
+            assert not [a.name for a in node.names if a.name.startswith("labkit.")], path.name
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("labkit"):
+            assert node.module in FACADES, f"{path.name} imports from {node.module}"
+            public = set(importlib.import_module(node.module).__all__)
+            assert {alias.name for alias in node.names} <= public, node.module

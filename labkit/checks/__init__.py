@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from labkit.facade import public_names
+
+__getattr__, __dir__, _NAMES = public_names(
+    __name__,
+    {
+        "labkit.checks": "approximate heads risk training trees verification",
+        "labkit.course.exercises_mbr": "model_weights paired_gains prefix_nodes shared_ngrams",
+        "labkit.course.exercises_speculative": "decoding_limit published_size ridge"
+        " room_for_drafts time_per_token",
+        "labkit.course.exercises_training": "chain_steps head_targets learning_rate soft_labels",
+    },
+)
+__all__ = [*_NAMES, "NOT_WRITTEN", "Finding"]  # noqa: PLE0604
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -1,16 +1,13 @@
-"""What the course's notebooks share: which model they use, and predictions kept to be compared."""
+"""Shared parts of the course's notebooks: the model they use, predictions, tables."""
 
-import os
+from labkit.facade import public_names
 
-from labkit.course.kept import compare, predict, predictions
-from labkit.course.shown import table
-
-__all__ = ["base_name", "compare", "predict", "predictions", "table"]
-
-
-def base_name() -> str:
-    """The name of the model that the course runs on: ``LABKIT_BASE`` if it is set, else ``real``.
-
-    What it may be: see `labkit.load`.
-    """
-    return os.environ.get("LABKIT_BASE") or "real"
+__getattr__, __dir__, __all__ = public_names(
+    __name__,
+    {
+        "labkit.course.base": "base_name",
+        "labkit.course.kept": "compare predict predictions",
+        "labkit.course.live": "train_live",
+        "labkit.course.shown": "table",
+    },
+)

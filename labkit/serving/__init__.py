@@ -11,3 +11,15 @@ its version 0.9, in the engine it had then and as a chain only; from 0.10 it fai
 0.33.0 dropped them along with Medusa's. TGI, now only maintained, still has both. What such servers
 run today instead are n-grams, draft models and EAGLE's heads.
 """
+
+from labkit.facade import public_names
+
+__getattr__, __dir__, __all__ = public_names(
+    __name__,
+    {
+        "labkit.serving.bench": "PUBLISHED Level bench_engine bench_simulated",
+        "labkit.serving.engine": "ServingEngine",
+        "labkit.serving.load": "Answer",
+        "labkit.serving.simulate": "GPUS check_prediction gains",
+    },
+)

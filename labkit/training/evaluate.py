@@ -122,7 +122,7 @@ def score_heads(heads: Heads, answers: Iterable[Answer]) -> list[dict[str, float
     ]
 
 
-def evaluate(
+def evaluate_heads(
     decoder: Decoder, prompts: Sequence[str], new_tokens: int = NEW_TOKENS
 ) -> dict[str, Any]:
     """What `labkit train eval` prints: ``tokens_per_step``, ``heads`` and ``tokens``.

@@ -156,7 +156,9 @@ def head_operations(recipe: Recipe, shape: Shape, positions: int) -> int:
     return positions * (each + labels)
 
 
-def plan(recipe_path: str | Path, shape: str, gpu: str = "cpu", gpus: int = 1) -> dict[str, Any]:
+def plan_training(
+    recipe_path: str | Path, shape: str, gpu: str = "cpu", gpus: int = 1
+) -> dict[str, Any]:
     """What the recipe at ``recipe_path`` costs for a base of ``shape`` on ``gpus`` times ``gpu``.
 
     Returns ``rates`` (of the device, at its peak), ``base_weights``, ``head_weights``, ``memory``

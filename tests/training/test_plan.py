@@ -14,7 +14,7 @@ from labkit.training import plan as planning
 from labkit.training.features import last_hidden
 from labkit.training.loop import HeadLosses
 from labkit.training.phases import Batch
-from labkit.training.plan import Shape, base_operations, head_operations, plan
+from labkit.training.plan import Shape, base_operations, head_operations, plan_training
 from labkit.training.recipe import Recipe
 
 RECIPES = data_dir() / "recipes"
@@ -69,7 +69,9 @@ def test_weights_are_counted_as_their_makers_do():
 
 
 def test_more_devices_take_less_time_and_memory():
-    one, eight = (plan(RECIPES / "published-7b.toml", "llama2-13b", "h100", n) for n in (1, 8))
+    one, eight = (
+        plan_training(RECIPES / "published-7b.toml", "llama2-13b", "h100", n) for n in (1, 8)
+    )
     assert eight["seconds"]["total"] == pytest.approx(one["seconds"]["total"] / 8)
     assert eight["memory"]["total"] < one["memory"]["total"]
     assert one["fits"] is False
@@ -77,14 +79,14 @@ def test_more_devices_take_less_time_and_memory():
 
 
 def test_what_fits_with_no_batch_has_no_number_of_micro_batches():
-    crowded = plan(RECIPES / "published-7b.toml", "llama2-13b", "l4", 1)
+    crowded = plan_training(RECIPES / "published-7b.toml", "llama2-13b", "l4", 1)
     assert crowded["micro_batches"] == {"phase1": None, "phase2": None}
 
 
 def test_strange_names_and_counts_are_one_sentence():
     with pytest.raises(LabkitError, match=r"shape 'gpt-9'.*llama2-7b"):
-        plan(RECIPES / "tiny.toml", "gpt-9")
+        plan_training(RECIPES / "tiny.toml", "gpt-9")
     with pytest.raises(LabkitError, match=r"device 'abacus'.*h100"):
-        plan(RECIPES / "tiny.toml", "tiny", "abacus")
+        plan_training(RECIPES / "tiny.toml", "tiny", "abacus")
     with pytest.raises(LabkitError, match="cannot be 0 devices"):
-        plan(RECIPES / "tiny.toml", "tiny", "h100", 0)
+        plan_training(RECIPES / "tiny.toml", "tiny", "h100", 0)

@@ -42,10 +42,10 @@ def command(
     with only_results_on_stdout() as show:
         from labkit import Decoder, load
         from labkit.questions import read_questions
-        from labkit.training.evaluate import evaluate
+        from labkit.training.evaluate import evaluate_heads
 
         asked = [question.turns[0] for question in read_questions(prompts)]
-        result = evaluate(Decoder(load(base, device), heads), asked, max_new_tokens)
+        result = evaluate_heads(Decoder(load(base, device), heads), asked, max_new_tokens)
         show(result if as_json else as_text(result))
 
 

@@ -21,9 +21,9 @@ from labkit.cli.train._shared import recipe_option
 def command(*, recipe: Path, shape: str, gpu: str, gpus: int, as_json: bool) -> None:
     """Estimate what memory and time a recipe takes elsewhere."""
     with only_results_on_stdout() as show:
-        from labkit.training.plan import plan
+        from labkit.training.plan import plan_training
 
-        result = plan(recipe, shape, gpu, gpus)
+        result = plan_training(recipe, shape, gpu, gpus)
         show(result if as_json else as_text(result))
 
 

@@ -1,4 +1,4 @@
-"""Where to compute and in what numbers; generators by seed; a clock that waits for the device."""
+"""Device and number format, seeded generators, and a clock that waits for the device."""
 
 from __future__ import annotations
 
@@ -21,13 +21,19 @@ DTYPES = {
     "float16": "float16",
     "fp16": "float16",
 }
-"""The names a person may give a number format, and torch's own."""
+"""Accepted names of number formats, and torch's own."""
+
+FIRST_BFLOAT16 = (8, 0)
+"""Compute capability of the first cards with fast bfloat16 (Ampere); a T4 has (7, 5)."""
+
+FIRST_FLOAT16 = (5, 3)
+"""Compute capability of the first cards with float16 arithmetic."""
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device called ``name`` (cpu, cuda, cuda:1, mps), else ``LABKIT_DEVICE``, else the best.
+    """Return the device ``name`` (cpu, cuda, cuda:1, mps), else ``LABKIT_DEVICE``, else the best.
 
-    Raises `LabkitError` where there is no such device here.
+    Raises `LabkitError` if the device is not available.
     """
     import torch
 
@@ -46,7 +52,7 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def available_devices() -> tuple[str, ...]:
-    """The kinds of device that torch can use here, the best first."""
+    """Return the kinds of device that torch can use here, the best first."""
     import torch
 
     found = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())]
@@ -54,29 +60,39 @@ def available_devices() -> tuple[str, ...]:
 
 
 def best_device() -> str:
-    """The kind of device that is used where nobody says which."""
+    """Return the kind of device that is used by default."""
     return available_devices()[0]
 
 
 def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """The number format called ``name``, else bfloat16 under CUDA and float32 elsewhere."""
+    """Return the number format ``name``, else the fastest that is safe on ``device``.
+
+    On CUDA that is bfloat16 where the card has it, float16 on older cards (T4, V100), and float32
+    on cards with neither; elsewhere float32. Raises `LabkitError` for an unknown name.
+    """
     import torch
 
-    name = name or ("bfloat16" if device.type == "cuda" else "float32")
+    if name is None and device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability >= FIRST_BFLOAT16:
+            name = "bfloat16"
+        elif capability >= FIRST_FLOAT16:
+            name = "float16"
+    name = name or "float32"
     if name not in DTYPES:
         raise LabkitError(f"There is no number format {name!r}: give float32, bfloat16 or float16.")
     return getattr(torch, DTYPES[name])
 
 
 def torch_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator of torch's on ``device``, seeded; nothing global is touched."""
+    """Return a seeded `torch.Generator` on ``device``; global state is left alone."""
     import torch
 
     return torch.Generator(device=device).manual_seed(seed)
 
 
 def numpy_generator(seed: int) -> np.random.Generator:
-    """A generator of numpy's, seeded; nothing global is touched.
+    """Return a seeded `numpy.random.Generator`; global state is left alone.
 
     >>> bool(numpy_generator(1).random() == numpy_generator(1).random())
     True
@@ -85,7 +101,7 @@ def numpy_generator(seed: int) -> np.random.Generator:
 
 
 def clock(device: torch.device | str = "cpu") -> float:
-    """Seconds on a steady clock, once everything asked of ``device`` so far is done."""
+    """Return seconds on a steady clock, after all pending work on ``device`` is done."""
     kind = str(device).partition(":")[0]
     if kind != "cpu":
         import torch

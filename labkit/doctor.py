@@ -1,6 +1,6 @@
-"""What is installed, what this machine can do, where the models lie, and how to mend what is wrong.
+"""Checks of the installation, the machine and the models, each with what would mend it.
 
-Each function looks at one thing and returns findings; none of them changes anything.
+Each function checks one thing and yields findings; none of them changes anything.
 """
 
 from __future__ import annotations
@@ -11,24 +11,30 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from labkit import threads
 from labkit.errors import LabkitError
 
+if TYPE_CHECKING:
+    import torch
+
 GIB = 1 << 30
 NEEDED_SPACE = 1 * GIB
-"""Room that fetching the real model takes while it is converted."""
+"""Bytes that fetching and converting the real model needs."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: whether it is well, what was found, and what would mend it.
+    """The result of one check: a state, what was found, and what would mend it.
 
-    ``note`` is worth reading and harms nothing; ``bad`` keeps the lab from working.
+    ``note`` is information; ``bad`` keeps the lab from working.
     """
 
     subject: str
@@ -38,9 +44,9 @@ class Finding:
 
 
 def examine(deep: bool = False, tests: bool = False) -> list[Finding]:
-    """Every finding about this machine.
+    """Return every finding about this machine.
 
-    ``deep`` reads each model file through; ``tests`` asks for what the project's tests need too.
+    ``deep`` hashes each model file; ``tests`` also checks what the project's tests need.
     """
     looks: list[Callable[[], Iterator[Finding]]] = [
         look_at_python,
@@ -59,12 +65,12 @@ def examine(deep: bool = False, tests: bool = False) -> list[Finding]:
 
 
 def healthy(findings: list[Finding]) -> bool:
-    """Whether nothing keeps the lab from working."""
+    """Return whether nothing keeps the lab from working."""
     return all(finding.state != "bad" for finding in findings)
 
 
 def as_text(findings: list[Finding]) -> str:
-    """The findings for a person: one line each, and under a troubled one what would mend it."""
+    """Return the findings as text: one line each, and below it what would mend it."""
     width = max(len(finding.subject) for finding in findings)
     lines = []
     for finding in findings:
@@ -77,7 +83,7 @@ def as_text(findings: list[Finding]) -> str:
 
 
 def as_json(findings: list[Finding]) -> dict[str, Any]:
-    """The findings as one JSON object."""
+    """Return the findings as one JSON object."""
     return {
         "healthy": healthy(findings),
         "findings": [asdict(finding) for finding in findings],
@@ -85,13 +91,13 @@ def as_json(findings: list[Finding]) -> dict[str, Any]:
 
 
 def look_at_python() -> Iterator[Finding]:
-    """Python's version and the machine it runs on."""
+    """Report Python's version and the machine."""
     machine = f"{platform.system()} {platform.machine()}, {threads.cores()} cores"
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.prefix} ({machine})")
 
 
 def look_at_packages() -> Iterator[Finding]:
-    """The versions of what labkit needs, against the ones it is pinned to."""
+    """Compare the installed versions with the pinned ones."""
     different, missing, found = [], [], {}
     for name, pinned in pinned_versions().items():
         try:
@@ -113,14 +119,23 @@ def look_at_packages() -> Iterator[Finding]:
 
 
 def pinned_versions() -> dict[str, str]:
-    """The version that labkit is pinned to of each package that it always needs."""
-    lines = importlib.metadata.requires("labkit") or []
+    """Return the pinned version of each package that labkit always needs.
+
+    Works on a checkout that is not installed, too: its pyproject.toml then holds the pins.
+    """
+    try:
+        lines = importlib.metadata.requires("labkit") or []
+    except importlib.metadata.PackageNotFoundError:
+        project = Path(__file__).resolve().parent.parent / "pyproject.toml"
+        if not project.is_file():
+            return {}
+        lines = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
     pins = (re.fullmatch(r"([\w.-]+)==([\w.]+)", line) for line in lines)
     return {pin[1]: pin[2] for pin in pins if pin}
 
 
 def look_at_device() -> Iterator[Finding]:
-    """The device and the number format that models use where nobody says which."""
+    """Report the default device and number format, and a card that torch cannot use."""
     import torch
 
     from labkit import devices
@@ -131,21 +146,51 @@ def look_at_device() -> Iterator[Finding]:
     except LabkitError as error:
         yield Finding("device", "bad", str(error), "unset LABKIT_DEVICE, or set it to another")
         return
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    cards = nvidia_cards()
+    name = cuda_card(device) if device.type == "cuda" else platform.processor()
     others = ", ".join(kind for kind in devices.available_devices() if kind != device.type)
     also = f"; also: {others}" if others else ""
     yield Finding("device", "ok", f"{device} {f'({name}) ' if name else ''}in {dtype}{also}")
+    if cards and not torch.cuda.is_available():
+        built = torch.version.cuda
+        why = f"is built for CUDA {built}, which the driver lacks" if built else "is the CPU build"
+        mend = "update the NVIDIA driver, or install" if built else "install"
+        mend += " a torch that fits it, as pytorch.org says for that driver"
+        yield Finding("card", "note", f"{cards[0]} cannot be used: torch {why}", mend)
+
+
+def cuda_card(device: torch.device) -> str:
+    """Return the card's name, memory, compute capability, and torch's CUDA build."""
+    import torch
+
+    card = torch.cuda.get_device_properties(device)
+    memory, capability = card.total_memory / GIB, f"{card.major}.{card.minor}"
+    return f"{card.name}, {memory:.0f} GiB, capability {capability}, CUDA {torch.version.cuda}"
+
+
+def nvidia_cards() -> list[str]:
+    """Return name and driver version of each NVIDIA card that the driver's own tool lists."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    asked = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = [line.strip() for line in done.stdout.splitlines() if "," in line]
+    return [line.replace(",", ", driver", 1) for line in lines] if not done.returncode else []
 
 
 def look_at_fast_paths() -> Iterator[Finding]:
-    """The forward pass that Llama-shaped models take here, and why."""
+    """Report which forward pass Llama-shaped models use here, and why."""
     from transformers import LlamaConfig
 
     from labkit import devices, kernels
 
     try:
         device = devices.pick_device()
-    except LabkitError:  # told already
+    except LabkitError:  # reported by `look_at_device`
         return
     choice = kernels.choose(LlamaConfig(), device, devices.pick_dtype(None, device))
     found = f"{choice.path.replace('_', ' ')} ({choice.why})"
@@ -156,7 +201,7 @@ def look_at_fast_paths() -> Iterator[Finding]:
 
 
 def look_at_threads() -> Iterator[Finding]:
-    """How threads wait, and whether somebody else is using this machine's cores just now."""
+    """Report how threads wait, and whether other processes use this machine's cores now."""
     import torch
 
     taken = threads.contention()
@@ -169,7 +214,7 @@ def look_at_threads() -> Iterator[Finding]:
 
 
 def look_at_real(deep: bool) -> Iterator[Finding]:
-    """Whether the real model is in the cache, undamaged."""
+    """Check that the real model is in the cache, undamaged."""
     from labkit.models import check_real
 
     try:
@@ -181,7 +226,7 @@ def look_at_real(deep: bool) -> Iterator[Finding]:
 
 
 def look_at_shipped(deep: bool) -> Iterator[Finding]:
-    """Whether the models that come with the lab are there, undamaged."""
+    """Check that the shipped models are there, undamaged."""
     from labkit.models import check_weights, model_folder, shipped_names
 
     try:
@@ -199,7 +244,7 @@ def look_at_shipped(deep: bool) -> Iterator[Finding]:
 
 
 def look_at_heads() -> Iterator[Finding]:
-    """Whether trained heads come with the lab for both of its models."""
+    """Check the shipped heads of both models."""
     from labkit.models import check_weights
     from labkit.paths import data_dir
 
@@ -220,7 +265,7 @@ def look_at_heads() -> Iterator[Finding]:
 
 
 def look_at_disk() -> Iterator[Finding]:
-    """Whether there is room in the cache."""
+    """Check the free space for the cache."""
     from labkit.paths import cache_dir
 
     folder = cache_dir()
@@ -234,7 +279,7 @@ def look_at_disk() -> Iterator[Finding]:
 
 
 def look_at_jupyter() -> Iterator[Finding]:
-    """Whether JupyterLab can show the notebooks with their widgets."""
+    """Check that JupyterLab can show the notebooks with their widgets."""
     needed = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
@@ -245,7 +290,7 @@ def look_at_jupyter() -> Iterator[Finding]:
 
 
 def look_at_test_tools(needed: bool) -> Iterator[Finding]:
-    """Chromium and Node, which only the project's own tests need."""
+    """Check for Chromium and Node, which only the project's own tests need."""
     found = {"Chromium": find_chromium(), "Node": shutil.which("node")}
     missing = [name for name, path in found.items() if not path]
     if not missing:

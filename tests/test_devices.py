@@ -33,6 +33,23 @@ def test_float32_is_the_format_on_a_cpu():
     assert devices.pick_dtype("bf16", cpu) is torch.bfloat16
 
 
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [
+        ((9, 0), torch.bfloat16),  # H100
+        ((8, 0), torch.bfloat16),  # A100
+        ((7, 5), torch.float16),  # T4
+        ((7, 0), torch.float16),  # V100
+        ((5, 2), torch.float32),
+    ],
+)
+def test_the_card_chooses_the_number_format_unless_one_is_named(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    cuda = torch.device("cuda:0")
+    assert devices.pick_dtype(None, cuda) is dtype
+    assert devices.pick_dtype("float32", cuda) is torch.float32
+
+
 def test_generators_repeat_and_leave_the_global_state_alone():
     before = torch.random.get_rng_state()
     first = torch.rand(3, generator=devices.torch_generator(7))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from labkit import doctor
@@ -52,9 +55,41 @@ def test_a_missing_or_other_package_is_named_with_both_versions(monkeypatch):
     assert finding.mend
 
 
-def test_every_dependency_is_pinned():
-    import importlib.metadata
+def test_a_checkout_that_is_not_installed_is_examined_all_the_same(monkeypatch):
+    installed = doctor.pinned_versions()
 
+    def nothing(_):
+        raise importlib.metadata.PackageNotFoundError("labkit")
+
+    monkeypatch.setattr(importlib.metadata, "requires", nothing)
+    assert doctor.pinned_versions() == installed
+
+
+@pytest.mark.parametrize(
+    ("built", "says"), [(None, "is the CPU build"), ("13.0", "built for CUDA 13.0")]
+)
+def test_a_card_that_torch_cannot_use_is_noted_with_what_would_mend_it(monkeypatch, built, says):
+    monkeypatch.setenv("LABKIT_DEVICE", "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr(shutil, "which", lambda _: "nvidia-smi")
+    listed = SimpleNamespace(stdout="Tesla T4, 470.57\n", returncode=0)
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: listed)
+    device, card = doctor.look_at_device()
+    assert device.state == "ok"
+    assert (card.subject, card.state) == ("card", "note")
+    assert "Tesla T4, driver 470.57" in card.found
+    assert says in card.found
+    assert card.mend
+
+
+def test_the_card_in_use_is_described(monkeypatch):
+    card = SimpleNamespace(name="Tesla T4", total_memory=15 * doctor.GIB, major=7, minor=5)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    assert "Tesla T4, 15 GiB, capability 7.5" in doctor.cuda_card(torch.device("cuda"))
+
+
+def test_every_dependency_is_pinned():
     always = [line for line in importlib.metadata.requires("labkit") if "extra ==" not in line]
     assert len(doctor.pinned_versions()) == len(always)
 

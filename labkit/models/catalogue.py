@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from labkit.errors import LabkitError
 from labkit.models.language_model import LanguageModel
 from labkit.models.smollm2 import check_real
 from labkit.models.store import check_folder
+from labkit.models.weights import check_weights
 from labkit.paths import data_dir
 
 HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
@@ -46,7 +48,7 @@ def model_folder(name: str, deep: bool = False) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    """The folder of a model on a hub, out of the hub's own cache where it is there already."""
+    """Return the folder of a model on a hub, from the hub's own cache if it is complete there."""
     known = ", ".join(("real", *shipped_names()))
     if not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", name):
         raise LabkitError(f"There is no model {name!r}: give {known}, a folder, or a hub's name.")
@@ -54,15 +56,20 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import disable_progress_bars
 
-    disable_progress_bars()
-    try:
+    def snapshot(local: bool) -> Path:
         return Path(
-            huggingface_hub.snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=True)
+            huggingface_hub.snapshot_download(
+                name, allow_patterns=HUB_FILES, local_files_only=local
+            )
         )
-    except (OSError, HFValidationError):
-        pass  # not in the cache of this machine: ask the hub itself
+
+    disable_progress_bars()
+    with contextlib.suppress(OSError, HFValidationError, LabkitError):
+        folder = snapshot(local=True)
+        check_weights(folder)  # other programs cache the config and the tokenizer alone
+        return folder
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=HUB_FILES))
+        return snapshot(local=False)
     except Exception as error:
         raise LabkitError(
             f"There is no model {name!r} here, and the hub gave none ({type(error).__name__}): "

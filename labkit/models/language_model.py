@@ -1,10 +1,10 @@
-"""`LanguageModel`: one model's folder, and what is read out of it when it is asked for."""
+"""`LanguageModel`: one model's folder, whose parts are read when first used."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 
 class LanguageModel:
-    """A language model in a folder: its settings, tokenizer and weights, each read when first used.
+    """A language model in a folder: config, tokenizer and weights, each read when first used.
 
-    The settings and the extent of the weight files are checked when it is made, so that a damaged
-    folder is named at once. ``module`` is the transformers model, which the lab's own fast forward
-    pass never loads.
+    The config and the sizes of the weight files are checked at once. ``module`` is the
+    transformers model, which the lab's own fast forward pass never loads.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class LanguageModel:
         check_weights(folder)
         self._device = device
         self._dtype = dtype
-        if device or dtype:  # a mistake in either is named now, though neither is needed yet
+        if device or dtype:  # name a mistake in either now, though neither is needed yet
             _ = self.dtype
 
     def __repr__(self) -> str:
@@ -45,12 +44,12 @@ class LanguageModel:
 
     @cached_property
     def device(self) -> torch.device:
-        """The device that the model computes on."""
+        """The device on which the model computes."""
         return devices.pick_device(self._device)
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """The number format that the model computes in."""
+        """The number format in which the model computes."""
         return devices.pick_dtype(self._dtype, self.device)
 
     @cached_property
@@ -61,7 +60,7 @@ class LanguageModel:
             return transformers.AutoTokenizer.from_pretrained(
                 self.folder, local_files_only=True, trust_remote_code=False
             )
-        except Exception as error:  # whatever a damaged file makes the libraries raise
+        except Exception as error:  # a damaged file can make the libraries raise anything
             raise _unreadable("tokenizer", self.folder, error) from None
 
     @cached_property
@@ -74,23 +73,28 @@ class LanguageModel:
             else transformers.AutoModelForCausalLM
         )
         try:
-            module = kind.from_pretrained(
+            module, loading = kind.from_pretrained(
                 self.folder,
                 config=self.config,
                 dtype=self.dtype,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                output_loading_info=True,
             )
         except Exception as error:
             raise _unreadable("model", self.folder, error) from None
+        # transformers fills missing weights with random numbers and only warns.
+        missing, other = loading["missing_keys"], [key[0] for key in loading["mismatched_keys"]]
+        if missing or other:
+            fault = "lacks the weight" if missing else "has sizes unlike its config.json's in"
+            raise LabkitError(f"The model in {self.folder} {fault} {min(missing or other)}.")
         return module.eval().requires_grad_(False).to(self.device)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Every stored weight in float32, by its name in transformers.
+        """Return every stored weight in float32, by its name in transformers.
 
-        A weight that is tied to another stands there once; those stored in float32 are read-only
-        views of the mapped file.
+        Tied weights appear once; those stored in float32 are read-only views of the mapped file.
         """
         return read_weights(self.folder)
 
@@ -101,7 +105,7 @@ class LanguageModel:
 
     @property
     def context(self) -> int:
-        """The most tokens that the model can look at, prompt and output together."""
+        """The context length in tokens, prompt and output together."""
         positions = getattr(self.config, "max_position_embeddings", None)
         return int(positions or self.tokenizer.model_max_length)
 
@@ -112,7 +116,10 @@ class LanguageModel:
         found: set[int] = set()
         sources = [self.config, self.tokenizer]
         if (self.folder / "generation_config.json").is_file():
-            sources.append(transformers.GenerationConfig.from_pretrained(self.folder))
+            try:
+                sources.append(transformers.GenerationConfig.from_pretrained(self.folder))
+            except Exception as error:
+                raise _unreadable("generation config", self.folder, error) from None
         for source in sources:
             match getattr(source, "eos_token_id", None):
                 case int(one):
@@ -122,35 +129,55 @@ class LanguageModel:
         return frozenset(found)
 
     def encode(self, prompt: str, chat: bool | None = None) -> list[int]:
-        """The token ids of ``prompt``, as a user's turn where the model has a chat template.
+        """Return the token ids of ``prompt``, as a user's turn if the model has a chat template.
 
         ``chat`` False leaves the template out. Raises `LabkitError` for an empty prompt, for one
         that leaves no room in the context or is no Unicode text, and for ``chat`` True without a
         template.
         """
-        if not prompt.strip():
-            raise LabkitError("The prompt is empty: give some text.")
-        try:
-            prompt.encode()
-        except UnicodeEncodeError:
-            raise LabkitError("The prompt is not Unicode text: give it in UTF-8.") from None
         if chat and not self.chat:
             raise LabkitError(f"The model {self.name!r} has no chat template: give chat=False.")
-        if self.chat and chat is not False:
-            ids = self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=False
-            )
-        else:
-            ids = self.tokenizer(prompt)["input_ids"]
+        ids = self.encode_chat([prompt]) if chat is not False else self._ids(prompt)
         if len(ids) >= self.context:
             raise LabkitError(
                 f"The prompt has {len(ids):,} tokens and the context of {self.name!r} is "
                 f"{self.context:,}: give a prompt of at most {self.context - 1:,} tokens."
             )
-        return list(ids)
+        return ids
+
+    def encode_chat(self, turns: Sequence[str]) -> list[int]:
+        """Return the token ids of a conversation: user and model by turns, the model's turn next.
+
+        Without a chat template the turns are joined by blank lines. Raises `LabkitError` for an
+        empty or non-Unicode turn, a template that fails, or token ids that the model does not have.
+        """
+        if not self.chat:
+            return self._ids("\n\n".join(map(_checked, turns)))
+        roles = ("user", "assistant")
+        talk = [{"role": roles[i % 2], "content": _checked(turn)} for i, turn in enumerate(turns)]
+        try:
+            ids = self.tokenizer.apply_chat_template(
+                talk, add_generation_prompt=True, return_dict=False
+            )
+        except Exception as error:  # a template is a program of somebody else's
+            raise _unreadable("chat template", self.folder, error) from None
+        return self._within_vocabulary(ids)
+
+    def _ids(self, text: str) -> list[int]:
+        return self._within_vocabulary(self.tokenizer(_checked(text))["input_ids"])
+
+    def _within_vocabulary(self, ids: Iterable[int]) -> list[int]:
+        """Return ``ids`` as a list; refuse a tokenizer that outgrew the model's embeddings."""
+        found, size = list(ids), getattr(self.config, "vocab_size", None)
+        if size and max(found, default=0) >= size:
+            raise LabkitError(
+                f"The tokenizer of {self.name!r} gives the token {max(found)}, and the model has "
+                f"only {size:,} tokens: resize its embeddings."
+            )
+        return found
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids, special tokens left out."""
+        """Return the text of token ids without special tokens."""
         return str(
             self.tokenizer.decode(
                 list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -158,15 +185,26 @@ class LanguageModel:
         )
 
     def token_text(self, token: int) -> str:
-        """The text of one token as it stands within a sentence; a lone byte shows as U+FFFD."""
+        """Return the text of one token inside a sentence; a lone byte shows as U+FFFD."""
         text = str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
         piece = str(self.tokenizer.convert_ids_to_tokens(token))
         # SentencePiece marks a leading space so, and drops it where a text begins
         return f" {text}" if piece.startswith("▁") and not text.startswith(" ") else text
 
 
+def _checked(text: str) -> str:
+    """Return ``text`` if it is neither empty nor broken Unicode."""
+    if not text.strip():
+        raise LabkitError("The prompt is empty: give some text.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise LabkitError("The prompt is not Unicode text: give it in UTF-8.") from None
+    return text
+
+
 def quiet_transformers() -> Any:
-    """The transformers library, its bars and warnings off: it would write over the lab's output."""
+    """Return the transformers library with its progress bars and warnings off."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import transformers
 
@@ -189,6 +227,6 @@ def _read_config(folder: Path) -> PretrainedConfig:
 
 
 def _unreadable(part: str, folder: Path, error: Exception) -> LabkitError:
-    """One sentence out of whatever a library says, which can be a page."""
+    """Return one sentence for a library's error, which can be a page long."""
     reason = " ".join(str(error).split())[:200].rstrip(". ")
     return LabkitError(f"The {part} in {folder} cannot be read ({reason or type(error).__name__}).")

@@ -21,14 +21,16 @@ STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder: one, or the pieces that its index names."""
+    """Return the safetensors files of a model folder: one, or those that its index names."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return [folder / "model.safetensors"]
     try:
         pieces = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
         raise LabkitError(f"The list of weight files {index} is damaged.") from None
+    if not pieces or any(piece != Path(str(piece)).name for piece in pieces):
+        raise LabkitError(f"The list of weight files {index} names no files of this folder.")
     return [folder / piece for piece in sorted(pieces)]
 
 

@@ -186,13 +186,7 @@ def conversation(base: LanguageModel, talk: list[dict[str, str]], max_new_tokens
 
     Raises `LabkitError` where the answer would not fit the model's context.
     """
-    if len(talk) == 1:
-        ids = base.encode(talk[0]["content"])
-    elif base.chat:
-        template: Any = base.tokenizer.apply_chat_template
-        ids = list(template(talk, add_generation_prompt=True, return_dict=False))
-    else:
-        ids = base.encode("\n\n".join(turn["content"] for turn in talk))
+    ids = base.encode_chat([turn["content"] for turn in talk])
     if len(ids) + max_new_tokens > base.context:
         raise LabkitError(
             f"A prompt has {len(ids):,} tokens, which leaves no room for {max_new_tokens:,} in the "

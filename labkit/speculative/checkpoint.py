@@ -198,6 +198,13 @@ def load_published(folder: Path) -> PublishedSpeculator:
     weights = {
         name.removeprefix(PREFIX): value.float() for name, value in _read_weights(folder).items()
     }
+    if config.tie_weights:  # a tensor that heads share may be stored once
+        for name in speculator.state_dict():
+            part, head, *rest = name.split(".")
+            shared = "1" if part == "proj" and head != "0" else "0"
+            first = weights.get(".".join([part, shared, *rest]))
+            if first is not None:
+                weights.setdefault(name, first)
     try:
         speculator.load_state_dict(weights)
     except RuntimeError as error:

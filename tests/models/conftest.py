@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import gguf
@@ -31,17 +31,29 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def write_gguf(path: Path, architecture: str = "llama", cut: str = "smollm") -> None:
-    """Write a model of that architecture whose text is cut that way."""
+def write_gguf(
+    path: Path,
+    architecture: str = "llama",
+    cut: str = "smollm",
+    without: Collection[str] = (),
+    key_heads: int = KEY_HEADS,
+    frequencies: np.ndarray | None = None,
+) -> None:
+    """Write a model of that architecture whose text is split that way.
+
+    ``without`` names the writer's methods whose settings are left out.
+    """
     vocabulary = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     vocabulary += [merge.replace(" ", "") for merge in MERGES]
     writer = gguf.GGUFWriter(path, architecture)
+    for name in without:
+        setattr(writer, name, lambda *_: None)
     writer.add_context_length(64)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(LAYERS)
     writer.add_feed_forward_length(INNER)
     writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KEY_HEADS)
+    writer.add_head_count_kv(key_heads)
     writer.add_rope_freq_base(100_000.0)
     writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
@@ -56,7 +68,9 @@ def write_gguf(path: Path, architecture: str = "llama", cut: str = "smollm") -> 
     writer.add_unk_token_id(0)
     writer.add_pad_token_id(2)
     writer.add_chat_template(TEMPLATE)
-    for name, weight, kind in toy_weights(len(vocabulary)):
+    if frequencies is not None:
+        writer.add_tensor("rope_freqs.weight", frequencies.astype(np.float32))
+    for name, weight, kind in toy_weights(len(vocabulary), key_heads):
         blocks = gguf.quants.quantize(weight, kind)
         writer.add_tensor(name, blocks, raw_dtype=kind)
     writer.write_header_to_file()
@@ -65,10 +79,10 @@ def write_gguf(path: Path, architecture: str = "llama", cut: str = "smollm") -> 
     writer.close()
 
 
-def toy_weights(vocabulary: int):
+def toy_weights(vocabulary: int, key_heads: int):
     """(name, float32 weight, kind of block) of every weight of the toy model."""
     random = np.random.default_rng(0)
-    key_width = WIDTH // HEADS * KEY_HEADS
+    key_width = WIDTH // HEADS * key_heads
     blocks, plain = gguf.GGMLQuantizationType.Q4_1, gguf.GGMLQuantizationType.F32
 
     def weight(*shape: int) -> np.ndarray:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from labkit.errors import LabkitError
 from labkit.models import LanguageModel
 from labkit.models.gguf import convert_gguf, halves_from_pairs
 
-from .conftest import write_gguf
+from .conftest import HEADS, WIDTH, write_gguf
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,6 @@ def converted(gguf_file, tmp_path_factory):
 
 
 def test_weights_and_logits_equal_those_that_transformers_makes_of_the_file(converted, gguf_file):
-    import torch
     from transformers import AutoModelForCausalLM
 
     theirs = AutoModelForCausalLM.from_pretrained(
@@ -78,6 +78,63 @@ def test_another_architecture_or_cut_is_refused_by_name(tmp_path):
     write_gguf(tmp_path / "other.gguf", cut="llama-bpe")
     with pytest.raises(LabkitError, match="llama-bpe"):
         convert_gguf(tmp_path / "other.gguf", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "add_rope_freq_base",
+        "add_bos_token_id",
+        "add_eos_token_id",
+        "add_pad_token_id",
+        "add_unk_token_id",
+        "add_chat_template",
+        "add_token_types",
+    ],
+)
+def test_settings_that_a_file_leaves_out_get_the_formats_defaults(tmp_path, missing):
+    write_gguf(tmp_path / "toy.gguf", without=[missing])
+    convert_gguf(tmp_path / "toy.gguf", tmp_path / "model")
+    model = LanguageModel("toy", tmp_path / "model", device="cpu")
+    ids = model.encode("in the end")
+    assert model.chat == (missing != "add_chat_template")
+    assert model.eos_ids == (set() if missing == "add_eos_token_id" else {2})
+    assert model.module(torch.tensor([ids])).logits.isfinite().all()
+    if missing == "add_rope_freq_base":
+        assert model.config.rope_parameters["rope_theta"] == 10_000
+
+
+def test_key_heads_default_to_query_heads(tmp_path):
+    write_gguf(tmp_path / "toy.gguf", without=["add_head_count_kv"], key_heads=HEADS)
+    convert_gguf(tmp_path / "toy.gguf", tmp_path / "model")
+    assert LanguageModel("toy", tmp_path / "model").config.num_key_value_heads == HEADS
+
+
+def test_rotary_factors_of_one_change_nothing_and_others_are_refused(tmp_path, gguf_file):
+    plain = np.ones(WIDTH // HEADS // 2)
+    write_gguf(tmp_path / "ones.gguf", frequencies=plain)
+    convert_gguf(tmp_path / "ones.gguf", tmp_path / "ones")
+    convert_gguf(gguf_file, tmp_path / "same")
+    ones, same = (load_file(tmp_path / name / "model.safetensors") for name in ("ones", "same"))
+    assert ones.keys() == same.keys()
+    write_gguf(tmp_path / "scaled.gguf", frequencies=plain * 8)
+    with pytest.raises(LabkitError, match=r"scaled\.gguf scales its rotary"):
+        convert_gguf(tmp_path / "scaled.gguf", tmp_path / "scaled")
+
+
+@pytest.mark.parametrize(
+    ("missing", "key"),
+    [
+        ("add_context_length", "llama.context_length"),
+        ("add_layer_norm_rms_eps", "llama.attention.layer_norm_rms_epsilon"),
+        ("add_token_merges", "tokenizer.ggml.merges"),
+        ("add_head_count", "llama.attention.head_count"),
+    ],
+)
+def test_a_setting_without_a_default_is_named(tmp_path, missing, key):
+    write_gguf(tmp_path / "toy.gguf", without=[missing])
+    with pytest.raises(LabkitError, match=f"lacks the setting '{key}'"):
+        convert_gguf(tmp_path / "toy.gguf", tmp_path / "model")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, 5000, -64])

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from labkit import load
 from labkit.errors import LabkitError
@@ -61,6 +62,67 @@ def test_token_texts_joined_are_the_text(toy_folder):
     model = load(str(toy_folder))
     assert "".join(map(model.token_text, model.encode("It is, 12 x"))) == "It is, 12 x"
     assert model.token_text(model.encode("é")[0]) == "\ufffd"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"eos_token_id": '])
+def test_a_damaged_generation_config_is_one_sentence(copy, content):
+    (copy / "generation_config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(LabkitError, match="generation config"):
+        _ = load(str(copy)).eos_ids
+
+
+@pytest.mark.parametrize("template", ["{% if %}", "{{ raise_exception('never') }}", "{{ 1 / 0 }}"])
+def test_a_chat_template_that_fails_is_one_sentence(copy, template):
+    (copy / "chat_template.jinja").write_text(template, encoding="utf-8")
+    with pytest.raises(LabkitError, match="chat template"):
+        load(str(copy)).encode("hello")
+
+
+def test_a_token_beyond_the_embeddings_is_one_sentence(copy):
+    model = load(str(copy))
+    model.tokenizer.add_tokens(["<more>"])
+    with pytest.raises(LabkitError, match="the token 257, and the model has only 257"):
+        model.encode("hello <more>")
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "vocab_size", "intermediate_size"])
+def test_a_config_unlike_the_weights_is_one_sentence(copy, key):
+    path = copy / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, key: config[key] * 2}), encoding="utf-8")
+    with pytest.raises(LabkitError, match=r"^The model in .*\.$"):
+        _ = load(str(copy)).module
+
+
+def test_a_missing_weight_is_named_and_never_made_up(copy):
+    weights = load_file(copy / "model.safetensors")
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    (copy / "manifest.json").unlink(missing_ok=True)
+    with pytest.raises(LabkitError, match=r"lacks the weight model\.layers\.0\.mlp\.up_proj"):
+        _ = load(str(copy)).module
+
+
+@pytest.mark.parametrize("listed", [{}, {"a": "../elsewhere.safetensors"}, {"a": 3}, None])
+def test_a_list_of_weight_files_that_names_none_of_them_is_one_sentence(copy, listed):
+    index = copy / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": listed}), encoding="utf-8")
+    with pytest.raises(LabkitError, match="list of weight files"):
+        load(str(copy))
+
+
+def test_a_snapshot_without_weights_is_completed_by_the_hub(copy, monkeypatch):
+    without = copy.parent / "cached"
+    shutil.copytree(copy, without, ignore=shutil.ignore_patterns("*.safetensors"))
+    asked = []
+
+    def snapshot(name, allow_patterns, local_files_only):
+        asked.append(local_files_only)
+        return str(without if local_files_only else copy)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert load("someone/model").folder == copy
+    assert asked == [True, False]
 
 
 def test_ending_tokens_of_every_settings_file_count(copy):

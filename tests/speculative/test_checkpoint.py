@@ -123,6 +123,23 @@ def test_a_published_checkpoint_computes_what_its_description_says(tmp_path, sca
         np.testing.assert_allclose(a.detach().numpy(), b, atol=1e-4)
 
 
+def test_tied_tensors_that_are_stored_once_are_loaded(tmp_path, speculator):
+    export_published(tmp_path, speculator)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "tie_weights": True}), "utf-8")
+    whole = load_published(tmp_path).state_dict()
+    kept = ("emb.0", "head.0", "ln.0", "proj.0", "proj.1")
+    stored = {
+        f"speculator.{name}": value.clone()
+        for name, value in whole.items()
+        if name.startswith(kept)
+    }
+    assert len(stored) < len(whole)
+    save_file(stored, tmp_path / "model.safetensors")
+    again = load_published(tmp_path).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
 def test_tied_weights_share_their_tables(tmp_path, speculator):
     export_published(tmp_path, speculator)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))

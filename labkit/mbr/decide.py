@@ -75,6 +75,7 @@ def decode(
     *,
     utility: str | Utility = "chrf",
     weighting: Weighting = "uniform",
+    weights: np.ndarray | None = None,
     temperature: float = 1.0,
     length_power: float = 0.0,
     base: str = "",
@@ -90,6 +91,8 @@ def decode(
         utility: a name in `labkit.mbr.utilities.UTILITIES`, or a function like those.
         weighting: how the evidence is weighed, with ``temperature`` and ``length_power`` for
             ``model`` (see `labkit.mbr.weights.weigh`).
+        weights: one for each evidence item as it is listed, in place of ``weighting``'s own, such
+            as those of `labkit.mbr.weights.pool`.
         base, source, reference, seed: noted in the record as they are given.
 
     Raises `LabkitError` where there are no hypotheses or the samples cannot be weighed.
@@ -101,9 +104,9 @@ def decode(
     """
     started = time.perf_counter()
     candidates = distinct(hypotheses)
-    items, weights = weigh(
-        hypotheses if evidence is None else evidence, weighting, temperature, length_power
-    )
+    items = tuple(hypotheses if evidence is None else evidence)
+    if weights is None:
+        items, weights = weigh(items, weighting, temperature, length_power)
     texts = [one.text for one in candidates], [item.text for item in items]
     loss = 1 - matrix(utility, *texts, source)
     risk = expected_loss(loss, weights)

@@ -105,3 +105,37 @@ def _model(samples: Sequence[Sample], temperature: float, length_power: float) -
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:39] + "…")
+
+
+def pool(
+    parts: Sequence[Sequence[Sample]],
+    shares: Sequence[float] | None = None,
+    weighting: Weighting = "counts",
+) -> tuple[tuple[Sample, ...], np.ndarray]:
+    """Return evidence from several models or temperatures, as the mixture of what each says.
+
+    Part m, weighed by itself as in `weigh`, counts ``shares[m]`` (equal shares where none are
+    given; they are divided by their sum). A text that several parts have gets the sum of its
+    weights. Raises `LabkitError` for shares that do not fit or have no positive sum, or as `weigh`.
+
+    >>> one, other = [Sample(text="a")], [Sample(text="a"), Sample(text="b")]
+    >>> evidence, weights = pool([one, other], [3, 1])
+    >>> [item.text for item in evidence], weights
+    (['a', 'b'], array([0.875, 0.125]))
+    """
+    given = np.ones(len(parts)) if shares is None else np.asarray(shares, np.float64)
+    if given.shape != (len(parts),) or not len(parts):
+        raise LabkitError(f"{given.size} shares were given for {len(parts)} parts; give one each.")
+    if not (np.isfinite(given).all() and (given >= 0).all() and given.sum() > 0):
+        raise LabkitError(
+            f"The shares are {given.tolist()}; they must be at least 0, and one must be positive."
+        )
+    weight: dict[str, float] = {}
+    listed: list[Sample] = []
+    for part, share in zip(parts, given / given.sum(), strict=True):
+        items, weights = weigh(part, weighting)
+        listed += items
+        for item, of in zip(items, weights.tolist(), strict=True):
+            weight[item.text] = weight.get(item.text, 0.0) + share * of
+    merged = distinct(listed)
+    return merged, np.array([weight[item.text] for item in merged])

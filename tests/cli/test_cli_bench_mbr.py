@@ -76,9 +76,29 @@ def test_every_choice_is_measured_with_an_interval(toy_folder, pairs):
     assert "paired bootstrap" in shown
 
 
+@pytest.mark.parametrize("command", ["uncertainty", "sets"])
+def test_what_is_beyond_one_answer_is_measured_with_an_interval(command, toy_folder, pairs):
+    words = [command, "--base", str(toy_folder), "--pairs", str(pairs), "--samples", "4"]
+    words += ["--max-new-tokens", "5", "--resamples", "20"]
+    result = bench(*words, "--json")
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert said["segments"] == 3
+    rows = said["areas" if command == "uncertainty" else "sets"]
+    value, gain = ("area", "excess") if command == "uncertainty" else ("oracle", "gain")
+    for row in rows:
+        assert row["low"] <= row[value] <= row["high"]
+        assert row[f"{gain}_low"] <= row[gain] <= row[f"{gain}_high"]
+    shown = bench(*words).stdout
+    for row in rows:
+        assert row["score" if command == "uncertainty" else "way"] in shown
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["sets", "--metric", "taste"], "'taste'"),
+        (["uncertainty", "--epsilon", "2"], "epsilon is 2"),
         (["choices", "--utility", "taste"], "'taste'"),
         (["utilities", "--utility", "taste"], "'taste'"),
         (["utilities", "--size", "0"], "0"),

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,3 +85,51 @@ def encoder_in(folder: Path, at_once: int = 64) -> Encoder:
         return torch.cat(parts).numpy()
 
     return encode
+
+
+def hidden_states(model: Any, layer: int = -1, at_once: int = 64) -> Encoder:
+    """Make an encoder of a model that `labkit.load` gives: its hidden states, averaged over tokens.
+
+    An encoder-decoder gives its encoder's last states, whatever ``layer`` says; a causal model the
+    states after ``layer`` (0: the embeddings, -1: the last). An empty text becomes zeros. Nothing
+    has to be downloaded; these states were not trained to tell meanings apart, though.
+    """
+    import torch
+
+    @torch.inference_mode()
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        tokens = [model.encode(text, chat=False) if text.strip() else [] for text in texts]
+        width = model.config.hidden_size
+        vectors = np.zeros((len(texts), width))
+        filled = sorted((i for i, one in enumerate(tokens) if one), key=lambda i: len(tokens[i]))
+        for first in range(0, len(filled), at_once):
+            rows = filled[first : first + at_once]
+            longest = max(len(tokens[i]) for i in rows)
+            ids = torch.zeros(len(rows), longest, dtype=torch.long)
+            real = torch.zeros_like(ids)
+            for row, i in enumerate(rows):
+                ids[row, : len(tokens[i])] = torch.tensor(tokens[i])
+                real[row, : len(tokens[i])] = 1
+            given = {"input_ids": ids.to(model.device), "attention_mask": real.to(model.device)}
+            if model.config.is_encoder_decoder:
+                states = model.module.get_encoder()(**given).last_hidden_state
+            else:
+                out = model.module.base_model(**given, output_hidden_states=True)
+                states = out.hidden_states[layer]  # (B, T, D)
+            weight = given["attention_mask"][..., None]
+            mean = (states * weight).sum(1) / weight.sum(1)
+            vectors[rows] = mean.float().cpu().numpy()
+        return vectors
+
+    return encode
+
+
+def of_model(model: Any, layer: int = -1) -> Callable[[Sequence[str], Sequence[str]], np.ndarray]:
+    """Return the `cosine` utility on a loaded model's own `hidden_states`."""
+    encoder = hidden_states(model, layer)
+
+    def utility(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
+        return cosine(hypotheses, evidence, encoder)
+
+    utility.__name__ = f"embedding of {model.name}"
+    return utility

@@ -7,12 +7,21 @@ __getattr__, __dir__, __all__ = public_names(
     {
         "labkit.mbr": "approximate utilities",
         "labkit.mbr.baselines": "most_frequent most_probable oracle",
+        "labkit.mbr.clusters": "decide_in_cluster",
         "labkit.mbr.decide": "choose decode",
+        "labkit.mbr.edits": "compare_on_edits read_edits",
+        "labkit.mbr.error": "decompose error_of",
         "labkit.mbr.evaluate": "corpus paired_bootstrap signature",
+        "labkit.mbr.family": "Member choose_as decoders same_answer",
         "labkit.mbr.draws": "Draws draw",
         "labkit.mbr.search": "Beam beam greedy",
-        "labkit.mbr.study": "Case first_of",
+        "labkit.mbr.sets": "best_set best_singles compare_sets diverse_set set_risk",
+        "labkit.mbr.study": "Case draw_cases first_of",
         "labkit.mbr.pairs": "read_pairs",
+        "labkit.mbr.uncertainty": "answered compare_areas confidences judge risk_coverage "
+        "threshold_for",
         "labkit.mbr.utilities.bleu": "tokens",
+        "labkit.mbr.utilities.embedding": "cosine hidden_states of_model",
+        "labkit.mbr.weights": "distinct pool weigh",
     },
 )

@@ -81,7 +81,10 @@ def check_sources(base: Base, sources: Iterable[str]) -> list[list[int]]:
     for number, source in enumerate(sources, start=1):
         if not source.strip():
             raise LabkitError(f"Source {number} is empty: give some text.")
-        lists.append(base.encode(source))
+        try:
+            lists.append(base.encode(source))
+        except LabkitError as error:
+            raise LabkitError(f"Source {number}: {error}") from None
         if len(lists[-1]) >= base.context:
             raise LabkitError(
                 f"Source {number} has {len(lists[-1]):,} tokens, and the model's context holds "

@@ -107,7 +107,7 @@ def choose_as(samples: Sequence[Sample], member: Member, source: str = "") -> Ch
     )
 
 
-def family(
+def decoders(
     extract: Callable[[str], str] | None = None,
     score: Score = logprob,
     strength: float = 0.02,

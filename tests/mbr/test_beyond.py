@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from labkit.mbr.clusters import cluster_texts, decide_in_cluster
 from labkit.mbr.decide import choose, decode
 from labkit.mbr.edits import Edit, compare_on_edits, read_edits
 from labkit.mbr.error import decompose, error_of
-from labkit.mbr.family import Member, choose_as, family, nothing, same_answer
+from labkit.mbr.family import Member, choose_as, decoders, nothing, same_answer
 from labkit.mbr.sets import best_set, best_singles, compare_sets, diverse_set, set_risk
 from labkit.mbr.study import Case
 from labkit.mbr.uncertainty import (
@@ -25,9 +26,11 @@ from labkit.mbr.uncertainty import (
     risk_coverage,
     threshold_for,
 )
+from labkit.mbr.utilities.embedding import hidden_states, of_model
 from labkit.mbr.weights import pool, weigh
 from labkit.records import Sample
 
+from .models import llama, marian
 from .strategies import sample_lists
 
 CERTAIN = [(Sample(text="a", count=3, logprob=-0.1, tokens=2),)]
@@ -228,7 +231,7 @@ def test_a_distance_that_cannot_be_is_named():
 @given(sample_lists)
 @settings(max_examples=60, deadline=None)
 def test_the_family_holds_map_the_most_frequent_and_mbr(drawn):
-    chosen = {one.name: choose_as(drawn, one) for one in family()}
+    chosen = {one.name: choose_as(drawn, one) for one in decoders()}
     top = chosen["MAP among the samples"].text
     probability = {s.text: w for s, w in zip(*weigh(drawn, "model"), strict=True)}
     assert probability[top] == pytest.approx(probability[most_probable(drawn).text])
@@ -318,3 +321,22 @@ def test_a_utility_that_follows_meaning_is_told_from_one_that_follows_letters():
     assert oracle.share == 1
     tie = compare_on_edits(["exact"], [Edit("a", "b", "c")])
     assert (tie[0].share, tie[0].low, tie[0].high) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("make", [llama, marian])
+def test_hidden_states_are_the_mean_over_a_texts_own_tokens_whatever_stands_next_to_it(make):
+    base = make()
+    base.config, base.device, base.name = base.module.config, base.module.device, "tiny"
+    base.encode = lambda text, chat=False: [2 + int(word) for word in text.split()]
+    encode = hidden_states(base)
+    together = encode(["1 2 3", "", "4 5 6 7 8", "9"])
+    np.testing.assert_allclose(together[0], encode(["1 2 3"])[0], atol=1e-5)
+    assert not together[1].any() and together[3].any()
+    inputs = torch.tensor([base.encode("1 2 3")])
+    if base.config.is_encoder_decoder:
+        states = base.module.get_encoder()(input_ids=inputs).last_hidden_state
+    else:
+        states = base.module(inputs, output_hidden_states=True).hidden_states[-1]
+    np.testing.assert_allclose(together[0], states[0].mean(0).detach(), atol=1e-5)
+    utility = of_model(base)
+    assert utility(["1 2", ""], ["1 2", ""]).diagonal() == pytest.approx([1, 0.5])

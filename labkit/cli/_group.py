@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from labkit.cli._output import print_whatever_the_terminal_holds
 from labkit.errors import LabkitError
 
 MISTAKE = 2
@@ -59,6 +60,7 @@ class CommandGroup(click.Group):
     def main(self, args: Sequence[str] | None = None, **settings: Any) -> Any:  # type: ignore[override]
         """Run a command; a mistake is one sentence on standard error and exit status 2."""
         settings["standalone_mode"] = False
+        print_whatever_the_terminal_holds()
         try:
             status = super().main(args, **settings)
         except (click.exceptions.Abort, KeyboardInterrupt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,13 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print exactly one JSON object on standard output."
 )
 """The option that every command with a result has."""
+
+
+def print_whatever_the_terminal_holds() -> None:
+    """Let printing replace what the terminal's encoding lacks, as ASCII and cp1252 lack an Ł."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def say(message: str) -> None:

@@ -8,6 +8,7 @@ judges what it takes.
 from __future__ import annotations
 
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,12 +26,38 @@ def keep(test: str, names: Sequence[str], namespace: dict[str, Any]) -> None:
     KEPT[test] = {name: namespace[name] for name in names if name in namespace}
 
 
+def report_every_error(shell: Any) -> None:
+    """Let the kernel report an error whose text cannot be made, for which it would never reply.
+
+    ``shell`` is IPython's; it takes ``str(error)`` of whatever a cell raises, and that may raise.
+    """
+    show = shell.showtraceback
+
+    def showtraceback(*args: Any, **settings: Any) -> None:
+        error = sys.exc_info()[1]
+        try:
+            show(*args, **settings)
+        except Exception:
+            print(": ".join(_described(error)[:2]), file=sys.stderr)
+
+    def replace(result: Any) -> None:
+        if result.error_in_exec is not None:
+            kind, text, _ = _described(result.error_in_exec)
+            result.error_in_exec = RuntimeError(f"{kind}: {text}")
+
+    shell.showtraceback = showtraceback
+    shell.events.register("post_run_cell", replace)
+
+
 def answer(port: int, key: str) -> None:
     """Answer calls from the examiner at ``port`` until it hangs up."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=30)
     line = Line(connection)
-    line.send(key.encode())
-    Answerer(line).run()
+    try:
+        line.send(key.encode())
+        Answerer(line).run()
+    finally:
+        line.close()  # so that the examiner does not wait where this raises
 
 
 class Answerer:
@@ -94,11 +121,15 @@ def _bring_up_to_date(args: Sequence[Any], states: Sequence[np.random.Generator]
         generator.bit_generator.state = moved.bit_generator.state
 
 
-def _described(error: BaseException) -> list[str]:
+def _described(error: BaseException | None) -> list[str]:
     """An error's kind, its text, and the line of the student's own where it was raised."""
     where = ""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+    for frame in reversed(traceback.extract_tb(getattr(error, "__traceback__", None))):
         if "ipykernel" in frame.filename or frame.filename.startswith("<"):
             where = f"line {frame.lineno} in {frame.name}"
             break
-    return [type(error).__name__, str(error)[:500], where]
+    try:
+        text = str(error)[:500]
+    except BaseException as second:  # also where `__str__` gives no text
+        text = f"its text cannot be shown, because `__str__` raised {type(second).__name__}"
+    return [type(error).__name__, text, where]

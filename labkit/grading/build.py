@@ -44,15 +44,19 @@ def sources(folder: Path | None = None) -> dict[str, Path]:
 
 def release(source: Path) -> Any:
     """The students' copy of a source, as a notebook; raises `LabkitError` where it has mistakes."""
-    from nbgrader.preprocessors import (
-        CheckCellMetadata,
-        ClearHiddenTests,
-        ClearOutput,
-        ClearSolutions,
-        ComputeChecksums,
-        LockCells,
-    )
-
+    try:
+        from nbgrader.preprocessors import (
+            CheckCellMetadata,
+            ClearHiddenTests,
+            ClearOutput,
+            ClearSolutions,
+            ComputeChecksums,
+            LockCells,
+        )
+    except ImportError:
+        raise LabkitError(
+            "Students' copies are made by nbgrader, which is not installed: pip install nbgrader."
+        ) from None
     notebook = nbformat.read(source, as_version=4)
     resources: dict[str, Any] = {"metadata": {"name": source.stem}}
     for kind in (

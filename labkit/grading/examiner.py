@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import secrets
 import socket
 import sys
@@ -40,6 +41,10 @@ GRACE = 5.0
 START_SECONDS = 120.0
 """Seconds that a kernel may take to start."""
 
+IMPORT = "from labkit.grading import answering\n"
+SURROGATE = re.compile("[\ud800-\udfff]").search
+NOT_TEXT = "it holds half a character (a lone surrogate), which no Python file may hold"
+
 Tell = Callable[..., None]
 """Writes one line of what is found."""
 
@@ -58,16 +63,21 @@ class Runner(NotebookClient):
         if kind.startswith("comm_"):
             return None
         left = self.left.setdefault(cell_index, self.most)
-        if kind == "stream":
-            self.left[cell_index] = left - len(content["text"])
-            content["text"] = content["text"][: max(left, 0)]
-            if not content["text"]:
-                return None
-        elif kind in ("display_data", "execute_result", "update_display_data"):
-            self.left[cell_index] = left - sum(len(str(one)) for one in content["data"].values())
-            if self.left[cell_index] < 0:
-                return None
-        return super().process_message(msg, cell, cell_index)
+        try:
+            if kind == "stream":
+                self.left[cell_index] = left - len(content["text"])
+                content["text"] = content["text"][: max(left, 0)]
+                if not content["text"]:
+                    return None
+            elif kind in ("display_data", "execute_result", "update_display_data"):
+                sizes = (len(str(one)) for one in content["data"].values())
+                self.left[cell_index] = left - sum(sizes)
+                if self.left[cell_index] < 0:
+                    return None
+            return super().process_message(msg, cell, cell_index)
+        except (AttributeError, KeyError, TypeError, ValueError, nbformat.ValidationError):
+            # The message is one that a cell made up.
+            return None
 
 
 class Kernel:
@@ -91,6 +101,7 @@ class Kernel:
         env = {**os.environ, "IPYTHONDIR": str(folder / "ipython")}
         self.manager.start_kernel(cwd=str(work), env=env)
         self.runner.start_new_kernel_client()
+        self.quietly(f"{IMPORT}answering.report_every_error(get_ipython())", START_SECONDS)
         self.student: Student | None = None
 
     def run(self, text: str) -> None:
@@ -124,7 +135,7 @@ class Kernel:
             key = secrets.token_hex(16)
             with socket.create_server(("127.0.0.1", 0)) as server:
                 port = server.getsockname()[1]
-                code = f"from labkit.grading import answering\nanswering.answer({port}, {key!r})"
+                code = f"{IMPORT}answering.answer({port}, {key!r})"
                 client: Any = self.runner.kc
                 client.execute(code, silent=True, store_history=False, allow_stdin=False)
                 self.student = Student(_accept(server, key, self.limits.cell_seconds))
@@ -170,12 +181,16 @@ class Examination:
         self.limits = limits
         self.folder = folder
         self.tell = tell
-        self.left_out: dict[int, str] = {}
+        self.left_out = {
+            number: NOT_TEXT for number, step in enumerate(made.steps) if SURROGATE(step.text)
+        }
         self.starts = 0
         self.kernel: Kernel | None = None
 
     def whole(self) -> None:
         """Run everything, and tell of each test as it is done."""
+        for number, why in self.left_out.items():
+            self._tell_left_out(number, why)
         for number, test in enumerate(self.plan.tests):
             if self.kernel is None and not self._run_cells():
                 for lost in self.plan.tests[number:]:
@@ -206,8 +221,7 @@ class Examination:
         for number, step in enumerate(self.plan.steps):
             if step.test is not None:
                 names = free_names(next(t.text for t in self.plan.tests if t.name == step.test))
-                code = "from labkit.grading import answering\n"
-                self.kernel.quietly(f"{code}answering.keep({step.test!r}, {names!r}, globals())")
+                self.kernel.quietly(f"{IMPORT}answering.keep({step.test!r}, {names!r}, globals())")
                 done.append({"test": step.test})
                 continue
             entry: dict[str, Any] = {"text": step.text, "outputs": [], "given": step.given}
@@ -225,10 +239,13 @@ class Examination:
                     "died": "it ended the kernel",
                 }[reason]
                 entry["left_out"] = self.left_out[number] = why
-                self.tell(event=reason, note=f"cell {number + 1} was left out: {why}")
+                self._tell_left_out(number, why, event=reason)
                 self._drop()
                 break
         return done
+
+    def _tell_left_out(self, number: int, why: str, **event: str) -> None:
+        self.tell(note=f"cell {number + 1} was left out: {why}", **event)
 
     def _run(self, text: str) -> str:
         """Run a cell; the event where it takes too long or ends the kernel, or nothing."""

@@ -76,7 +76,7 @@ def _output(output: dict[str, Any]) -> str:
     if kind == "stream":
         return _text(output["text"])
     if kind == "error":
-        return _text("\n".join(output.get("traceback", [])) or str(output.get("ename")))
+        return _text("\n".join(map(str, output.get("traceback") or [])) or str(output.get("ename")))
     data = output.get("data", {})
     picture = data.get("image/png")
     if isinstance(picture, str) and re.fullmatch(r"[A-Za-z0-9+/=\s]+", picture):

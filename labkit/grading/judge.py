@@ -174,7 +174,8 @@ def _why(error: Exception, test: GradedCell) -> str:
         return HIDDEN
     if isinstance(error, NameError) and getattr(error, "name", None):
         return (
-            f"there is no `{error.name}`: the cell that makes it is missing, or ended with an error"
+            f"there is no `{error.name}`: the cell that defines it is missing, is not a code cell, "
+            "or ended with an error"
         )
     text = " ".join(str(error).split())[:600]
     if isinstance(error, AssertionError):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import TypeAdapter
 
 from labkit.errors import LabkitError
 from labkit.grading.build import sources
@@ -31,7 +32,7 @@ from labkit.grading.limits import Limits
 from labkit.grading.notebook import GradedCell, graded_cells, read
 from labkit.grading.stage import Stage
 from labkit.paths import data_dir
-from labkit.records.base import write_whole
+from labkit.records.base import RecordError, write_whole
 
 COLUMNS = ("student", "assignment", "status", "score", "max_score", "comment")
 MARK = "LABKIT_SUBMISSION"
@@ -41,7 +42,7 @@ KEEPER_SECONDS = 60
 PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "USERPROFILE",
     "APPDATA", "LOCALAPPDATA", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
-    "LABKIT_CACHE",
+    "LABKIT_CACHE", "PYTHONPATH",
 )  # fmt: skip
 """The variables of the environment that a submission gets to see."""
 
@@ -74,11 +75,19 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Submission:
-    """One student's notebook for one assignment; ``path`` may not exist."""
+    """One student's notebook for one assignment; ``path`` may not exist.
+
+    ``unreadable`` says why the student's folder cannot be listed, if it cannot.
+    """
 
     student: str
     assignment: str
     path: Path
+    unreadable: str = ""
+
+    def grade(self, status: str, comment: str, most: float = 0.0) -> Grade:
+        """Return its row where there is nothing to run."""
+        return Grade(_text(self.student), _text(self.assignment), status, 0.0, most, comment)
 
 
 @dataclass
@@ -98,27 +107,41 @@ class Grade:
 def find(folder: Path) -> list[Submission]:
     """Every submission in nbgrader's layout, ``folder``/STUDENT/NAME/NAME.ipynb, in order.
 
-    A folder STUDENT/NAME without that notebook is there as well: it is a row of its own. Raises
-    `LabkitError` where there is no folder, or nothing in it looks like this.
+    A folder STUDENT/NAME without that notebook is a submission too, and so is a folder STUDENT that
+    cannot be read. Raises `LabkitError` where there is no folder, or nothing in it looks like this.
     """
     if not folder.is_dir():
         raise LabkitError(
             f"There is no folder {folder}: give one that holds STUDENT/NAME/NAME.ipynb."
         )
-    found = [
-        Submission(student.name, work.name, work / f"{work.name}.ipynb")
-        for student in _folders(folder)
-        for work in _folders(student)
-    ]
+    found = []
+    for student in _folders(folder):
+        try:
+            found += [
+                Submission(student.name, work.name, work / f"{work.name}.ipynb")
+                for work in _folders(student)
+            ]
+        except OSError as error:
+            found.append(Submission(student.name, "", student, _cannot_read("folder", error)))
     if not found:
         raise LabkitError(f"There are no submissions STUDENT/NAME/NAME.ipynb in {folder}.")
     return found
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    with os.scandir(folder) as entries:  # knows folders without asking for each one's permission
+        return sorted(
+            Path(entry.path) for entry in entries if entry.is_dir() and entry.name[0] != "."
+        )
+
+
+def _text(name: str) -> str:
+    """Return a file's name as text: bytes of it that are not UTF-8 as in ``J\\xfcrg``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _cannot_read(what: str, error: OSError) -> str:
+    return f"the {what} cannot be read ({error.strerror or error})"
 
 
 def grade(
@@ -193,17 +216,33 @@ class _Batch:
                 keeper.terminate()
 
     def grade(self, one: Submission) -> Grade:
+        """Grade a submission; where grading itself raises, its row says so and the rest goes on."""
+        try:
+            return self._grade(one)
+        except (LabkitError, RecordError):  # stopped, or the results cannot be written
+            raise
+        except Exception as error:
+            return one.grade("failed", f"{STATUSES['failed']}: {type(error).__name__}: {error}")
+
+    def _grade(self, one: Submission) -> Grade:
         """Grade a submission, or take its grade from where it was kept; write its page."""
+        if one.unreadable:
+            return one.grade("unreadable", one.unreadable)
         source = self.stage.sources.get(one.assignment)
         if source is None:
             names = ", ".join(self.stage.sources)
-            comment = f"there is no assignment of that name: there are {names}"
-            return Grade(one.student, one.assignment, "unknown assignment", comment=comment)
+            return one.grade(
+                "unknown assignment", f"there is no assignment of that name: there are {names}"
+            )
         tests = graded_cells(read(source))
-        if not one.path.is_file():
-            return _missing(one, sum(test.points for test in tests))
+        most = sum(test.points for test in tests)
+        try:
+            if not one.path.is_file():
+                return one.grade("missing", _holds(one.path), most)
+            state = self._state(one.path.read_bytes(), source)
+        except OSError as error:
+            return one.grade("unreadable", _cannot_read("notebook", error), most)
         kept = self.out / "graded" / one.student / f"{one.assignment}.json"
-        state = self._state(one, source)
         made = None if self.again else _kept(kept, state)
         if made is None:
             made = self._examined(one, source, tests)
@@ -213,10 +252,10 @@ class _Batch:
         write_whole(page_at / f"{one.assignment}.html", page(made, tests))
         return made
 
-    def _state(self, one: Submission, source: Path) -> str:
-        """What the grade depends on, as a short text."""
+    def _state(self, submission: bytes, source: Path) -> str:
+        """Return what the grade depends on, as a short text."""
         state = hashlib.sha256(self.stage.state.encode())
-        state.update(one.path.read_bytes())
+        state.update(submission)
         state.update(source.read_bytes())
         state.update(json.dumps(asdict(self.limits)).encode())
         return state.hexdigest()
@@ -239,7 +278,8 @@ class _Batch:
     def _kept_by_a_keeper(self, one: Submission, source: Path, mark: str) -> dict[str, Any]:
         """What a keeper found; where it was ended itself, that there is nothing."""
         spec = {
-            "submission": str(one.path.resolve()),
+            # The keeper names files in UTF-8, whatever this process does.
+            "submission": os.fsencode(one.path.resolve()).decode("utf-8", "surrogateescape"),
             "source": str(source),
             "limits": asdict(self.limits),
         }
@@ -283,20 +323,17 @@ class _Batch:
         }
 
 
-def _missing(one: Submission, most: float) -> Grade:
-    """The row of a folder that lacks its notebook."""
-    beside = sorted(path.name for path in one.path.parent.iterdir())
-    comment = f"there is no {one.path.name} in the folder, which holds " + (
-        ", ".join(beside[:5]) or "nothing"
-    )
-    return Grade(one.student, one.assignment, "missing", 0.0, most, comment)
+def _holds(path: Path) -> str:
+    """Say what is in the folder in place of the notebook at ``path``."""
+    beside = ", ".join(sorted(_text(other.name) for other in path.parent.iterdir())[:5])
+    return f"there is no file {path.name} in the folder, which holds {beside or 'nothing'}"
 
 
 def _grade_of(
     one: Submission, found: dict[str, Any], tests: Sequence[GradedCell], limits: Limits
 ) -> Grade:
     """The grade that follows from what a keeper found."""
-    lines = [json.loads(line) for line in found["lines"] if line.endswith("\n")]
+    lines = [_valid(json.loads(line)) for line in found["lines"] if line.endswith("\n")]
     events = [*found["events"], *(line["event"] for line in lines if "event" in line)]
     notes = [line["note"] for line in lines if "note" in line]
     outcomes = [
@@ -325,8 +362,8 @@ def _grade_of(
     comment = "; ".join(dict.fromkeys(text for text in (*said, *notes) if text))
     cells: list[Any] = next((line["cells"] for line in reversed(lines) if "cells" in line), [])
     return Grade(
-        one.student,
-        one.assignment,
+        _text(one.student),
+        _text(one.assignment),
         NAMES.get(status, status),
         0.0 if status in ("tampered", "unreadable") else score,
         sum(points.values()),
@@ -340,16 +377,21 @@ def _listed(failed: Sequence[str]) -> str:
     return f"not right: {', '.join(failed)}"
 
 
+def _valid(found: Any) -> Any:
+    """Return what was found with every lone surrogate as a question mark, so it can be written."""
+    return json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
+
+
 def _kept(path: Path, state: str) -> Grade | None:
-    """The grade kept at ``path`` if it was made of the same; None where it has to be made."""
+    """Return the grade kept at ``path`` if nothing changed since; None if it must be made again."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_bytes())
         if found["state"] != state:
             return None
-        kept = found["grade"]
-        kept["outcomes"] = [Outcome(**one) for one in kept["outcomes"]]
-        return Grade(**kept)
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one
+        kept = TypeAdapter(Grade).validate_python(_valid(found["grade"]))
+        page(kept, [])
+        return kept
+    except Exception:  # none yet, or a damaged one: it is graded again
         return None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat import NotebookNode
 
 BEGIN, END = "BEGIN HIDDEN TESTS", "END HIDDEN TESTS"
 """nbgrader's markers around what students do not see of a test."""
@@ -78,7 +79,10 @@ def read(path: Path) -> Any:
         for cell in notebook.cells:
             if not isinstance(cell.source, str) or not isinstance(cell.cell_type, str):
                 raise TypeError("a cell has no source")
-            cell.metadata = cell.get("metadata", {})
+            if not isinstance(cell.get("metadata"), dict):
+                cell.metadata = NotebookNode()
+        if not isinstance(notebook.get("metadata"), dict):
+            notebook.metadata = NotebookNode()
         return notebook
     except Exception as error:  # nbformat raises whatever it stumbles over
         reason = " ".join(str(error).split())[:120] or type(error).__name__
@@ -149,11 +153,15 @@ def _look_over(made: Plan, submission: Any, kinds: dict[str, Any]) -> None:
         return
     edited: list[str] = []
     older: list[str] = []
+    as_text: list[str] = []
     for cell in submission.cells:
         known = kinds.get(_name(cell))
-        if known is None or not (_is_test(known) or _is_given(known)):
+        if known is None:
             continue
-        if cell.source != without_hidden(known.source) or cell.cell_type != known.cell_type:
+        if not (_is_test(known) or _is_given(known)):
+            if known.cell_type == "code" != cell.cell_type:
+                as_text.append(_name(cell))
+        elif cell.source != without_hidden(known.source) or cell.cell_type != known.cell_type:
             (older if _untouched(cell) else edited).append(_name(cell))
     strange = sorted(set(names) - set(kinds))
     made.older = bool(older or strange)
@@ -166,6 +174,7 @@ def _look_over(made: Plan, submission: Any, kinds: dict[str, Any]) -> None:
     firsts = list(dict.fromkeys(order))
     for what, which in (
         ("edited and put back", edited),
+        ("that are text now, not code, and did not run", as_text),
         ("missing", [] if made.older else missing),
         ("there more than once", twice),
     ):
@@ -180,11 +189,11 @@ def _untouched(cell: Any) -> bool:
     checksum = cell.metadata["nbgrader"].get("checksum")
     if not checksum:
         return False
-    from nbgrader.utils import compute_checksum
-
     try:
+        from nbgrader.utils import compute_checksum
+
         return compute_checksum(cell) == checksum
-    except (KeyError, TypeError, AttributeError):  # half of the metadata is gone
+    except Exception:  # half of the metadata is gone, or nbgrader is not installed
         return False
 
 

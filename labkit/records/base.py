@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -91,21 +92,21 @@ class Record(Part):
 def write_whole(path: str | os.PathLike[str], data: str | bytes) -> Path:
     """Write ``data`` so that ``path`` holds either all of it or what it held before.
 
-    Raises `RecordError` in one sentence where the disk refuses (full, read-only, no such folder).
+    The file gets the permissions that the umask leaves, like any new file. Raises `RecordError` in
+    one sentence where the disk refuses (full, read-only, no such folder).
     """
     path = Path(path)
     content = data.encode() if isinstance(data, str) else data
-    temporary = None
+    temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("xb") as file:  # not `tempfile`, whose files only their owner may read
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise RecordError(f"Cannot write {path}: {error.strerror or error}.") from None
     return path

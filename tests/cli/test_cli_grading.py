@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -52,6 +53,30 @@ def test_a_submission_that_is_no_notebook_is_a_row(tmp_path, content):
     assert table[1].startswith("ada,trees,unreadable,0,19,")
     again = run("grade", str(tmp_path / "in"), "--out", str(tmp_path / "out"))
     assert "ada      trees       unreadable  0 of 19" in again.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_name_that_the_terminal_cannot_show_is_printed_with_replacements(tmp_path, encoding):
+    path = tmp_path / "in" / "Łukasz" / "trees" / "trees.ipynb"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    done = subprocess.run(
+        [sys.executable, "-m", "labkit.cli", "grade", tmp_path / "in", "--out", tmp_path / "out"],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"?ukasz   trees       unreadable" in done.stdout
+    assert "Łukasz,trees,unreadable" in (tmp_path / "out" / "grades.csv").read_text("utf-8")
+
+
+def test_copies_without_nbgrader_are_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nbgrader.preprocessors", None)
+    done = run("assignments", "--out", str(tmp_path))
+    assert done.exit_code == 2
+    assert "nbgrader, which is not installed" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_folder_without_submissions_is_one_sentence(tmp_path):

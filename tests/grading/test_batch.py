@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import sys
 from pathlib import Path
@@ -51,6 +52,23 @@ builtins.AssertionError = KeyError
 finding, verification, approximate, problems = right, labkit.checks.verification, None, []
 get_ipython().ast_transformers.clear()
 """
+BAD = """class Bad(Exception):
+        def __str__(self): {}
+    raise Bad"""
+SURROGATE = "\\ud83d"  # half of a character, written as a student would write it
+MADE_UP = """kernel = get_ipython().kernel
+for kind, content in (
+    ("stream", {"name": "stdout", "text": 3}),
+    ("stream", {}),
+    ("display_data", {"data": 3}),
+    ("display_data", {"data": {"text/plain": 3, "image/png": [1]}, "metadata": 4}),
+    ("error", {"ename": 3, "evalue": None, "traceback": [3]}),
+    ("error", {}),
+    ("execute_result", {"data": {}}),
+    ("status", {}),
+):
+    kernel.session.send(kernel.iopub_socket, kind, content, parent=kernel.get_parent())
+"""
 FORGED = """import os
 for number in range(1, 30):
     for text in (b'{"test": "test-keep", "passed": true, "says": "x"}\\n', b'{"done": true}\\n'):
@@ -96,6 +114,11 @@ def bare(work):
 
 def older(work):
     made.of(work, "test-keep").metadata["nbgrader"]["grade_id"] = "test-of-last-year"
+    return work
+
+
+def turned_into(work, name, kind):
+    made.of(work, name).cell_type = kind
     return work
 
 
@@ -169,6 +192,40 @@ def submissions(copy):
         "orphan": (insert(solved(), ORPHAN), "graded", FULL, "left running"),
         "no-metadata": (bare(solved()), "restored", FULL, "metadata is gone"),
         "older": (older(solved()), "older release", FULL, "an older release"),
+        "surrogate-raised": (
+            solved(keep=f"raise ValueError('{SURROGATE}')"), "graded", 3, "not right: test-keep",
+        ),
+        "surrogate-printed": (
+            insert(solved(), f"print('{SURROGATE}')\n'{SURROGATE}'"), "graded", FULL, "every test",
+        ),
+        "surrogate-answered": (solved(keep=f"return '{SURROGATE}'"), "graded", 3, "test-keep"),
+        "surrogate-in-a-cell": (
+            insert(solved(), "x = '\ud83d'"), "graded", FULL, "cell 3 was left out: it holds half",
+        ),
+        "surrogate-in-a-solution": (
+            solved(keep="return '\ud83d'"), "graded", 3, "not right: test-keep",
+        ),
+        "error-without-a-text": (
+            solved(keep=BAD.format("raise KeyError")), "graded", 3, "not right: test-keep",
+        ),
+        "error-whose-text-is-a-number": (
+            solved(keep=BAD.format("return 3")), "graded", 3, "not right: test-keep",
+        ),
+        "error-with-a-huge-text": (
+            solved(keep="raise ValueError('x' * 50_000_000)"), "graded", 3, "not right: test-keep",
+        ),
+        "cell-with-an-error-without-a-text": (
+            insert(solved(), "if True:\n    " + BAD.format("raise KeyError")),
+            "graded", FULL, "every test is passed",
+        ),
+        "made-up-messages": (insert(solved(), MADE_UP), None, FULL, ""),
+        "solution-made-text": (
+            turned_into(solved(), "keep", "markdown"), "restored", 3, "are text now, not code",
+        ),
+        "solution-made-raw": (
+            turned_into(solved(), "keep", "raw"), "restored", 3, "did not run: keep",
+        ),
+        "Łukasz": (solved(), "graded", FULL, "every test is passed"),
         "good-2": (solved(), "graded", FULL, "every test is passed"),
     }  # fmt: skip
 
@@ -192,6 +249,9 @@ def batch(tmp_path_factory, folder, copy):
     """Everything handed in and graded once: folder of results, what was wanted, the grades."""
     root = tmp_path_factory.mktemp("batch")
     wanted = submissions(copy)
+    if sys.platform == "linux":  # elsewhere no folder can have such a name
+        wanted["J\udcfcrg"] = (b"{", "unreadable", 0, "not valid JSON")
+        wanted["K\udcfcrg"] = (made.solved(copy()), "graded", FULL, "every test is passed")
     for student, (work, *_) in wanted.items():
         made.hand_in(root / "in", student, work)
     (root / "in" / "misnamed" / made.NAME).mkdir(parents=True)
@@ -201,6 +261,7 @@ def batch(tmp_path_factory, folder, copy):
         (root / "tmp").mkdir()
         patch.setenv("TMPDIR", str(root / "tmp"))  # by which all that it starts is known
         grades = grade(find(root / "in"), root / "out", LIMITS, folder=folder, jobs=2)
+    wanted = {os.fsencode(s).decode("utf-8", "backslashreplace"): w for s, w in wanted.items()}
     return root, wanted, {one.student: one for one in grades}, left_of(root / "tmp")
 
 
@@ -256,6 +317,15 @@ def test_feedback_shows_what_the_test_says_and_nothing_that_is_hidden(batch):
     assert "p and q are swapped" in pages["swapped"]
     assert "5 of 5 points" in pages["good-1"]
     assert "StdinNotImplementedError" in pages["asks"]
+    assert "ValueError: ?" in pages["surrogate-raised"]
+    for student in ("error-without-a-text", "cell-with-an-error-without-a-text"):
+        assert "its text cannot be shown, because `__str__` raised KeyError" in pages[student]
+    assert "`__str__` raised TypeError" in pages["error-whose-text-is-a-number"]
+    assert "missing, is not a code cell, or ended with an error" in pages["solution-made-text"]
+    assert {os.fsencode(name)[1:] for name in pages if not name.isascii()} <= {
+        b"\xfcrg",
+        "Łukasz".encode()[1:],
+    }
     assert len(pages["loud"]) < 200_000
 
 
@@ -264,6 +334,72 @@ def test_a_batch_goes_on_where_it_stopped(batch, folder, monkeypatch):
     monkeypatch.setattr("labkit.grading.loop.subprocess.Popen", None)  # nothing may be started
     again = grade(find(root / "in"), root / "out", LIMITS, folder=folder)
     assert {one.student: one.score for one in again} == {s: g.score for s, g in before.items()}
+
+
+def refusing(monkeypatch, refused: Path):
+    """Make the system refuse to list or read this path, as it does others than root."""
+    for module, name in ((os, "scandir"), (Path, "read_bytes"), (Path, "is_file")):
+        usual = getattr(module, name)
+
+        def asked(path, *args, usual=usual, **settings):
+            if not isinstance(path, int) and refused in (Path(path), Path(path).parent):
+                raise PermissionError(13, "Permission denied", str(path))
+            return usual(path, *args, **settings)
+
+        monkeypatch.setattr(module, name, asked)
+
+
+@pytest.mark.parametrize("what", ["it", f"it/{made.NAME}", f"it/{made.NAME}/{made.NAME}.ipynb"])
+def test_what_cannot_be_read_is_a_row_that_says_so(tmp_path, folder, monkeypatch, what):
+    made.hand_in(tmp_path / "in", "after", b"")
+    made.hand_in(tmp_path / "in", "it", b"")
+    made.hand_in(tmp_path / "in", "zoe", b"")
+    refusing(monkeypatch, tmp_path / "in" / what)
+    grades = grade(find(tmp_path / "in"), tmp_path / "out", LIMITS, folder=folder)
+    assert [one.student for one in grades] == ["after", "it", "zoe"]
+    assert [one.status for one in grades] == ["unreadable"] * 3
+    assert "cannot be read (Permission denied)" in grades[1].comment
+    assert "the file is empty" in grades[2].comment
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda kept: {**kept, "grade": {**kept["grade"], "score": "many"}},
+        lambda kept: {**kept, "grade": {**kept["grade"], "cells": [{"outputs": 3}]}},
+        lambda kept: {**kept, "grade": {**kept["grade"], "comment": ["no", "text"]}},
+        lambda kept: {**kept, "grade": {"student": "late"}},
+        lambda kept: [kept],
+    ],
+)
+def test_a_damaged_kept_grade_is_made_again(tmp_path, folder, spoil):
+    made.hand_in(tmp_path / "in", "late", b"")
+    out = tmp_path / "out"
+    (first,) = grade(find(tmp_path / "in"), out, LIMITS, folder=folder)
+    kept = out / "graded" / "late" / f"{made.NAME}.json"
+    kept.write_text(json.dumps(spoil(json.loads(kept.read_text(encoding="utf-8")))))
+    assert grade(find(tmp_path / "in"), out, LIMITS, folder=folder) == [first]
+
+
+def test_a_kept_grade_that_holds_half_a_character_is_shown_all_the_same(tmp_path, folder):
+    made.hand_in(tmp_path / "in", "late", b"")
+    out = tmp_path / "out"
+    grade(find(tmp_path / "in"), out, LIMITS, folder=folder)
+    kept = out / "graded" / "late" / f"{made.NAME}.json"
+    found = json.loads(kept.read_text(encoding="utf-8"))
+    found["grade"]["comment"] = "half: \ud83d"
+    kept.write_text(json.dumps(found), encoding="utf-8")
+    (again,) = grade(find(tmp_path / "in"), out, LIMITS, folder=folder)
+    assert again.comment == "half: ?"
+
+
+def test_a_submission_at_which_grading_itself_raises_is_a_row(tmp_path, folder, monkeypatch):
+    for student in ("ada", "ben"):
+        made.hand_in(tmp_path / "in", student, b"")
+    monkeypatch.setattr("labkit.grading.loop._end_marked", lambda mark: 1 / 0)
+    grades = grade(find(tmp_path / "in"), tmp_path / "out", LIMITS, folder=folder)
+    assert [one.status for one in grades] == ["failed", "failed"]
+    assert "ZeroDivisionError: division by zero" in grades[0].comment
 
 
 def test_what_is_changed_after_grading_is_graded_again(tmp_path, folder, copy):

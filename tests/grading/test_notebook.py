@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 
+import nbformat
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from labkit.grading.build import release
@@ -148,6 +152,67 @@ def test_what_is_no_notebook_is_one_sentence(tmp_path, content, says):
     with pytest.raises(Unreadable) as raised:
         read(path)
     assert says in str(raised.value)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.just("\ud83d"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=5,
+)
+
+
+@st.composite
+def spoilt_notebooks(draw):
+    """A right submission as JSON, of which one to four values were lost, changed or doubled."""
+    whole = json.loads(nbformat.writes(made.source()))
+    for _ in range(draw(st.integers(1, 4))):
+        inside = whole
+        while True:
+            keys = list(inside) if isinstance(inside, dict) else list(range(len(inside)))
+            if not keys:
+                break
+            key = draw(st.sampled_from(keys))
+            if isinstance(inside[key], (dict, list)) and draw(st.integers(0, 5)):
+                inside = inside[key]
+                continue
+            match draw(st.sampled_from(["lost", "changed", "doubled"])):
+                case "lost":
+                    del inside[key]
+                case "changed":
+                    inside[key] = draw(json_values)
+                case "doubled" if isinstance(inside, list):
+                    inside.append(copy.deepcopy(inside[key]))
+            break
+    return whole
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(spoilt_notebooks() | json_values)
+def test_any_json_is_planned_or_refused_in_one_sentence(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "strange.ipynb"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    try:
+        notebook = read(path)
+    except Unreadable as reason:
+        assert "\n" not in str(reason)
+        return
+    found = plan(notebook, made.source())
+    assert [step.test for step in found.steps if step.test] == ["test-keep", "test-spend"]
+    assert all(isinstance(step.text, str) for step in found.steps)
+
+
+@pytest.mark.parametrize("kind", ["markdown", "raw"])
+def test_a_solution_cell_turned_into_text_is_named(work, kind):
+    made.of(work, "keep").cell_type = kind
+    found = plan(work, made.source())
+    assert found.notes == ["cells that are text now, not code, and did not run: keep"]
+    assert "def keep" not in "".join(step.text for step in found.steps)
+
+
+def test_without_nbgrader_a_submission_is_planned_all_the_same(work, monkeypatch):
+    made.of(work, "test-keep").source = "pass"
+    monkeypatch.setitem(sys.modules, "nbgrader.utils", None)
+    assert plan(work, made.source()).notes == ["cells edited and put back: test-keep"]
 
 
 def test_a_folder_in_place_of_the_notebook_is_one_sentence(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import stat
+import sys
 
 import pytest
 
@@ -164,6 +166,17 @@ def test_a_damaged_or_empty_log_is_one_sentence(tmp_path):
     (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(RecordError, match="empty"):
         LossLog.follow(tmp_path / "empty.jsonl")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
+def test_a_file_gets_the_permissions_that_the_umask_leaves(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        path = write_whole(tmp_path / "grades.csv", "for all to read")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_a_refused_write_keeps_what_was_there(tmp_path, monkeypatch):

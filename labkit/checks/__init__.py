@@ -1,4 +1,4 @@
-"""One check per exercise: it knows the common mistakes by what they give, and names them."""
+"""One check per exercise: a table of the common mistakes, each known by what it gives."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ __getattr__, __dir__, _NAMES = public_names(
     __name__,
     {
         "labkit.checks": "approximate heads risk training trees verification",
-        "labkit.course.exercises_mbr": "model_weights paired_gains prefix_nodes shared_ngrams",
-        "labkit.course.exercises_speculative": "decoding_limit published_size ridge"
-        " room_for_drafts time_per_token",
-        "labkit.course.exercises_training": "chain_steps head_targets learning_rate soft_labels",
+        "labkit.checks.samples": "model_weights paired_gains prefix_nodes shared_ngrams",
+        "labkit.checks.speed": "decoding_limit published_size ridge room_for_drafts time_per_token",
+        "labkit.checks.schedules": "chain_steps head_targets learning_rate soft_labels",
     },
 )
 __all__ = [*_NAMES, "NOT_WRITTEN", "Finding"]  # noqa: PLE0604
@@ -21,7 +20,7 @@ __all__ = [*_NAMES, "NOT_WRITTEN", "Finding"]  # noqa: PLE0604
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check says of an answer: whether it is right, and one sentence why."""
+    """A check's result: whether the answer is right, and one sentence why."""
 
     right: bool
     text: str
@@ -35,4 +34,4 @@ NOT_WRITTEN = Finding(
     "this returns nothing so far; put your code in place of the `...` or of the line "
     "`raise NotImplementedError()`.",
 )
-"""Of an exercise that nobody has begun."""
+"""The result for an exercise that is not begun."""

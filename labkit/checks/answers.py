@@ -1,17 +1,18 @@
-"""What a student's function gave, as plain numbers: nothing else is ever compared.
+"""What all checks share: an answer as plain numbers, and the table of mistakes that judges it.
 
-A check compares numbers of Python's and numpy's own kinds, made here out of what came. So an object
-that calls itself equal to everything is only an object of a strange kind, and a number that changes
-when it is looked at was looked at once.
+A check compares only numbers of Python's and numpy's own types, made here from the answer. So an
+object that claims to equal everything is just an object of the wrong type. A check passes copies
+to the student's function, so an answer that changes its arguments spoils nothing.
 
-And a check hands out copies only: what an answer does to its arguments, nobody else sees.
+A check reads like a table: the right value, and next to what each common mistake gives the sentence
+that names it. `verdict` compares an answer with them.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import EllipsisType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -25,19 +26,23 @@ P = ParamSpec("P")
 Answer = TypeVar("Answer", bound=Callable[..., Any])
 
 
+Mistakes = Iterable[tuple[object, str]]
+"""A table of mistakes: what each one gives, and the sentence that names it."""
+
+
 class NotUsable(Exception):  # noqa: N818 - it is no error of the program's
-    """An answer that is of no use, and in one sentence why."""
+    """An answer that cannot be compared; the message says why in one sentence."""
 
 
 Check = Callable[Concatenate[Answer, P], Finding]
-"""From a student's function, and what the check itself may be told, to a finding."""
+"""A function from a student's function, and the check's own settings, to a finding."""
 
 
 def exercise(check: Check[Answer, P]) -> Check[Answer, P]:
-    """Make a check say of an exercise that nobody began, or of a strange answer, what it is.
+    """Make a check report an exercise that is not begun, or an answer of the wrong type.
 
-    The student's function is handed copies of what the check gives it (see `copied`), so one that
-    changes its arguments in place is judged by what it returns, and spoils no later check.
+    The student's function gets copies of the check's values (see `copied`), so a function that
+    changes its arguments is judged by what it returns.
     """
 
     @functools.wraps(check)
@@ -55,10 +60,85 @@ def exercise(check: Check[Answer, P]) -> Check[Answer, P]:
     return checked
 
 
-def copied(given: Any) -> Any:
-    """A copy of an array or a tensor, of a list, tuple or dict with all in it; all else as it is.
+def verdict(
+    found: object,
+    right: object,
+    good: str,
+    mistakes: Mistakes,
+    otherwise: str,
+    tolerance: float = 1e-9,
+) -> Finding:
+    """Compare an answer with the right value, then with what each mistake gives, in order.
 
-    A random generator is handed on as it is, so that what is drawn from it goes on.
+    ``good`` is the sentence for the right answer, ``otherwise`` for a wrong one that no listed
+    mistake explains.
+
+    >>> verdict(0.5, 2.0, "a over b", [(0.5, "the fraction is upside down")], "another number")
+    Not yet: the fraction is upside down.
+    """
+    if _same(found, right, tolerance):
+        return Finding(True, f"{good}.")
+    says = (says for gives, says in mistakes if _same(found, gives, tolerance))
+    return Finding(False, f"{next(says, otherwise)}.")
+
+
+def _same(found: object, value: object, tolerance: float) -> bool:
+    if isinstance(found, float | np.ndarray):
+        seen, wanted = np.asarray(found), np.asarray(value, np.float64)
+        return seen.shape == wanted.shape and bool((np.abs(seen - wanted) <= tolerance).all())
+    return found == value
+
+
+def formula(
+    answer: Callable[..., Any],
+    cases: Sequence[tuple[Any, ...]],
+    right: Callable[..., float],
+    good: str,
+    mistakes: Iterable[tuple[Callable[..., float], str]],
+    asked: str,
+) -> Finding:
+    """Compare a formula with the right one, and with each mistaken one, in all ``cases``.
+
+    ``asked`` describes a case, with a pair of braces for each of its numbers.
+    """
+
+    given = [number(answer(*case)) for case in cases]
+    wanted = np.array([right(*case) for case in cases])
+    found = np.array(given) / wanted  # which may be of any size, so that ratios are compared
+    off = int((np.abs(found - 1) > 1e-6).argmax())  # the first case that is wrong
+    asked = asked.format(*map(in_words, cases[off]))
+    gives, needed = in_words(given[off]), in_words(right(*cases[off]))
+    return verdict(
+        found, np.ones(len(cases)), good,
+        (([of(*case) for case in cases] / wanted, says) for of, says in mistakes),
+        f"for {asked} it gives {gives}, and the answer is {needed}", 1e-6,
+    )  # fmt: skip
+
+
+def in_words(value: float | Sequence[float]) -> str:
+    """Write a number as people do by hand, or a list of them.
+
+    >>> in_words(7e9), in_words(1 / 3), in_words(12345.0), in_words([1.0, 1.5])
+    ('7e9', '0.3333', '12345', '1 and 1.5')
+    """
+    if isinstance(value, Sequence):
+        *first, last = map(in_words, value)
+        return f"{', '.join(first)} and {last}" if first else last
+    if abs(value) < 1e7 and value == int(value):
+        return str(int(value))
+    digits, _, power = f"{value:.4g}".partition("e")
+    return f"{digits}e{int(power)}" if power else digits
+
+
+def listed(values: Floats, digits: int = 2) -> str:
+    """Write an array's numbers, comma separated."""
+    return ", ".join(f"{value:.{digits}f}" for value in np.ravel(values))
+
+
+def copied(given: Any) -> Any:
+    """Return a copy of an array, a tensor, or a list, tuple or dict with its content.
+
+    Anything else is returned as it is; a random generator so that its draws continue.
 
     >>> p = np.array([0.25, 0.75])
     >>> copied([p])[0] is p, copied([p])[0].tolist()
@@ -76,13 +156,13 @@ def copied(given: Any) -> Any:
 
 
 def written(answer: object) -> None:
-    """Raise `NotUsable` where the answer is what an empty function gives."""
+    """Raise `NotUsable` if the answer is what an empty function gives."""
     if answer is None or isinstance(answer, EllipsisType):
         raise NotUsable(NOT_WRITTEN.text)
 
 
 def number(answer: object) -> float:
-    """The answer as a float; `NotUsable` where it is no single finite number.
+    """Return the answer as a float; `NotUsable` if it is not one finite number.
 
     >>> number(np.float32(0.5)), number(np.array(2))
     (0.5, 2.0)
@@ -92,7 +172,7 @@ def number(answer: object) -> float:
 
 
 def whole(answer: object) -> int:
-    """The answer as an int; `NotUsable` where it is no single whole number.
+    """Return the answer as an int; `NotUsable` if it is not one whole number.
 
     >>> whole(np.int64(3))
     3
@@ -104,10 +184,10 @@ def whole(answer: object) -> int:
 
 
 def numbers(answer: object, shape: tuple[int, ...] | None = None, rows: str = "") -> Floats:
-    """The answer as a new array of floats, of that ``shape`` where one is given.
+    """Return the answer as a new array of floats, of that ``shape`` if one is given.
 
-    ``rows`` says in words what the axes are. Raises `NotUsable` for anything but numbers, lists of
-    numbers, numpy's arrays and torch's tensors, for another shape, and for NaN and infinity.
+    ``rows`` describes the axes. Raises `NotUsable` for anything but numbers, lists of numbers,
+    numpy arrays and torch tensors, for another shape, and for NaN and infinity.
 
     >>> numbers([[1, 2]], (1, 2)).tolist()
     [[1.0, 2.0]]
@@ -132,7 +212,7 @@ def numbers(answer: object, shape: tuple[int, ...] | None = None, rows: str = ""
 
 
 def tokens(answer: object) -> list[int]:
-    """The answer as a list of token ids; `NotUsable` where it is none."""
+    """Return the answer as a list of token ids; `NotUsable` if it is not one."""
     values = numbers(answer if len(_sized(answer)) else np.zeros(0))
     if values.ndim != 1 or (values != values.round()).any():
         raise NotUsable(f"it gives {_kind(answer)}, and a list of token ids is needed.")
@@ -140,7 +220,7 @@ def tokens(answer: object) -> list[int]:
 
 
 def texts(answer: object) -> list[str]:
-    """The answer as a list of strings; `NotUsable` where it is none."""
+    """Return the answer as a list of strings; `NotUsable` if it is not one."""
     items = [str(one) for one in _sized(answer) if type(one) in (str, np.str_)]
     if len(items) != len(_sized(answer)):
         raise NotUsable(f"it gives {_kind(answer)} that holds other things than texts.")
@@ -148,20 +228,11 @@ def texts(answer: object) -> list[str]:
 
 
 def parts(answer: object, many: int, what: str) -> Sequence[Any]:
-    """The answer's ``many`` parts; `NotUsable`, saying ``what`` is needed, for another number."""
+    """Return the answer's ``many`` parts; otherwise `NotUsable` says ``what`` is needed."""
     written(answer)
     if type(answer) not in (tuple, list) or len(_sized(answer)) != many:
         raise NotUsable(f"it gives {_kind(answer)}, and {what} is needed.")
     return _sized(answer)
-
-
-def looks_like(answer: Floats, wrong: Mapping[str, object], tolerance: float = 1e-9) -> str | None:
-    """What the first of the ``wrong`` answers that this one equals says; None where it is none."""
-    for says, seen in wrong.items():
-        value = np.asarray(seen, np.float64)
-        if value.shape == answer.shape and np.abs(value - answer).max(initial=0) <= tolerance:
-            return says
-    return None
 
 
 def _sized(answer: object) -> Sequence[Any]:
@@ -190,7 +261,7 @@ def _is_tensor(answer: object) -> bool:
 
 
 def _plain(answer: Any) -> Any:
-    """Tensors as arrays, within lists as well; all else as it is."""
+    """Return tensors as arrays, also those in lists; anything else as it is."""
     if _is_tensor(answer):
         return answer.detach().cpu().double().numpy()
     if type(answer) in (list, tuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labkit.checks import Finding
-from labkit.checks.answers import Floats, exercise, looks_like, numbers, whole
+from labkit.checks.answers import Floats, NotUsable, exercise, numbers, verdict, whole
 from labkit.checks.risk import random_texts
 from labkit.paths import data_dir
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def pairs_of(text: str) -> Counter[str]:
-    """How often each pair of neighbouring characters stands in a text."""
+    """Count each pair of neighbouring characters of a text."""
     return Counter(text[i : i + 2] for i in range(len(text) - 1))
 
 
 def pair_f1(hypothesis: str, evidence: str) -> float:
-    """Pairs of characters in common, repetitions clipped, over the mean number of pairs; 0 if none.
+    """Return clipped pairs in common over the mean number of pairs of characters; 0 if none.
 
     >>> pair_f1("abab", "ab")
     0.5
@@ -34,7 +34,7 @@ def pair_f1(hypothesis: str, evidence: str) -> float:
 
 
 FASTER = 3
-"""How many times as fast as pair by pair a fast utility has to be; a good one is far above it."""
+"""How many times faster than pair by pair a fast utility has to be; good ones are far above."""
 
 
 @exercise
@@ -45,12 +45,11 @@ def fast_utility(
     rng = np.random.default_rng(seed)
     ours = ["", "abababab", "aaa", *random_texts(rng, 6)]
     theirs = ["ab", "a", *random_texts(rng, 5), ours[3]]
-    shape = (len(ours), len(theirs))
     with np.errstate(all="ignore"):
-        found = numbers(fast(list(ours), list(theirs)), shape, "hypotheses, evidence")
-    right = np.array([[pair_f1(h, r) for r in theirs] for h in ours])
-    if np.abs(found - right).max() > 1e-6:
-        return _wrong_values(found, right, ours, theirs)
+        found = numbers(fast(ours, theirs), (len(ours), len(theirs)), "hypotheses, evidence")
+    finding = _values(found, ours, theirs)
+    if not finding.right:
+        return finding
     lines = random_texts(rng, 2 * many, longest=14)
     began = time.perf_counter()
     numbers(fast(lines[:many], lines[many:]), (many, many))
@@ -65,52 +64,43 @@ def fast_utility(
         return Finding(
             False,
             f"the values are right, but {many} x {many} texts take {ours_s / slow_s:.1f} times as "
-            "long as one pair after the other: count each text once, and let one product of "
-            "matrices compare all.",
+            "long as one pair after the other: count each text once, and compare all of them with "
+            "one matrix product.",
         )
     return Finding(True, f"the same to six places, and far faster for {many} x {many} texts.")
 
 
-def _wrong_values(found: Floats, right: Floats, ours: list[str], theirs: list[str]) -> Finding:
-    """What is wrong with a matrix of `pair_f1`: which mistake makes exactly these numbers."""
-    shared = np.array([[(pairs_of(h) & pairs_of(r)).total() for r in theirs] for h in ours], float)
-    dot = np.array(
-        [[sum(pairs_of(h)[k] * pairs_of(r)[k] for k in pairs_of(h)) for r in theirs] for h in ours],
-        float,
-    )
-    alike = np.array([[len(set(pairs_of(h)) & set(pairs_of(r))) for r in theirs] for h in ours])
-    rows = np.array([max(len(h) - 1, 0) for h in ours], float)[:, None]
-    columns = np.array([max(len(r) - 1, 0) for r in theirs], float)[None, :]
-    kinds = np.array([[len(pairs_of(h)) + len(pairs_of(r)) for r in theirs] for h in ours])
-    both = np.maximum(rows + columns, 1)
-    says = looks_like(
-        found,
-        {
-            "repetitions are not clipped: a pair that stands 4 times here and once there is in "
-            "common once, and the product of the counts says 4": 2 * dot / both,
-            "repetitions are lost: count the c-th occurrence of a pair as a feature of its own": (
-                2 * alike / np.maximum(kinds, 1)
-            ),
-            "repetitions are lost in what is in common: count the c-th occurrence of a pair as a "
-            "feature of its own": 2 * alike / both,
-            "this is precision: divide by the mean of both numbers of pairs": shared
-            / np.maximum(rows, 1),
-            "this is recall: divide by the mean of both numbers of pairs": shared
-            / np.maximum(columns, 1),
-            "divided by the sum of both numbers of pairs: F1 is twice that": shared / both,
-            "these are numbers of pairs in common: divide by the mean number of pairs": shared,
-            "rows and columns are exchanged in the matches": 2 * shared.T / both
-            if shared.shape[0] == shared.shape[1]
-            else -1.0,
-        },
-        tolerance=1e-6,
-    )
-    h, r = np.argwhere(np.abs(found - right) > 1e-6)[0].tolist()
-    differs = (
+def _values(found: Floats, ours: list[str], theirs: list[str]) -> Finding:
+    """Compare a matrix with `pair_f1`, and with what each mistake makes of these texts."""
+
+    def of(value: Callable[[Counter[str], Counter[str]], float]) -> Floats:
+        return np.array([[value(pairs_of(h), pairs_of(r)) for r in theirs] for h in ours], float)
+
+    shared = of(lambda h, r: (h & r).total())
+    dot = of(lambda h, r: sum(h[pair] * r[pair] for pair in h))
+    alike = of(lambda h, r: len(h.keys() & r.keys()))
+    rows, columns = of(lambda h, r: max(h.total(), 1)), of(lambda h, r: max(r.total(), 1))
+    both, kinds = of(lambda h, r: max(h.total() + r.total(), 1)), of(lambda h, r: len(h) + len(r))
+    right = 2 * shared / both
+    h, r = np.unravel_index(np.abs(found - right).argmax(), found.shape)
+    return verdict(
+        found, right, "the values are right",
+        [
+            (2 * dot / both, "repetitions are not clipped: a pair found 4 times in one text and "
+             "once in the other is in common once, and the product of the counts says 4"),
+            (2 * alike / np.maximum(kinds, 1), "repetitions are lost: count the c-th occurrence of "
+             "a pair as a feature of its own"),
+            (2 * alike / both, "repetitions are lost in what is in common: count the c-th "
+             "occurrence of a pair as a feature of its own"),
+            (shared / rows, "this is precision: divide by the mean of both numbers of pairs"),
+            (shared / columns, "this is recall: divide by the mean of both numbers of pairs"),
+            (shared / both, "divided by the sum of both numbers of pairs: F1 is twice that"),
+            (shared, "these are numbers of pairs in common: divide by the mean number of pairs"),
+        ],
         f"for {ours[h]!r} against {theirs[r]!r} it gives {found[h, r]:.4f}, and the answer is "
-        f"{right[h, r]:.4f}"
-    )
-    return Finding(False, f"{says or differs}.")
+        f"{right[h, r]:.4f}",
+        1e-6,
+    )  # fmt: skip
 
 
 @exercise
@@ -120,7 +110,7 @@ def aggregated(
     many: int = 6,
     much: int = 9,
 ) -> Finding:
-    """Check reference aggregation: the utility (H,) against the average of weighed evidence.
+    """Check reference aggregation: the utility (H,) against the average of weighted evidence.
 
     The average text has each pair of characters as often as the evidence has it on average, by
     weight; the pairs in common are the smaller of both numbers, and F1 is as in `pair_f1`.
@@ -129,33 +119,24 @@ def aggregated(
     lines = random_texts(rng, many + much)
     ours, theirs = lines[:many], lines[many:]
     weights = rng.dirichlet(np.full(much, 0.8))
-    found = numbers(
-        aggregate(list(ours), list(theirs), weights.copy()), (many,), "one a hypothesis"
-    )
+    found = numbers(aggregate(ours, theirs, weights), (many,), "one for each hypothesis")
     right = _against_mean(ours, theirs, weights)
-    if np.abs(found - right).max() < 1e-6:
-        return Finding(True, "one comparison for each hypothesis, however much evidence there is.")
     exact = np.array([[pair_f1(h, r) for r in theirs] for h in ours]) @ weights
-    says = looks_like(
-        found,
-        {
-            "the weights are left out of the average": _against_mean(
-                ours, theirs, np.full(much, 1 / much)
-            ),
-            "the counts are added up and not averaged: a text as long as all evidence together": (
-                _against_mean(ours, theirs, np.ones(much))
-            ),
-            "this is the exact expected utility: right, and just what aggregation saves the cost "
-            "of": exact,
-            "these are losses: the utility against the average was asked for": 1 - right,
-        },
-        tolerance=1e-6,
-    )
-    how = (
+    return verdict(
+        found, right, "one comparison for each hypothesis, however much evidence there is",
+        [
+            (_against_mean(ours, theirs, np.full(much, 1 / much)), "the weights are left out of "
+             "the average"),
+            (_against_mean(ours, theirs, np.ones(much)), "the counts are added up and not "
+             "averaged: a text as long as all evidence together"),
+            (exact, "this is the exact expected utility: right, but it costs what aggregation "
+             "saves"),
+            (1 - right, "these are losses: give the utility against the average"),
+        ],
         "average the counts by weight, take the smaller of both numbers for each pair, and divide "
-        "twice their sum by the sum of all pairs"
-    )
-    return Finding(False, f"{says or how}.")
+        "twice their sum by the sum of all pairs",
+        1e-6,
+    )  # fmt: skip
 
 
 def _against_mean(ours: list[str], theirs: list[str], weights: Floats) -> Floats:
@@ -189,11 +170,11 @@ def within_budget(
     least: float = 0.0,
     seed: int = 0,
 ) -> Finding:
-    """Check a strategy: the hypothesis that it finds with ``share`` of all utility calls.
+    """Check a strategy by the hypothesis that it finds with ``share`` of all utility calls.
 
     ``problems`` are utility matrices (H, R). Its quality is the mean, over problems and three
-    repeats of each, of how much of the way it comes from a hypothesis taken blindly (0) to the best
-    one (1). It has to beat spending the budget evenly by ``least``.
+    repeats of each, of how far it comes from a blind choice (0) to the best hypothesis (1). It has
+    to beat spending the budget evenly by ``least``.
     """
     rng = np.random.default_rng(seed)
     ours, evenly = [], []
@@ -211,29 +192,26 @@ def within_budget(
                     raise
                 answer = 0
             if meter.spent > budget:
-                return Finding(
-                    False,
+                raise NotUsable(
                     f"it asks for {meter.spent} utilities, and its budget is {budget}: a call with "
-                    "h hypotheses and r pieces of evidence costs h * r.",
+                    "h hypotheses and r pieces of evidence costs h * r."
                 )
             chosen = whole(answer)
             if not 0 <= chosen < many:
-                return Finding(
-                    False, f"it chooses number {chosen}, and hypotheses are 0 to {many - 1}."
-                )
+                raise NotUsable(f"it chooses number {chosen}, and hypotheses are 0 to {many - 1}.")
             ours.append(worth[chosen])
         for _ in range(20):
             meter = Meter(matrix, budget)
             evenly.append(worth[spread_evenly(many, much, meter, budget, rng)])
     reached, bar = float(np.mean(ours)), float(np.mean(evenly)) + least
-    verdict = f"it comes {reached:.1%} of the way from a blind choice to the best hypothesis"
+    reach = f"it comes {reached:.1%} of the way from a blind choice to the best hypothesis"
     if reached < bar:
         return Finding(
             False,
-            f"{verdict}, and {bar:.1%} are needed: spend little on hypotheses that are clearly "
+            f"{reach}, and {bar:.1%} are needed: spend little on hypotheses that are clearly "
             "behind, and what that saves on those in front.",
         )
-    return Finding(True, f"{verdict}; spending evenly comes {float(np.mean(evenly)):.1%}.")
+    return Finding(True, f"{reach}; spending evenly comes {float(np.mean(evenly)):.1%}.")
 
 
 PRACTICE, OTHERS = slice(0, 6), slice(6, 12)
@@ -243,9 +221,9 @@ PRACTICE, OTHERS = slice(0, 6), slice(6, 12)
 def drawn_problems(
     base: LanguageModel, which: slice = PRACTICE, samples: int = 64, seed: int = 0
 ) -> list[Floats]:
-    """Utility matrices (H, R) by chrF of held-out sentences' answers, drawn from ``base``.
+    """Return utility matrices (H, R) by chrF of answers to held-out sentences, by ``base``.
 
-    Half of a sentence's draws are hypotheses, equal ones listed once, half are evidence.
+    Half of a sentence's samples are hypotheses, equal ones listed once; half are evidence.
     """
     from labkit.mbr.conditional import conditional
     from labkit.mbr.draws import Draws, draw
@@ -265,7 +243,7 @@ def drawn_problems(
 
 
 class Meter:
-    """A `Score` that counts what it is asked, and answers no more than the budget allows."""
+    """A `Score` that counts the utilities it returns, up to its budget."""
 
     def __init__(self, matrix: Floats, budget: int) -> None:
         self.matrix = matrix
@@ -273,7 +251,7 @@ class Meter:
         self.spent = 0
 
     def __call__(self, hypotheses: Sequence[int], evidence: Sequence[int]) -> Floats:
-        """Utilities (h, r); raises `ValueError` beyond the budget or for a number out of range."""
+        """Return utilities (h, r); `ValueError` beyond the budget or for an unknown number."""
         rows, columns = np.asarray(hypotheses, int), np.asarray(evidence, int)
         self.spent += rows.size * columns.size
         if self.spent > self.budget:
@@ -286,6 +264,6 @@ class Meter:
 
 
 def spread_evenly(many: int, much: int, score: Score, budget: int, rng: np.random.Generator) -> int:
-    """The plainest strategy: all hypotheses against as much evidence as the budget allows."""
+    """Choose as the plainest strategy: all hypotheses, as much evidence as the budget allows."""
     seen = rng.choice(much, size=max(1, min(much, budget // many)), replace=False)
     return int(score(range(many), seen.tolist()).mean(axis=1).argmax())

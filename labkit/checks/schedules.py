@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from labkit.checks import Finding
-from labkit.checks.answers import exercise, written
+from labkit.checks.answers import Floats, NotUsable, exercise, number, verdict, written
 
 TOKENS = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
 """A text of ten tokens that are easy to tell apart."""
@@ -19,46 +19,45 @@ TOKENS = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
 def head_targets(targets: Callable[[Sequence[int], int], Sequence[int]]) -> Finding:
     """Check a function from a text's tokens and a head (from 1) to that head's targets.
 
-    Head i at place t predicts the token at t + 1 + i, wherever there is one.
+    Head i at place t predicts the token at t + 1 + i, if there is one.
     """
     heads = (1, 3)
-    answers = []
+    found = []
     for head in heads:
         answer = targets(TOKENS, head)
         written(answer)
         try:
             given = list(answer)
             if any(token is None for token in given):
-                return Finding(
-                    False,
+                raise NotUsable(
                     f"head {head} gets None where there is no target: leave these places out, so "
-                    "that the list ends with the last token.",
+                    "that the list ends with the last token."
                 )
-            answers.append([int(token) for token in given])
+            found.append([int(token) for token in given])
         except (TypeError, ValueError):
-            return Finding(False, f"give a list of tokens; this is {answer!r:.60}.")
-    looks: list[tuple[Callable[[int], list[int]], str]] = [
-        (lambda i: TOKENS[1 + i :], ""),
-        (lambda i: TOKENS[i:], "every target is one place too early: the base model's own head "
-         "already gives the token at t + 1, so head 1 is to give the one at t + 2"),
-        (lambda i: TOKENS[2 + i :], "every target is one place too far: head 1 at place t predicts "
-         "the token at t + 2"),
-        (lambda i: TOKENS[1 + i : len(TOKENS) - 3 + i], "all heads get as many places as the last "
-         "one: a nearer head has more places with a target"),
-        (lambda i: TOKENS[2:], "all heads get the same targets: head i looks i places beyond the "
-         "base model's own next token"),
-        (lambda i: TOKENS[:-1 - i], "these are the tokens that stand at the places; their targets "
-         "stand 1 + i places on"),
-    ]  # fmt: skip
-    for right, says in looks:
-        if answers == [right(head) for head in heads]:
-            good = "head i at place t predicts the token at t + 1 + i, wherever there is one."
-            return Finding(not says, f"{says}." if says else good)
-    return Finding(
-        False,
-        f"of {TOKENS} head 1 gets {answers[0]}, and should get {TOKENS[2:]}: the token at "
-        "t + 1 + i for each place t that has one.",
-    )
+            raise NotUsable(f"give a list of tokens; this is {answer!r:.60}.") from None
+
+    def both(of: Callable[[int], list[int]]) -> list[list[int]]:
+        return [of(head) for head in heads]
+
+    return verdict(
+        found, both(lambda i: TOKENS[1 + i :]),
+        "head i at place t predicts the token at t + 1 + i, if there is one",
+        [
+            (both(lambda i: TOKENS[i:]), "every target is one place too early: the base model's "
+             "own head already gives the token at t + 1, so head 1 should give the one at t + 2"),
+            (both(lambda i: TOKENS[2 + i :]), "every target is one place too far: head 1 at place "
+             "t predicts the token at t + 2"),
+            (both(lambda i: TOKENS[1 + i : len(TOKENS) - 3 + i]), "all heads get as many places as "
+             "the last one: a nearer head has more places with a target"),
+            (both(lambda i: TOKENS[2:]), "all heads get the same targets: head i predicts i places "
+             "beyond the base model's own next token"),
+            (both(lambda i: TOKENS[:-1 - i]), "these are the tokens at the places themselves; "
+             "their targets are 1 + i places on"),
+        ],
+        f"of {TOKENS} head 1 gets {found[0]}, and should get {TOKENS[2:]}: the token at t + 1 + i "
+        "for each place t that has one",
+    )  # fmt: skip
 
 
 CLOSE = 0.06
@@ -68,7 +67,7 @@ AS_STEPS = (
     "`warmup` is taken as a number of steps, so that it ends with the first: it is a share, so "
     "multiply it by the number of steps"
 )
-"""Of a schedule whose first step alone is part of the warm-up, whether it begins at 0 or far up."""
+"""Said of a schedule whose warm-up is the first step alone, whether it begins at 0 or far up."""
 
 
 @exercise
@@ -84,7 +83,7 @@ def learning_rate(rate: Callable[[int, int, float, float, float], float]) -> Fin
     try:
         found = np.array(given, float)
     except (TypeError, ValueError):
-        return Finding(False, f"give one number; for step 0 this is {given[0]!r:.60}.")
+        raise NotUsable(f"give one number; for step 0 this is {given[0]!r:.60}.") from None
 
     def course(
         floor: float = last,
@@ -92,8 +91,8 @@ def learning_rate(rate: Callable[[int, int, float, float, float], float]) -> Fin
         straight: bool = False,
         turn: int = 1,
         half: float = 0.5,
-    ) -> NDArray[np.float64]:
-        """The schedule with one thing changed: its end, warm-up, shape, direction, or height."""
+    ) -> Floats:
+        """Return the schedule with its end, warm-up, shape, direction or height changed."""
         warmup = round(start * steps)
         values = []
         for step in places:
@@ -105,38 +104,34 @@ def learning_rate(rate: Callable[[int, int, float, float, float], float]) -> Fin
             values.append(floor + (1 - floor) * height)
         return peak * np.array(values)
 
-    cold = course(start=0)
+    right, cold = course(), course(start=0)
     early = peak * np.array([
         min(1, (step + 1) / 20) * (last + (1 - last) * (1 + math.cos(math.pi * step / steps)) / 2)
         for step in places
     ])  # fmt: skip
-    for right, says in (
-        (course(), ""),
-        (course(floor=0), "it falls to 0: it is to end at a share of the peak"),
-        (cold, "it starts at the peak: warm up first, in a straight line from 0, over the share "
-         "`warmup` of all steps"),
-        (course(straight=True), "it falls in a straight line: take half a cosine"),
-        (course(turn=-1), "the cosine is upside down: after the warm-up it is at the peak, at the "
-         "end at its least"),
-        (course(half=1), "the half is forgotten: 1 + cos is 2 where the cosine begins, so the "
-         "rate jumps above the peak; divide it by 2"),
-        (np.append(0, cold[1:]), AS_STEPS),
-        (np.append(peak / warm, cold[1:]), AS_STEPS),
-        (course(floor=last / peak), "`last` is taken as a rate: it is a share, so multiply it by "
-         "the peak"),
-        (early, "the cosine runs from step 0: it begins where the warm-up ends"),
-        (course() / peak, "the peak is left out: this is a share of it"),
-    ):  # fmt: skip
-        if np.abs(found - right).max() < CLOSE * peak:
-            good = "up in a straight line, down by half a cosine to a share of the peak."
-            return Finding(not says, f"{says}." if says else good)
-    right = course()
-    place = int(np.abs(found - right).argmax())
-    return Finding(
-        False,
+    off = int(np.abs(found - right).argmax())
+    return verdict(
+        found, right, "up in a straight line, down by half a cosine to a share of the peak",
+        [
+            (course(floor=0), "it falls to 0: it should end at a share of the peak"),
+            (cold, "it starts at the peak: warm up first, in a straight line from 0, over the "
+             "share `warmup` of all steps"),
+            (course(straight=True), "it falls in a straight line: take half a cosine"),
+            (course(turn=-1), "the cosine is upside down: after the warm-up it is at the peak, at "
+             "the end at its least"),
+            (course(half=1), "the half is forgotten: 1 + cos is 2 where the cosine begins, so the "
+             "rate jumps above the peak; divide it by 2"),
+            (np.append(0, cold[1:]), AS_STEPS),
+            (np.append(peak / warm, cold[1:]), AS_STEPS),
+            (course(floor=last / peak), "`last` is taken as a rate: it is a share, so multiply it "
+             "by the peak"),
+            (early, "the cosine runs from step 0: it begins where the warm-up ends"),
+            (right / peak, "the peak is left out: this is a share of it"),
+        ],
         f"with {steps} steps, peak {peak:g}, a tenth of warm-up and a quarter at the end, step "
-        f"{places[place]} has {found[place]:.4g}, and should have {right[place]:.4g}.",
-    )
+        f"{places[off]} has {found[off]:.4g}, and should have {right[off]:.4g}",
+        CLOSE * peak,
+    )  # fmt: skip
 
 
 P = np.array([0.5, 0.3, 0.15, 0.05])
@@ -145,46 +140,46 @@ LOGITS = np.array([1.2, 0.4, -0.3, 0.9])
 
 
 @exercise
-def soft_labels(loss: Callable[[NDArray[np.float64], NDArray[np.float64]], float]) -> Finding:
+def soft_labels(loss: Callable[[Floats, Floats], float]) -> Finding:
     """Check a function from the base's distribution p (V,) and a head's logits (V,) to the loss.
 
     The cross-entropy -sum p log q in nats, with q the softmax of the logits.
     """
     answer = loss(P, LOGITS)
-    written(answer)
     if np.ndim(answer) > 0:
-        return Finding(False, "it gives a whole array: sum over the tokens to one number.")
+        raise NotUsable("it gives a whole array: sum over the tokens to one number.")
+    found = number(answer)
     logs = LOGITS - np.log(np.exp(LOGITS).sum())
     q, right = np.exp(logs), float(-(P * logs).sum())
-    far = float(loss(P, LOGITS + 800.0))
-    for seen, says in (
-        (right, ""),
-        (float((P * logs).sum()), "the sign is missing: a loss falls as the head gets better"),
-        (right / len(P), "this is the mean over the vocabulary: sum over it, since p is already "
-         "weights that sum to 1"),
-        (float(-logs[P.argmax()]), "this is the hard label: it looks at the base model's most "
-         "probable token alone"),
-        (float(-(q * np.log(P)).sum()), "p and q have changed places: the base model's p weighs, "
-         "the logarithm is the head's"),
-        (float((P * (np.log(P) - logs)).sum()), "this is the divergence from p to q, the "
-         "cross-entropy less p's own entropy: it has the same gradient, but the loss is to be "
-         "comparable with that against a token"),
-        (float(-(P * LOGITS).sum()), "logits are no logarithms of probabilities yet: take off the "
-         "logarithm of the sum of their exponentials"),
-        (float(-(P * q).sum()), "the logarithm is forgotten: p weighs the logarithms of q, not q "
-         "itself"),
-        (right / math.log(2), "this is in bits: take the natural logarithm"),
-    ):  # fmt: skip
-        if abs(float(answer) - seen) < 1e-6:
-            if not says and not (math.isfinite(far) and abs(far - right) < 1e-6):
-                return Finding(
-                    False,
-                    "right for small logits, but with 800 added to all of them, which changes no "
-                    f"probability, it gives {far:.4g}: take the greatest logit off first.",
-                )
-            good = "the base model's probabilities weigh the head's surprise at each token."
-            return Finding(not says, f"{says}." if says else good)
-    return Finding(False, f"it gives {float(answer):.4f}, and the answer is {right:.4f}.")
+    finding = verdict(
+        found, right, "the base model's probabilities weigh the head's surprise at each token",
+        [
+            (-right, "the sign is missing: a loss falls as the head gets better"),
+            (right / len(P), "this is the mean over the vocabulary: sum over it, since p is "
+             "already weights that sum to 1"),
+            (-logs[P.argmax()], "this is the hard label: it uses the base model's most probable "
+             "token alone"),
+            (-(q * np.log(P)).sum(), "p and q are exchanged: the base model's p weighs, the "
+             "logarithm is the head's"),
+            ((P * (np.log(P) - logs)).sum(), "this is the divergence from p to q, the "
+             "cross-entropy less p's own entropy: it has the same gradient, but the loss should be "
+             "comparable with that against a token"),
+            (-(P * LOGITS).sum(), "logits are no logarithms of probabilities yet: subtract the "
+             "logarithm of the sum of their exponentials"),
+            (-(P * q).sum(), "the logarithm is forgotten: p weighs the logarithms of q, not q "
+             "itself"),
+            (right / math.log(2), "this is in bits: take the natural logarithm"),
+        ],
+        f"it gives {found:.4f}, and the answer is {right:.4f}", 1e-6,
+    )  # fmt: skip
+    far = float(loss(P, LOGITS + 800.0)) if finding.right else right
+    if not abs(far - right) < 1e-6:
+        return Finding(
+            False,
+            "right for small logits, but with 800 added to all of them, which changes no "
+            f"probability, it gives {far:.4g}: subtract the greatest logit first.",
+        )
+    return finding
 
 
 RIGHT = np.array(
@@ -197,34 +192,33 @@ RIGHT = np.array(
 def chain_steps(count: Callable[[NDArray[np.bool_]], float]) -> Finding:
     """Check a function from right guesses (N, K) to the tokens per step of a chain of drafts.
 
-    A step at place n commits one token and the leading run of right guesses, and the next one
-    stands as many places on; a guess after a wrong one counts for nothing.
+    A step at place n commits one token and the leading run of right guesses, and the next step is
+    as many places on; a guess after a wrong one does not count.
     """
     answer = count(RIGHT)
-    written(answer)
     if np.ndim(answer) > 0:
-        return Finding(False, "it gives a whole array: give one number.")
-    leading = RIGHT.cumprod(axis=1).sum(axis=1)
-    for seen, says in (
-        (_walk(leading), ""),
-        (_walk(RIGHT.sum(axis=1)), "a guess after a wrong one is counted: only the leading run of "
-         "right guesses is accepted"),
-        (1 + leading.mean(), "every place is counted as if a step began there: a step that "
-         "accepts two drafts jumps over the two places after it"),
-        (1 + RIGHT.sum(axis=1).mean(), "every place is counted as if a step began there, and a "
-         "guess after a wrong one as well"),
-        (_walk(leading) - 1, "the base model's own token is left out: every step commits one"),
-        (leading.mean(), "the base model's own token is left out, and every place is counted as "
-         "if a step began there"),
-    ):  # fmt: skip
-        if abs(float(answer) - seen) < 1e-6:
-            good = "each step jumps as far as it commits, so good places are met less often."
-            return Finding(not says, f"{says}." if says else good)
-    return Finding(False, f"it gives {float(answer):.4f}, and the answer is {_walk(leading):.4f}.")
+        raise NotUsable("it gives a whole array: give one number.")
+    found, leading = number(answer), RIGHT.cumprod(axis=1).sum(axis=1)
+    right = _walk(leading)
+    return verdict(
+        found, right, "each step jumps as far as it commits, so good places are met less often",
+        [
+            (_walk(RIGHT.sum(axis=1)), "a guess after a wrong one is counted: only the leading run "
+             "of right guesses is accepted"),
+            (1 + leading.mean(), "every place is counted as if a step began there: a step that "
+             "accepts two drafts jumps over the two places after it"),
+            (1 + RIGHT.sum(axis=1).mean(), "every place is counted as if a step began there, and a "
+             "guess after a wrong one as well"),
+            (right - 1, "the base model's own token is left out: every step commits one"),
+            (leading.mean(), "the base model's own token is left out, and every place is counted "
+             "as if a step began there"),
+        ],
+        f"it gives {found:.4f}, and the answer is {right:.4f}", 1e-6,
+    )  # fmt: skip
 
 
 def _walk(accepted: ArrayLike) -> float:
-    """Tokens per step where a step at place n commits 1 + accepted[n], within the answer."""
+    """Return tokens per step if a step at place n commits 1 + accepted[n], within the answer."""
     jumps = np.asarray(accepted).tolist()
     place = steps = 0
     while place < len(jumps):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,13 @@ from labkit.checks.answers import (
     Floats,
     NotUsable,
     exercise,
-    looks_like,
     number,
     numbers,
     parts,
+    verdict,
     written,
 )
-from labkit.checks.heads import Case, Head, all_logits
+from labkit.checks.heads import Head, SmallModel, all_logits
 from labkit.paths import data_dir
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ ANSWER_TOKENS = 24
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows of text: tokens (B, T + K + 1), the base model's states over them (B, T + K, D), and of
+class LessonRows:
+    """Rows of text: tokens (B, T + K + 1), the base model's states over them (B, T + K, D), and for
     each row how many tokens were given and how many there are in all."""
 
     tokens: Tensor
@@ -49,16 +49,19 @@ class Rows:
 
 @dataclass(frozen=True)
 class Lesson:
-    """The base model's table (V, D), ordinary text, the base model's own answers, held-out ones."""
+    """The base model's table (V, D), ordinary text, its own answers, and held-out answers.
+
+    All of it is float32 on the CPU, whatever the base model's device and dtype are.
+    """
 
     table: Tensor
-    text: Rows
-    answers: Rows
-    held_out: Rows
+    text: LessonRows
+    answers: LessonRows
+    held_out: LessonRows
 
 
 def lesson(base: LanguageModel, rows: int = 96, held_out: int = 16) -> Lesson:
-    """Material of a small training: text of `data/prompts`, and greedy answers to pieces of it.
+    """Make the material of a small training: text of `data/prompts`, greedy answers to parts of it.
 
     Nothing is fetched; the same base model gives the same material.
     """
@@ -73,17 +76,17 @@ def lesson(base: LanguageModel, rows: int = 96, held_out: int = 16) -> Lesson:
     prompts.sort(key=len)
     written_ = _padded(base, prompts, _answers(base, prompts))
     order = torch.from_numpy(rng.permutation(len(prompts)))
-    table = base.module.get_output_embeddings().weight.detach().float()
+    table = base.module.get_output_embeddings().weight.detach().float().cpu()
     return Lesson(
         table,
-        Rows(windows, _hidden(base, windows), [1] * len(windows), [WINDOW] * len(windows)),
+        LessonRows(windows, _hidden(base, windows), [1] * len(windows), [WINDOW] * len(windows)),
         _part(written_, order[:rows]),
         _part(written_, order[rows:]),
     )
 
 
 def _stream(base: LanguageModel) -> Tensor:
-    """The prompts of `data/prompts` as one stream of token ids."""
+    """Return the prompts of `data/prompts` as one stream of token ids."""
     path = data_dir() / "prompts" / "spec.jsonl"
     texts: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -94,46 +97,43 @@ def _stream(base: LanguageModel) -> Tensor:
 
 @torch.no_grad()
 def _answers(base: LanguageModel, prompts: Sequence[list[int]]) -> list[list[int]]:
-    """Greedy answers to prompts that stand in order of length, those of a length together."""
+    """Write greedy answers to prompts in order of length, those of one length together."""
     answers: list[list[int]] = []
     for size, alike in itertools.groupby(prompts, key=len):
-        ids = torch.tensor(list(alike))
+        ids = torch.tensor(list(alike)).to(base.module.device)
         for _ in range(ANSWER_TOKENS):
             best = base.module(ids, use_cache=False).logits[:, -1].argmax(-1)
             ids = torch.cat([ids, best[:, None]], dim=1)
-        answers += [_to_the_end(row, base.eos_ids) for row in ids[:, size:].tolist()]
+        for row in ids[:, size:].tolist():
+            ends = (place for place, token in enumerate(row) if token in base.eos_ids)
+            answers.append(row[: next(ends, len(row)) + 1])
     return answers
-
-
-def _to_the_end(row: list[int], ends: Container[int]) -> list[int]:
-    """An answer with the token that ends it, if there is one, and nothing behind."""
-    end = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
-    return row[: end + 1]
 
 
 def _padded(
     base: LanguageModel, prompts: Sequence[list[int]], answers: Sequence[list[int]]
-) -> Rows:
+) -> LessonRows:
     whole = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     longest = max(map(len, whole))
     tokens = torch.tensor([row + [0] * (longest - len(row)) for row in whole])
-    return Rows(tokens, _hidden(base, tokens), list(map(len, prompts)), list(map(len, whole)))
+    return LessonRows(tokens, _hidden(base, tokens), list(map(len, prompts)), list(map(len, whole)))
 
 
-def _part(rows: Rows, which: Tensor) -> Rows:
+def _part(rows: LessonRows, which: Tensor) -> LessonRows:
     given, lengths = ([of[row] for row in which] for of in (rows.given, rows.lengths))
-    return Rows(rows.tokens[which], rows.hidden[which], given, lengths)
+    return LessonRows(rows.tokens[which], rows.hidden[which], given, lengths)
 
 
 def _hidden(base: LanguageModel, tokens: Tensor) -> Tensor:
-    """The base model's states (B, T + K, D) over all tokens but the last."""
+    """Return the base model's states (B, T + K, D) over all tokens but the last."""
     from labkit.training.features import last_hidden
 
-    return torch.cat([last_hidden(base.module, part).float() for part in tokens.split(16)])[:, :-1]
+    parts = tokens.to(base.module.device).split(16)
+    return torch.cat([last_hidden(base.module, part).float().cpu() for part in parts])[:, :-1]
 
 
 def new_heads(width: int, heads: int = HEADS, inner: int = INNER, seed: int = 0) -> list[Head]:
-    """Untrained heads, at the published scales."""
+    """Return untrained heads, at the published scales."""
     rng = torch.Generator().manual_seed(seed)
 
     def normal(rows: int, columns: int) -> Tensor:
@@ -153,11 +153,11 @@ def new_heads(width: int, heads: int = HEADS, inner: int = INNER, seed: int = 0)
 
 
 @torch.no_grad()
-def right_shares(heads: Sequence[Head], table: Tensor, rows: Rows) -> list[float]:
-    """How often each head's most probable token is the one that the base model wrote there."""
+def right_shares(heads: Sequence[Head], table: Tensor, rows: LessonRows) -> list[float]:
+    """Return how often each head's most probable token is the one that the base model wrote."""
     many = len(heads)
     places = rows.tokens.shape[1] - many - 1
-    case = Case(table, rows.hidden[:, :places], rows.tokens, list(heads))
+    case = SmallModel(table, rows.hidden[:, :places], rows.tokens, list(heads))
     shares = []
     for head, logits in enumerate(all_logits(case)):
         at = torch.arange(places)[None, :]
@@ -170,7 +170,7 @@ def right_shares(heads: Sequence[Head], table: Tensor, rows: Rows) -> list[float
 
 
 LEAST = (0.4, 0.3)
-"""What the first two heads reach at least, where training did what it should."""
+"""The least that the first two heads reach if training did what it should."""
 
 
 def trained(heads: object, material: Lesson) -> Finding:
@@ -186,20 +186,20 @@ def trained(heads: object, material: Lesson) -> Finding:
             return Finding(
                 False,
                 f"on held-out answers the heads are right in {listed} of the places, and head "
-                f"{head} should be in {least:.0%}: did both phases run, and did the loss fall?",
+                f"{head} should reach {least:.0%}: did both phases run, and did the loss fall?",
             )
     return Finding(True, f"on held-out answers the heads are right in {listed} of the places.")
 
 
 def _as_heads(heads: object, width: int) -> list[Head]:
-    """Heads with plain tensors of the right shapes; `NotUsable` for anything else."""
+    """Return heads with plain tensors of the right shapes; `NotUsable` for anything else."""
     written(heads)
     if type(heads) not in (list, tuple) or not 1 <= len(heads) <= 8:  # type: ignore[arg-type]
         raise NotUsable("the heads should be a list of dictionaries, as `new_heads` gives it.")
     made: list[Head] = []
     for number_, head in enumerate(heads):  # type: ignore[arg-type,var-annotated]
         if type(head) is not dict or set(head) != {"proj", "token", "out", "scale", "shift"}:
-            raise NotUsable(f"head {number_} has not the tensors that `new_heads` gives it.")
+            raise NotUsable(f"head {number_} lacks the tensors that `new_heads` gives it.")
         inner = len(numbers(head["scale"]))
         before = inner if number_ else width
         shapes = {
@@ -224,51 +224,45 @@ Look = Mapping[str, Any]
 
 @exercise
 def curves(read: Callable[[list[dict[str, Any]]], Any], seed: int = 0, heads: int = 3) -> Finding:
-    """Check what is read off a training's looks: two things.
+    """Check what is read from a training's looks: two things.
 
-    By how much each head's loss fell in phase 2, from its last look in phase 1 to its last look at
-    all, (K,); and the tokens per step that phase 2 gained in the same time.
+    By how much each head's loss fell in phase 2, from its last look in phase 1 to its last look,
+    (K,); and the tokens per step gained in the same time.
     """
-    rng = np.random.default_rng(seed)
-    looks = _looks(rng, heads)
+    looks = _looks(np.random.default_rng(seed), heads)
     answer = parts(read(looks), 2, "two things: how much each loss fell, and the tokens gained")
-    fell, gained = numbers(answer[0], (heads,), "one for each head"), number(answer[1])
     turn = max(i for i, look in enumerate(looks) if look["phase"] == 1)
     losses = np.array([look["loss"] for look in looks])
     steps = np.array([look["tokens_per_step"] for look in looks])
-    right = losses[turn] - losses[-1]
-    if np.abs(fell - right).max() > 1e-6:
-        says = looks_like(
-            fell,
-            {
-                "the sign is turned: a loss that fell from 5 to 4 fell by 1": -right,
-                "this is the fall over both phases: phase 2 begins where phase 1 ended": losses[0]
-                - losses[-1],
-                "this is the fall in phase 1": losses[0] - losses[turn],
-                "this begins at the first look of phase 2, which has trained for a while already": (
-                    losses[turn + 1] - losses[-1]
-                ),
-                "these are the last losses, not how far they fell": losses[-1],
-            },
-            tolerance=1e-6,
-        )
-        return Finding(False, f"{says or f'the losses fell by {right.round(3).tolist()}'}.")
-    if abs(gained - (steps[-1] - steps[turn])) > 1e-6:
-        says = looks_like(
-            np.array(gained),
-            {
-                "the tokens gained are those of both phases": steps[-1] - steps[0],
-                "these are the tokens per step at the end, not what was gained": steps[-1],
-                "the sign of what was gained is turned": steps[turn] - steps[-1],
-            },
-            tolerance=1e-6,
-        )
-        return Finding(False, f"{says or 'the tokens gained are another number'}.")
-    return Finding(True, "what phase 2 did to each head, and to a step.")
+    right, gain = losses[turn] - losses[-1], steps[-1] - steps[turn]
+    fell = verdict(
+        numbers(answer[0], (heads,), "one for each head"), right, "",
+        [
+            (-right, "the sign is turned: a loss that fell from 5 to 4 fell by 1"),
+            (losses[0] - losses[-1], "this is the fall over both phases: phase 2 begins where "
+             "phase 1 ended"),
+            (losses[0] - losses[turn], "this is the fall in phase 1"),
+            (losses[turn + 1] - losses[-1], "this begins at the first look of phase 2, which has "
+             "trained for a while already"),
+            (losses[-1], "these are the last losses, not how far they fell"),
+        ],
+        f"the losses fell by {right.round(3).tolist()}", 1e-6,
+    )  # fmt: skip
+    if not fell.right:
+        return fell
+    return verdict(
+        number(answer[1]), gain, "what phase 2 did to each head, and to a step",
+        [
+            (steps[-1] - steps[0], "the tokens gained are those of both phases"),
+            (steps[-1], "these are the tokens per step at the end, not what was gained"),
+            (-gain, "the sign of what was gained is turned"),
+        ],
+        "the tokens gained are another number", 1e-6,
+    )  # fmt: skip
 
 
 def _looks(rng: np.random.Generator, heads: int) -> list[dict[str, Any]]:
-    """A made-up training: losses fall with noise, tokens per step rise."""
+    """Return looks at a made-up training: losses fall with noise, tokens per step rise."""
     first = 5 + np.sort(rng.random(heads))
     made = []
     for place in range(8):

@@ -14,16 +14,23 @@ import pytest
 import torch
 
 import labkit.checks
-import labkit.course
-from labkit.checks import approximate, heads, risk, trees, verification
+from labkit.checks import (
+    approximate,
+    heads,
+    risk,
+    samples,
+    schedules,
+    speed,
+    trees,
+    verification,
+)
 from labkit.checks.answers import copied
-from labkit.course import exercises_mbr, exercises_speculative, exercises_training
 from tests.checks import test_approximate as fast
 from tests.checks import test_heads as training
 from tests.checks import test_risk as deciding
+from tests.checks import test_schedules as course
 from tests.checks import test_trees as branching
 from tests.checks import test_verification as judging
-from tests.course import test_exercises_training as schedules
 
 RIGHT = {
     verification.certain_drafter: judging.right,
@@ -53,19 +60,17 @@ RIGHT = {
     trees.best_tree: branching.grow,
     trees.fastest_tree: branching.fastest,
     approximate.aggregated: fast.aggregate,
-    exercises_mbr.model_weights: lambda logs, t: schedules.softmax((logs - logs.max()) / t),
-    exercises_mbr.paired_gains: lambda a, b, picks: (a - b)[picks].mean(axis=1),
-    exercises_mbr.prefix_nodes: lambda texts: len(
+    samples.model_weights: lambda logs, t: course.softmax((logs - logs.max()) / t),
+    samples.paired_gains: lambda a, b, picks: (a - b)[picks].mean(axis=1),
+    samples.prefix_nodes: lambda texts: len(
         {tuple(text[: n + 1]) for text in texts for n in range(len(text))}
     ),
-    exercises_speculative.time_per_token: lambda sent, arrivals, tokens: (
+    speed.time_per_token: lambda sent, arrivals, tokens: (
         (arrivals[-1] - arrivals[0]) / (tokens - 1)
     ),
-    exercises_training.head_targets: lambda tokens, head: tokens[1 + head :],
-    exercises_training.soft_labels: lambda p, logits: -(p * schedules.log_softmax(logits)).sum(),
-    exercises_training.chain_steps: lambda right: exercises_training._walk(
-        right.cumprod(axis=1).sum(axis=1)
-    ),
+    schedules.head_targets: lambda tokens, head: tokens[1 + head :],
+    schedules.soft_labels: lambda p, logits: -(p * course.log_softmax(logits)).sum(),
+    schedules.chain_steps: lambda right: schedules._walk(right.cumprod(axis=1).sum(axis=1)),
 }
 """A right answer to each check that hands out arrays or lists."""
 
@@ -115,9 +120,8 @@ def test_a_rule_may_strike_the_draft_out_of_the_p_that_it_was_given():
 
 
 def modules():
-    inside = [f"labkit.checks.{one.name}" for one in pkgutil.iter_modules(labkit.checks.__path__)]
-    course = [f"labkit.course.{one.name}" for one in pkgutil.iter_modules(labkit.course.__path__)]
-    return [*inside, *(name for name in course if "exercises_" in name)]
+    names = {one.name for one in pkgutil.iter_modules(labkit.checks.__path__)}
+    return [f"labkit.checks.{name}" for name in sorted(names - {"answers"})]  # holds no check
 
 
 def takes_an_answer(check, module):

@@ -107,7 +107,7 @@ def aggregate(hypotheses, evidence, weights):
         (lambda h, r, w: pair_by_pair(h, r) @ w, "exact expected utility"),
         (lambda h, r, w: 1 - np.array(aggregate(h, r, w)), "these are losses"),
         (lambda h, r, w: np.zeros(len(h)), "average the counts"),
-        (lambda h, r, w: np.zeros(3), "one a hypothesis"),
+        (lambda h, r, w: np.zeros(3), "one for each hypothesis"),
     ],
 )
 def test_each_wrong_aggregation_is_named(wrong, says):

@@ -36,7 +36,7 @@ STEPS = {
     "the token is missing": lambda s, e, h, a, b: step(s, e, h, a, 0),
     "a and b are missing": lambda s, e, h, a, b: step(s, e, h, 1, 1),
     "gelu is missing": lambda *x: norm(inside(*x), x[2]),
-    "relu stands": lambda *x: norm(inside(*x), x[2]).relu(),
+    "relu instead of gelu": lambda *x: norm(inside(*x), x[2]).relu(),
     "scale and shift are missing": lambda s, e, h, a, b: step(
         s, e, {**h, "scale": 1.0, "shift": 0.0}, a, b
     ),
@@ -149,8 +149,8 @@ def pick(tokens, head, places):
         (lambda t, h, p: pick(t, h - 2, p), "two too early"),
         (lambda t, h, p: pick(functional.pad(t, (0, 1)), h + 1, p), "one too late"),
         (lambda t, h, p: pick(t, 0, p), "the same for every head"),
-        (lambda t, h, p: pick(t, h, p) * (h != 2), "head 2 is to predict x_{t+4}"),
-        (lambda t, h, p: t, "a token for each row and place"),
+        (lambda t, h, p: pick(t, h, p) * (h != 2), "head 2 should predict x_{t+4}"),
+        (lambda t, h, p: t, "a token a row and place"),
     ],
 )
 def test_each_wrong_target_is_named(wrong, says):
@@ -315,7 +315,7 @@ def hard_phase2(hidden, tokens, table, given_heads, given, lengths):
         (1, lambda *x: 1.0, "the answer is"),
         (2, lambda *x: phase2(*x) / 3, "the mean over the heads"),
         (2, lambda *x: phase2(*x, each=0), "the targets of head 0"),
-        (2, lambda *x: phase2(*x, shift=0), "its opinion at z_{t+1+i}"),
+        (2, lambda *x: phase2(*x, shift=0), "is at z_{t+1+i}"),
         (2, lambda *x: phase2(*x, marked=False), "all places count"),
         (2, hard_phase2, "this is the hard loss"),
         (2, lambda *x: None, "returns nothing"),

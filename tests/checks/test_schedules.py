@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.course import exercises_training as exercises
+from labkit.checks import schedules as exercises
 from labkit.training.phases import chain_tokens_per_step, learning_rate_at
 from labkit.training.recipe import Schedule
 
@@ -35,7 +35,7 @@ def log_softmax(logits):
         (lambda tokens, i: tokens[2 + i :], "one place too far"),
         (lambda tokens, i: [tokens[t + 1 + i] for t in range(len(tokens) - 4)], "as many places"),
         (lambda tokens, i: tokens[2:], "the same targets"),
-        (lambda tokens, i: tokens[: -1 - i], "stand at the places"),
+        (lambda tokens, i: tokens[: -1 - i], "tokens at the places"),
         (lambda tokens, i: tokens[::-1], "should get"),
         (
             lambda tokens, i: tokens[1 + i :] + [None] * (1 + i),
@@ -130,7 +130,7 @@ def test_the_learning_rate(answer, says):
         (lambda p, logits: (p * log_softmax(logits)).sum(), "sign"),
         (lambda p, logits: -(p * log_softmax(logits)).mean(), "mean over the vocabulary"),
         (lambda p, logits: -log_softmax(logits)[p.argmax()], "hard label"),
-        (lambda p, logits: -(softmax(logits - logits.max()) * np.log(p)).sum(), "changed places"),
+        (lambda p, logits: -(softmax(logits - logits.max()) * np.log(p)).sum(), "are exchanged"),
         (lambda p, logits: (p * (np.log(p) - log_softmax(logits))).sum(), "divergence"),
         (lambda p, logits: -(p * logits).sum(), "no logarithms"),
         (lambda p, logits: -(p * log_softmax(logits)).sum() / math.log(2), "in bits"),
@@ -150,7 +150,7 @@ def test_an_overflow_of_large_logits_is_seen():
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         found = exercises.soft_labels(lambda p, logits: -(p * np.log(softmax(logits))).sum())
     assert not found.right
-    assert "take the greatest logit off" in found.text
+    assert "subtract the greatest logit" in found.text
 
 
 def walk(right):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labkit.course import exercises_speculative as checks
+from labkit.checks import speed as checks
 
 
 def size(v, d, i, k):
@@ -58,7 +58,7 @@ WRONG = [
     ("time_per_token", lambda s, at, n: (at[-1] - s) / (n - 1), "begin at the first output"),
     ("time_per_token", lambda s, at, n: 1 / tpot(s, at, n), "tokens a second"),
     ("time_per_token", lambda s, at, n: 0, "the answer is 0.5"),
-    ("room_for_drafts", lambda free, nodes: free / nodes, "beside the drafts"),
+    ("room_for_drafts", lambda free, nodes: free / nodes, "with the drafts"),
     ("room_for_drafts", lambda free, nodes: free - nodes, "divide"),
     ("room_for_drafts", lambda free, nodes: free / (nodes + 2), "nothing else"),
     ("room_for_drafts", lambda free, nodes: free * (1 + nodes), "fewer users"),

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from labkit import load
 from labkit.checks import training
-from labkit.checks.training import Lesson, Rows, curves, new_heads, right_shares, trained
+from labkit.checks.training import Lesson, LessonRows, curves, new_heads, right_shares, trained
 
 
 def read(looks, turn=-1, end=-1):
@@ -54,7 +56,7 @@ def toy_lesson():
     starts = torch.arange(rows)[:, None]
     tokens = (starts + torch.arange(size)) % vocabulary
     table = torch.eye(vocabulary)
-    some = Rows(tokens, table[tokens[:, :-1]], [3] * rows, [size] * rows)
+    some = LessonRows(tokens, table[tokens[:, :-1]], [3] * rows, [size] * rows)
     return Lesson(table, some, some, some)
 
 
@@ -93,7 +95,7 @@ def test_heads_that_learned_nothing_are_told_so(toy_lesson):
         (None, "returns nothing"),
         ("heads", "a list of dictionaries"),
         ([], "a list of dictionaries"),
-        ([{"proj": 1}], "has not the tensors"),
+        ([{"proj": 1}], "lacks the tensors"),
         ([{**counting_heads(1)[0], "out": torch.ones(3, 3)}], "is needed"),
         ([{**counting_heads(1)[0], "proj": torch.full((12, 12), float("nan"))}], "finite"),
     ],
@@ -105,8 +107,6 @@ def test_what_are_no_heads_is_one_sentence(toy_lesson, heads, says):
 
 
 def test_the_lesson_is_made_of_the_tiny_models_own_answers():
-    from labkit import load
-
     made = training.lesson(load("tiny"), rows=4, held_out=2)
     again = training.lesson(load("tiny"), rows=4, held_out=2)
     assert torch.equal(made.answers.tokens, again.answers.tokens)
@@ -117,3 +117,80 @@ def test_the_lesson_is_made_of_the_tiny_models_own_answers():
     wrote = slice(given - 1, made.answers.lengths[0] - 1)
     assert torch.equal(logits.argmax(-1)[wrote], row[1:][wrote])
     assert made.text.hidden.shape[:2] == (len(made.text.tokens), training.WINDOW - 1)
+
+
+class OnCuda(torch.Tensor):
+    """A tensor that stands for one on another device: no operation mixes it with one of the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        moved = function is torch.Tensor.cpu
+        with torch._C.DisableTorchFunctionSubclass():
+            given = [
+                one
+                for arg in (*args, *(kwargs or {}).values())
+                for one in (arg if isinstance(arg, list | tuple) else [arg])
+                if isinstance(one, torch.Tensor) and one.ndim
+            ]
+        if not moved and len({type(one) for one in given}) > 1:
+            raise RuntimeError("Expected all tensors to be on the same device")
+        if function is torch.Tensor.numpy:
+            raise TypeError("can't convert a device's tensor to numpy")
+        result = super().__torch_function__(function, types, args, kwargs)
+        return result.as_subclass(torch.Tensor) if moved else result
+
+
+class Elsewhere:
+    """A module on a device that takes tensors of that device and gives such tensors back."""
+
+    device = torch.device("meta")
+
+    def __init__(self, module):
+        self.module = module
+
+    def __call__(self, ids, **settings):
+        assert type(ids) is OnCuda, "the tokens are not on the model's device"
+        with torch.no_grad():
+            out = self.module(ids.as_subclass(torch.Tensor), **settings)
+        out.logits = out.logits.as_subclass(OnCuda)
+        return out
+
+    def base_model(self, input_ids, **settings):
+        assert type(input_ids) is OnCuda, "the tokens are not on the model's device"
+        out = self.module.base_model(input_ids.as_subclass(torch.Tensor), **settings)
+        out.last_hidden_state = out.last_hidden_state.as_subclass(OnCuda)
+        return out
+
+    def get_output_embeddings(self):
+        table = self.module.get_output_embeddings().weight.detach()
+        return SimpleNamespace(weight=table.as_subclass(OnCuda))
+
+
+def same(one, other):
+    pairs = zip(astuple(one), astuple(other), strict=True)
+    return all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in pairs)
+
+
+def test_a_base_model_on_another_device_gives_the_same_lesson_on_the_cpu(monkeypatch):
+    base = load("tiny")
+    wanted = training.lesson(base, rows=4, held_out=2)
+    usual = torch.Tensor.to
+
+    def to(tensor, *args, **settings):
+        there = args[:1] == (Elsewhere.device,)
+        return tensor.as_subclass(OnCuda) if there else usual(tensor, *args, **settings)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    monkeypatch.setitem(vars(base), "module", Elsewhere(base.module))
+    found = training.lesson(base, rows=4, held_out=2)
+    for part in ("text", "answers", "held_out"):
+        assert same(getattr(found, part), getattr(wanted, part)), part
+    for tensor in (found.table, found.text.hidden, found.answers.tokens, found.answers.hidden):
+        assert type(tensor) is torch.Tensor
+    assert trained(new_heads(found.table.shape[1]), found).text
+
+
+def test_a_base_model_in_bfloat16_gives_a_lesson_in_float32():
+    made = training.lesson(load("tiny", dtype="bfloat16"), rows=4, held_out=2)
+    assert {made.table.dtype, made.text.hidden.dtype, made.answers.hidden.dtype} == {torch.float32}
+    assert trained(new_heads(made.table.shape[1]), made).text

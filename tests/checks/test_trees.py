@@ -77,14 +77,14 @@ def test_right_answers_are_right_at_every_seed(seed):
     ("place", "says"),
     [
         (lambda p, r: range(r, r + len(p) + 1), "a range, and an array of numbers"),
-        (lambda p, r: list(range(r, r + len(p) + 1)), "siblings stand at the same place"),
+        (lambda p, r: list(range(r, r + len(p) + 1)), "siblings take the same place"),
         (lambda p, r: positions(p, 0), "these are depths"),
         (lambda p, r: positions(p, r - 1), "one too early"),
         (lambda p, r: positions(p, r + 1), "one too late"),
         (lambda p, r: [r, *(r + parent + 1 for parent in p)], "not at its parent's number"),
         (lambda p, r: [r, *(r + 1 for _ in p)], "right after the root"),
         (lambda p, r: positions(p, r)[1:], "the root and each node, is needed"),
-        (lambda p, r: [0] * (len(p) + 1), "it should give"),
+        (lambda p, r: [0] * (len(p) + 1), "should give [8, 9, 10, 11]"),
     ],
 )
 def test_each_wrong_position_is_named(place, says):
@@ -178,7 +178,7 @@ def test_each_wrong_list_of_paths_is_named(find, says):
         (lambda t, a: 1 + sum(a[h][r] for p in t for h, r in enumerate(p)), "are added"),
         (lambda t, a: 1 + sum(a[len(p) - 1][p[-1]] for p in t), "as if its parent were always"),
         (lambda t, a: sum(a[len(p) - 1][p[-1]] for p in t), "and add the one"),
-        (lambda t, a: expected(t, [a[0]] * 3), "depth d is head d"),
+        (lambda t, a: expected(t, [a[0]] * 3), "depth d belongs to head d"),
         (lambda t, a: 1 + max((gain(p, a) for p in t if len(p) == max(map(len, t))), default=0),
          "half a path"),
         (lambda t, a: 7.0, "the answer is"),
@@ -203,7 +203,7 @@ def orphans(accept, nodes):
     ("build", "says"),
     [
         (chain_first, "begins with the chain"),
-        (lambda a, n: grow(a, min(n, 4)), "was to give 9 nodes"),
+        (lambda a, n: grow(a, min(n, 4)), "should give 9 nodes"),
         (orphans, "without its parent"),
         (lambda a, n: [(0,)] * n, "more than once"),
         (lambda a, n: [(9,)] * n, "no such choice"),
@@ -223,7 +223,7 @@ def test_each_wrong_tree_is_named(build, says):
         (lambda a, c, h: grow(a, len(c) - 1), "takes all the nodes"),
         (lambda a, c, h: [], "drafts nothing"),
         (lambda a, c, h: grow(a, 30), "are given for up to 24"),
-        (lambda a, c, h: [(0,)], "look at all sizes"),
+        (lambda a, c, h: [(0,)], "try all sizes"),
         (lambda a, c, h: [(0,), (0, 0), (0, 0, 0), (3,)], "every size and every depth"),
         (lambda a, c, h: [(0, 0)], "without its parent"),
     ],

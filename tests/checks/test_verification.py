@@ -208,7 +208,7 @@ RULES = {
     "owed most": sampling(rest=lambda p, q: np.eye(len(p))[(p - q).argmax()]),
     "used again": one_number,
     "instead of drawing anew": lambda x, p, q, rng: pick(p, rng.random()),
-    "none of the 5 tokens": lambda x, p, q, rng: 5,
+    "not one of the 5 tokens": lambda x, p, q, rng: 5,
     "keep x with probability": lambda x, p, q, rng: int(rng.integers(5)),
     "returns nothing": lambda x, p, q, rng: None,
 }
@@ -319,7 +319,7 @@ LOOPS = {
     "the drafter writes alone": lambda b, d, c, n, k: (plain(d, c, n), 1),
     "cut what is too much": lambda b, d, c, n, k: (plain(b, c, n + 2), 1),
     "where 40 were asked for.": lambda b, d, c, n, k: (plain(b, c, n - 2), 1),
-    "nothing that was drafted is kept": lambda b, d, c, n, k: (plain(b, c, n), n),
+    "no draft is kept": lambda b, d, c, n, k: (plain(b, c, n), n),
     "kept to its end is missing": lambda b, d, c, n, k: speculate(b, d, c, n, k, bonus=False),
     "the tokens are right, and they took 3 steps": lambda b, d, c, n, k: (plain(b, c, n), 3),
     "the first 5 tokens": lambda b, d, c, n, k: ([*plain(b, c, 5), -1, *plain(b, c, n - 6)], 9),

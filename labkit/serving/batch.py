@@ -21,7 +21,8 @@ import torch
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Engine, Output, Rows
 from labkit.sampling import Sampling
-from labkit.serving.drafting import Drafting, no_deeper, ranks
+from labkit.serving.drafting import Drafting
+from labkit.speculative.generate import check_fits
 from labkit.speculative.tree import Draft
 from labkit.speculative.verify import greedy
 
@@ -150,10 +151,7 @@ class Batch:
 
     def check(self, prompt: Sequence[int], limit: int, sampling: Sampling) -> None:
         """Raise `LabkitError` for a request that no slot could ever serve."""
-        if not len(prompt):
-            raise LabkitError("The prompt is empty: give at least one token.")
-        if limit < 1:
-            raise LabkitError(f"max_new_tokens is {limit}: give at least 1.")
+        check_fits(self.engine, prompt, limit)
         if len(prompt) + limit > self.capacity:
             raise LabkitError(
                 f"The prompt has {len(prompt)} tokens and {limit} more were asked for, but a slot "
@@ -267,7 +265,7 @@ class Batch:
         hidden = torch.stack([row.hidden for row in rows if row.hidden is not None])  # (B, D)
         slots, texts = [row.slot for row in rows], [row.tokens for row in rows]
         drafts = self.drafting.draft(slots, texts, hidden, nodes)
-        return [no_deeper(draft, row.left - 1) for row, draft in zip(rows, drafts, strict=True)]
+        return [draft.no_deeper(row.left - 1) for row, draft in zip(rows, drafts, strict=True)]
 
     def _verify(
         self, out: Output, rows: Sequence[Row], drafts: Sequence[Draft]
@@ -308,7 +306,7 @@ class Batch:
             lasts.append(first + (path[-1] + 1 if path else 0))
             first += len(draft) + 1
             if path:
-                places = ranks(draft)
+                places = draft.ranks()
                 for node in path:
                     taken[places[node]] += 1
         hidden = out.hidden[lasts]  # (B, D), a copy: the engine overwrites its own

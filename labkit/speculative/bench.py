@@ -98,6 +98,12 @@ def peer_runner(
                 f"No smaller model with the tokenizer of {base.name!r} comes with the lab: name "
                 "one as the draft model."
             )
+        if assistant.config.vocab_size != base.config.vocab_size:
+            raise LabkitError(
+                f"transformers' assisted generation needs tables of one size, and those of "
+                f"{base.name!r} and {assistant.name!r} have {base.config.vocab_size:,} and "
+                f"{assistant.config.vocab_size:,} rows."
+            )
         extra["assistant_model"] = assistant.module
     module: Any = base.module
     ends = sorted(base.eos_ids)

@@ -140,6 +140,7 @@ class Decoder:
                 f"No smaller model with the tokenizer of {self.base.name!r} comes with the lab: "
                 "name one as the draft model."
             )
+        # The tokenizers' vocabularies decide: a table may have more rows than its tokenizer.
         if self.draft_base.tokenizer.get_vocab() != self.base.tokenizer.get_vocab():
             raise LabkitError(
                 f"The draft model {self.draft_base.name!r} has another tokenizer than "

@@ -89,10 +89,14 @@ def generate(
 
     With greedy decoding the output is what it is without a drafter, token for token; with sampling
     it has the same distribution (unless ``sampling.typical``). ``watch`` is called after each step.
-    Raises `LabkitError` for an empty prompt, a count below 1, or sampling without a generator.
+    A draft goes no deeper than what may still be committed, so no pass reaches beyond the context.
+    Raises `LabkitError` for an empty prompt, a count below 1, more tokens than the context holds,
+    or sampling without a generator.
     """
     sampling = sampling or Sampling()
-    _check(prompt, max_new_tokens, sampling, generator)
+    check_fits(engine, prompt, max_new_tokens)
+    if not sampling.greedy and generator is None:
+        raise LabkitError("Sampling needs a torch.Generator, so that a seed gives the same output.")
     room, layers = (drafter.max_nodes, drafter.layers) if drafter else (0, ())
     cache = engine.new_cache(len(prompt) + max_new_tokens + room + 1)
     clock = time.perf_counter
@@ -109,7 +113,8 @@ def generate(
     tokens, steps = [*prompt, first], []
     while len(tokens) - len(prompt) < max_new_tokens and tokens[-1] not in eos_ids:
         t0 = clock()
-        draft = _draft(drafter, tokens, hidden, sampling, generator)
+        left = max_new_tokens - (len(tokens) - len(prompt))
+        draft = _draft(drafter, tokens, hidden, sampling, generator).no_deeper(left - 1)
         t1 = clock()
         out = engine.forward([draft.rows(tokens[-1])], cache, layers=layers)
         t2 = clock()
@@ -120,7 +125,7 @@ def generate(
         if isinstance(drafter, Watcher):
             drafter.see(out.hidden[[0, *(node + 1 for node in verdict.path)]])
         committed = [draft.tokens[node] for node in verdict.path] + [verdict.token]
-        kept = _cut(committed, max_new_tokens - len(tokens) + len(prompt), eos_ids)
+        kept = _cut(committed, eos_ids)
         t3 = clock()
         if not engine.exact:
             seen = [ROOT, *verdict.path][: len(kept)]
@@ -155,18 +160,17 @@ def prefill(
     return out
 
 
-def _check(
-    prompt: Sequence[int],
-    max_new_tokens: int,
-    sampling: Sampling,
-    generator: torch.Generator | None,
-) -> None:
+def check_fits(engine: Engine, prompt: Sequence[int], max_new_tokens: int) -> None:
+    """Raise `LabkitError` for a prompt or an output length that the model cannot decode."""
     if not len(prompt):
         raise LabkitError("The prompt is empty: give at least one token.")
     if max_new_tokens < 1:
         raise LabkitError(f"max_new_tokens is {max_new_tokens}: give at least 1.")
-    if not sampling.greedy and generator is None:
-        raise LabkitError("Sampling needs a torch.Generator, so that a seed gives the same output.")
+    if len(prompt) + max_new_tokens > engine.context:
+        raise LabkitError(
+            f"The prompt has {len(prompt):,} tokens and {max_new_tokens:,} more were asked for, "
+            f"beyond the model's context of {engine.context:,}: shorten one or the other."
+        )
 
 
 def _draft(drafter, tokens, hidden, sampling, generator) -> Draft:
@@ -191,12 +195,10 @@ def _choose(logits: torch.Tensor, sampling: Sampling, generator) -> int:
     return _verify(logits, Draft(), sampling, generator).token
 
 
-def _cut(committed: list[int], room: int, eos_ids: Collection[int]) -> list[int]:
-    """The committed tokens up to the first end token and the most that may come."""
-    for place, token in enumerate(committed[:room]):
-        if token in eos_ids:
-            return committed[: place + 1]
-    return committed[:room]
+def _cut(committed: list[int], eos_ids: Collection[int]) -> list[int]:
+    """Return the committed tokens up to the first end token."""
+    ends = (place for place, token in enumerate(committed) if token in eos_ids)
+    return committed[: next(ends, len(committed)) + 1]
 
 
 def tied(logits: torch.Tensor) -> bool:

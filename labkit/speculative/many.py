@@ -17,7 +17,7 @@ from labkit.errors import LabkitError
 from labkit.kernels.engine import Engine
 from labkit.sampling import Sampling
 from labkit.speculative.drafters.base import Drafter
-from labkit.speculative.generate import prefill
+from labkit.speculative.generate import check_fits, prefill
 from labkit.speculative.tree import ROOT, Draft
 from labkit.speculative.verify import speculative_sampling
 
@@ -62,15 +62,15 @@ def continue_many(
         raise LabkitError(f"{count} samples were asked for: give at least 1.")
     if sampling.greedy or sampling.typical:
         raise LabkitError("Samples need a temperature above 0, and lossless verification.")
+    check_fits(engine, prompt, max_new_tokens)
     room, layers = (drafter.max_nodes, drafter.layers) if drafter else (0, ())
     slots = min(slots, count)
     cache = engine.new_cache(len(prompt) + max_new_tokens + room + 1, slots + 1)
     out = prefill(engine, prompt, cache, slots, layers)  # the last slot keeps the prompt
     start_logits, start_hidden = out.logits[-1:].clone(), out.hidden[-1].clone()
     done: list[Continuation | None] = [None] * count
-    waiting = list(range(count))[::-1]
+    waiting, passes = list(range(count))[::-1], 1
     running: dict[int, _Row] = {}
-    passes = 1
 
     def extend(slot: int, row: _Row, tokens: Sequence[int], logs: Sequence[float]) -> None:
         """Append tokens up to an end; free the slot there."""
@@ -96,7 +96,10 @@ def continue_many(
         if not running:
             break
         order = list(running.items())
-        drafts = [_draft(drafter, prompt, row, sampling) for _, row in order]
+        drafts = [
+            _draft(drafter, prompt, row, sampling).no_deeper(max_new_tokens - len(row.tokens) - 1)
+            for _, row in order
+        ]
         rows = [
             draft.rows(row.tokens[-1], slot)
             for draft, (slot, row) in zip(drafts, order, strict=True)

@@ -89,6 +89,66 @@ class Draft:
         """The root and all nodes as rows of one forward pass: row 0 the root, row i + 1 node i."""
         return Rows([root, *self.tokens], slot, [0, *self.depths], self.visible())
 
+    def ranks(self) -> list[int]:
+        """Return each node's place in the order of the probability that it is reached, best 0.
+
+        That probability is the product of q along the path; a node without a q counts as certain.
+        A child never precedes its parent, so the first n nodes in this order form a tree: the tree
+        that a budget of n nodes would have bought.
+
+        >>> Draft((5, 6, 7), (ROOT, ROOT, 0), (0.6, 0.3, 0.9), ("head",) * 3).ranks()
+        [0, 2, 1]
+        """
+        reached: list[float] = []
+        for parent, q in zip(self.parents, self.q, strict=True):
+            above = 1.0 if parent == ROOT else reached[parent]
+            reached.append(above * (1.0 if q is None else q))
+        order = sorted(range(len(self)), key=lambda node: -reached[node])
+        ranks = [0] * len(self)
+        for rank, node in enumerate(order):
+            ranks[node] = rank
+        return ranks
+
+    def best_part(self, nodes: int) -> Draft:
+        """Return the tree of the ``nodes`` nodes most likely to be reached.
+
+        Not for a drawn tree: which siblings remain would depend on what was drawn.
+
+        >>> Draft((5, 6, 7), (ROOT, ROOT, 0), (0.6, 0.3, 0.9), ("head",) * 3).best_part(2).tokens
+        (5, 7)
+        """
+        if len(self) <= nodes:
+            return self
+        return self._part([rank < nodes for rank in self.ranks()])
+
+    def no_deeper(self, depth: int) -> Draft:
+        """Return the nodes at most ``depth`` below the root: also lossless for a drawn tree.
+
+        A parent keeps all of its children or none, so every sibling is still tested against the
+        distribution that it was drawn from.
+
+        >>> Draft((5, 6, 7), (ROOT, 0, 1), (None,) * 3, ("lookup",) * 3).no_deeper(2).tokens
+        (5, 6)
+        """
+        if len(self) <= depth:  # a tree of N nodes is at most N deep
+            return self
+        return self._part([below <= depth for below in self.depths])
+
+    def _part(self, keep: Sequence[bool]) -> Draft:
+        """Return the nodes to keep, renumbered; the parent of a kept node is kept."""
+        nodes = [node for node, kept in enumerate(keep) if kept]
+        if len(nodes) == len(self):
+            return self
+        place = {ROOT: ROOT, **{node: i for i, node in enumerate(nodes)}}
+        return Draft(
+            tuple(self.tokens[node] for node in nodes),
+            tuple(place[self.parents[node]] for node in nodes),
+            tuple(self.q[node] for node in nodes),
+            tuple(self.sources[node] for node in nodes),
+            {place[node]: seen for node, seen in self.outlooks.items() if node in place},
+            {place[node]: seen for node, seen in self.considered.items() if node in place},
+        )
+
 
 def chain(tokens: Sequence[int], source: str, q: Sequence[float | None] | None = None) -> Draft:
     """A tree of width one.

@@ -14,7 +14,7 @@ from itertools import accumulate
 import torch
 
 from labkit.kernels.engine import Engine, Rows
-from labkit.speculative.generate import PREFILL_ROWS, prefill
+from labkit.speculative.generate import PREFILL_ROWS, check_fits, prefill
 
 READ_AT_ONCE = 1024
 """No more prompts are begun in a pass that is to read so many tokens of new ones."""
@@ -64,6 +64,8 @@ def continue_all(
     a, so heads can be trained without passing the answers through the base model again. It holds
     the states after ``layers`` too; see `kernels.engine.Output`.
     """
+    for prompt in prompts:
+        check_fits(engine, prompt, max_new_tokens)
     longest = max(map(len, prompts)) + max_new_tokens
     cache = engine.new_cache(longest, slots + 1)
     shared = _shared_beginning(prompts)

@@ -20,10 +20,7 @@ from labkit.serving.drafting import (
     Drafting,
     OneByOne,
     SideBySide,
-    best_part,
     drafting_for,
-    no_deeper,
-    ranks,
 )
 from labkit.speculative.drafters.mlp import MLPDrafter
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
@@ -275,10 +272,10 @@ def spelled(draft: Draft) -> set[tuple[int, ...]]:
 
 @given(draft=drafts(), nodes=st.integers(1, 10))
 def test_a_smaller_budget_buys_the_likeliest_part_of_the_tree(draft: Draft, nodes: int) -> None:
-    part = best_part(draft, nodes)
+    part = draft.best_part(nodes)
     assert len(part) == min(nodes, len(draft))
     assert spelled(part) <= spelled(draft)
-    places = ranks(draft)
+    places = draft.ranks()
     assert sorted(places) == list(range(len(draft)))
     assert {draft.tokens[node] for node, place in enumerate(places) if place < nodes} == set(
         part.tokens
@@ -287,7 +284,7 @@ def test_a_smaller_budget_buys_the_likeliest_part_of_the_tree(draft: Draft, node
 
 @given(draft=drafts(), depth=st.integers(0, 5))
 def test_a_shallower_tree_keeps_every_node_above_the_cut(draft: Draft, depth: int) -> None:
-    assert spelled(no_deeper(draft, depth)) == {p for p in spelled(draft) if len(p) <= depth}
+    assert spelled(draft.no_deeper(depth)) == {p for p in spelled(draft) if len(p) <= depth}
 
 
 def test_the_heads_of_a_batch_draft_for_each_row_what_they_draft_alone(
@@ -301,7 +298,7 @@ def test_the_heads_of_a_batch_draft_for_each_row_what_they_draft_alone(
     for nodes in (1, 4, 9):
         together = SideBySide(drafter).draft(range(5), texts, hidden, nodes)
         for text, z, draft in zip(texts, hidden, together, strict=True):
-            alone = best_part(drafter.draft(text, z), nodes)
+            alone = drafter.draft(text, z).best_part(nodes)
             assert (draft.tokens, draft.parents, draft.q) == (alone.tokens, alone.parents, alone.q)
 
 

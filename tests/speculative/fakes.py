@@ -49,6 +49,8 @@ class ToyEngine:
         self.vocabulary, self.seed, self.exact = vocabulary, seed, exact
         self.passes: list[int] = []
         """How many rows each pass had."""
+        self.longest: list[int] = []
+        """How many tokens the longest text of each pass had, its last one included."""
         self.after = lru_cache(maxsize=None)(self._after)
 
     def _after(self, text: tuple[int, ...]) -> torch.Tensor:
@@ -87,6 +89,8 @@ class ToyEngine:
                 seen = np.flatnonzero(visible[row])
                 assert len(seen) == depth + 1, "a row's position is that of what it sees"
                 texts.append((*cache.texts[piece.slot], *(piece.tokens[i] for i in seen)))
+            self.longest.append(max(map(len, texts)))
+            assert self.longest[-1] <= self.context, "a pass looks beyond the context"
             hidden += [self.hidden_after(text) for text in texts]
             wanted = texts if logits == "all" else texts[-1:]
             found += [self.after(text) for text in wanted]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from labkit import threads
 from labkit.cli import main
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Output
+from labkit.models import load
 from labkit.questions import Question, read_questions
 from labkit.speculative.bench import (
     HEADER,
@@ -228,6 +230,21 @@ def test_draft_model_that_is_not_named_or_of_another_tokenizer_is_told(
     decoder.draft_base = other
     with pytest.raises(LabkitError, match="another tokenizer"):
         decoder.drafter("draft_model")
+
+
+def test_draft_model_with_a_padded_table_works(
+    toy_folder: Path, tmp_path: Path, toy_heads: Path
+) -> None:
+    shutil.copytree(toy_folder, tmp_path, dirs_exist_ok=True)
+    module = load(str(toy_folder), "cpu").module
+    module.resize_token_embeddings(module.config.vocab_size + 7)
+    module.save_pretrained(tmp_path)
+    decoder = Decoder(load(str(toy_folder), "cpu"), toy_heads, draft=load(str(tmp_path), "cpu"))
+    result = bench(decoder, QUESTIONS[:1], 6, 1, ["draft_model"])
+    assert result.methods["draft_model"].identical
+    assert result.methods["draft_model"].tokens_per_step > 1
+    with pytest.raises(LabkitError, match="tables of one size"):
+        bench(decoder, QUESTIONS[:1], 6, 1, ["transformers_assisted"])
 
 
 def test_shipped_prompts_are_eight_of_each_of_six_categories() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.errors import LabkitError
+from labkit.kernels.engine import Output
 from labkit.sampling import Sampling
 from labkit.speculative.drafters import draft_model
 from labkit.speculative.drafters.draft_model import DraftModel
@@ -113,9 +114,49 @@ def test_drawn_node_comes_with_the_distribution_it_was_drawn_from() -> None:
     assert draft.q[0] == pytest.approx(float(values[ids == draft.tokens[0]]))
 
 
-def test_other_vocabulary_is_refused() -> None:
-    with pytest.raises(LabkitError, match="own tokenizer"):
-        DraftModel(ToyEngine(vocabulary=5), 11)
+@pytest.mark.parametrize("context", [3, 6, 12])
+def test_a_draft_model_with_a_shorter_context_stops_drafting_there(context: int) -> None:
+    base, small = ToyEngine(vocabulary=4), ToyEngine(vocabulary=4)
+    small.context = context
+    made = generate(base, PROMPT[:2], 25, DraftModel(small, 4, 3, 0.0))
+    assert made.tokens == base.greedy(PROMPT[:2], 25)
+    assert max(small.longest) == context
+    drafted = [len(step.draft) for step in made.steps]
+    assert drafted[0] == min(3, context - 2)
+    assert drafted[-1] == 0
+
+
+def padded(engine: ToyEngine, vocabulary: int) -> ToyEngine:
+    """The engine with a table of ``vocabulary`` rows, whose last ones it likes best of all."""
+    plain, real = engine.forward, engine.vocabulary
+
+    def forward(rows, cache, *settings, **more):
+        out = plain(rows, cache, *settings, **more)
+        extra = torch.full((len(out.logits), vocabulary - real), 9.0)
+        return Output(out.hidden, torch.cat([out.logits, extra], dim=1))
+
+    engine.vocabulary, engine.forward = vocabulary, forward
+    return engine
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_padded_table_of_the_draft_model_changes_nothing(temperature: float) -> None:
+    how = Sampling(temperature=temperature)
+    texts = []
+    for small in (ToyEngine(seed=2), padded(ToyEngine(seed=2), 16)):
+        generator = torch.Generator().manual_seed(0)
+        drafter = DraftModel(small, 11, 3, 0.0)
+        made = generate(ToyEngine(), PROMPT, 25, drafter, how, generator=generator)
+        texts.append([(step.draft.tokens, step.committed) for step in made.steps])
+    assert texts[0] == texts[1]
+
+
+def test_a_token_that_the_draft_model_has_no_row_for_ends_its_drafts() -> None:
+    drafter = DraftModel(ToyEngine(vocabulary=5), 11, 3, 0.0)
+    drafter.begin([1, 2])
+    assert len(drafter.draft([1, 2, 4], torch.zeros(3))) == 3
+    assert len(drafter.draft([1, 2, 4, 5], torch.zeros(3))) == 0
+    assert len(drafter.draft([1, 2, 4, 5, 3], torch.zeros(3))) == 0
 
 
 @pytest.mark.parametrize("settings", [{"max_nodes": 0}, {"least": 1.0}, {"least": -0.1}])

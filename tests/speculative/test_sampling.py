@@ -52,12 +52,19 @@ def expected_shares(engine: ToyEngine, how: Sampling, length: int) -> dict[tuple
     return shares
 
 
-def chance(engine: ToyEngine, drafter: Any, how: Sampling, samples: int, seed: int = 5) -> float:
-    """The chi-square test's p-value: how often chance alone would be as far off as this."""
+def chance(
+    engine: ToyEngine, drafter: Any, how: Sampling, samples: int, seed: int = 5, beyond: int = 2
+) -> float:
+    """The chi-square test's p-value: how often chance alone would be as far off as this.
+
+    ``beyond`` more tokens are generated and left out: drafts are cut at the end of an output.
+    """
     generator = torch.Generator().manual_seed(seed)
     length = 3
     seen = Counter(
-        tuple(generate(engine, PROMPT, length, drafter, how, generator=generator).tokens)
+        tuple(generate(engine, PROMPT, length + beyond, drafter, how, generator=generator).tokens)[
+            :length
+        ]
         for _ in range(samples)
     )
     shares = expected_shares(engine, how, length)
@@ -99,6 +106,17 @@ def test_distribution_is_the_base_models_own_under_filters(how: Sampling) -> Non
     shape, drawn = DRAFTS["tree, drawn"]
     engine, drafter = ToyEngine(VOCABULARY), Dice(VOCABULARY, shape, drawn)
     assert chance(engine, drafter, how, SAMPLES) > ALARM
+
+
+@pytest.mark.parametrize("kind", DRAFTS)
+def test_distribution_is_the_base_models_own_where_drafts_are_cut_to_the_room_left(
+    kind: str,
+) -> None:
+    shape, drawn = DRAFTS[kind]
+    engine, drafter = ToyEngine(VOCABULARY), Dice(VOCABULARY, shape, drawn)
+    how = Sampling(temperature=1.0)
+    assert chance(engine, drafter, how, SAMPLES, beyond=0) > ALARM
+    assert chance(engine, drafter, how, SAMPLES, beyond=1) > ALARM
 
 
 def not_renormalised(p: torch.Tensor, q: torch.Tensor | None, x: int) -> torch.Tensor:

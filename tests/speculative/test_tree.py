@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,3 +116,15 @@ def test_draft_whose_parents_do_not_come_first_is_refused(parents: tuple[int, ..
 def test_draft_with_a_field_too_short_is_refused() -> None:
     with pytest.raises(LabkitError, match="for each token"):
         Draft((1, 2), (-1, -1), (None,), ("a", "b"))
+
+
+def test_a_drawn_tree_that_is_cut_keeps_whole_families_and_their_distributions() -> None:
+    ids = torch.arange(9)
+    outlooks = {node: (ids, torch.full((9,), float(node))) for node in (ROOT, 1, 3)}
+    draft = Draft((5, 6, 7, 8, 1), (ROOT, ROOT, 1, 1, 3), (0.1,) * 5, ("head",) * 5, outlooks)
+    cut = draft.no_deeper(2)
+    assert (cut.tokens, cut.parents) == ((5, 6, 7, 8), (ROOT, ROOT, 1, 1))
+    assert all(cut.outlooks[node][1][0] == node for node in cut.outlooks)
+    part = draft.best_part(3)
+    assert part.tokens == (5, 6, 7)
+    assert sorted(draft.no_deeper(0).outlooks) == [ROOT]

@@ -25,8 +25,9 @@ class DraftModel:
     """Drafts a chain of at most ``max_nodes`` tokens with another engine.
 
     The chain ends early where it is unlikely to be reached: after a node that the drafter itself
-    gives a joint probability below ``least``. Raises `LabkitError` where the draft model's
-    vocabulary is not the base model's, of ``vocabulary`` tokens.
+    gives a joint probability below ``least``, and where the draft model's own context ends. Both
+    models have one tokenizer, but either may have a padded table: ids of ``vocabulary``, the base
+    model's, and above are never proposed.
     """
 
     name = "draft_model"
@@ -35,16 +36,12 @@ class DraftModel:
     def __init__(
         self, engine: Engine, vocabulary: int, max_nodes: int = 4, least: float = 0.1
     ) -> None:
-        if engine.vocabulary != vocabulary:
-            raise LabkitError(
-                f"The draft model has {engine.vocabulary:,} tokens and the base model "
-                f"{vocabulary:,}: give one with the base model's own tokenizer."
-            )
         if max_nodes < 1 or not 0 <= least < 1:
             raise LabkitError(
                 f"A draft needs at least 1 node and 0 <= least < 1; got {max_nodes} and {least}."
             )
         self.engine, self.max_nodes, self.least = engine, max_nodes, least
+        self.vocabulary = min(vocabulary, engine.vocabulary)
         self._cache: Cache = engine.new_cache(0)
         self._held: list[int] = []
 
@@ -54,8 +51,13 @@ class DraftModel:
         self._cache = self.engine.new_cache(len(prompt) + GROWTH)
         self._catch_up(prompt[:-1])
 
-    def _catch_up(self, tokens: Sequence[int]) -> None:
-        """Make the cache hold exactly ``tokens``, reading no token that it holds already."""
+    def _catch_up(self, tokens: Sequence[int]) -> bool:
+        """Make the cache hold exactly ``tokens``, reading no token that it holds already.
+
+        Return false where the draft model cannot: its context ends, or its table lacks a token.
+        """
+        if len(tokens) > self.engine.context or max(tokens, default=0) >= self.engine.vocabulary:
+            return False
         if len(tokens) + self.max_nodes + 1 > self._cache.capacity:
             self._held = []
             self._cache = self.engine.new_cache(len(tokens) + self.max_nodes + 1 + GROWTH)
@@ -68,6 +70,7 @@ class DraftModel:
         if len(tokens) > known:
             prefill(self.engine, tokens[known:], self._cache)
         self._held = list(tokens)
+        return True
 
     def draft(
         self,
@@ -77,13 +80,15 @@ class DraftModel:
         temperature: float = 0.0,
     ) -> Draft:
         """A chain after the last of ``tokens``; see `Drafter.draft`."""
-        self._catch_up(tokens[:-1])
+        if tokens[-1] >= self.engine.vocabulary or not self._catch_up(tokens[:-1]):
+            return Draft()
+        most = min(self.max_nodes, self.engine.context - len(self._held))
         nodes: list[int] = []
         q: list[float] = []
         outlooks, considered = {}, {}
         token, joint = int(tokens[-1]), 1.0
-        while len(nodes) < self.max_nodes and (not nodes or joint >= self.least):
-            logits = self.engine.forward([Rows([token])], self._cache).logits[0]
+        while len(nodes) < most and (not nodes or joint >= self.least):
+            logits = self.engine.forward([Rows([token])], self._cache).logits[0, : self.vocabulary]
             self._cache.commit([0])
             self._held.append(token)
             logits = logits.double().cpu() / (temperature or 1.0)

@@ -1,8 +1,8 @@
-"""The one exception a person is meant to read."""
+"""The exception whose message is written for the user."""
 
 
 class LabkitError(ValueError):
-    """Something a person gave cannot be used; the message is one sentence that says what would do.
+    """Input that cannot be used; the message is one sentence that says what is wrong.
 
     The command line prints it and exits with status 2; in a notebook it is the exception's text.
     """

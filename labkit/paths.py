@@ -1,4 +1,4 @@
-"""Where the lab's own data and its cache lie. Nothing else decides on a folder."""
+"""The folders of the lab's data and cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def data_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """The folder for what is fetched or made once on this machine; it may not exist yet.
+    """Return the folder for what is fetched or made once on this machine; it may not exist yet.
 
     ``LABKIT_CACHE`` if set, else the user's cache folder as the operating system has it.
     """

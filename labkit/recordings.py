@@ -1,4 +1,4 @@
-"""The records that the lab ships: what a base model did, kept for pages without a kernel.
+"""The shipped records of a base model, for pages without a kernel.
 
 `labkit record` makes them; the gallery, the README's pictures and the widgets' examples show them.
 """
@@ -26,9 +26,9 @@ REPEATS = 7
 
 
 def race(decoder: Decoder, command: str) -> dict[str, Record]:
-    """Vanilla and the heads over one prompt, in turn."""
+    """Record vanilla and the heads on one prompt, interleaved."""
     result = decoder.race(RACE_PROMPT, NEW_TOKENS, ("vanilla", "mlp"), REPEATS)
-    made = provenance(command, note=f"the run of median time of {REPEATS}, in turn")
+    made = provenance(command, note=f"the run of median time of {REPEATS}, interleaved")
     return {
         f"race-{trace.method}": trace.model_copy(update={"provenance": made})
         for trace in result.traces
@@ -36,7 +36,7 @@ def race(decoder: Decoder, command: str) -> dict[str, Record]:
 
 
 def steps(decoder: Decoder, command: str) -> dict[str, Record]:
-    """One generation in detail, greedy and sampled."""
+    """Record one generation in detail, greedy and sampled."""
     warm = Sampling(temperature=0.7)
     made = provenance(command, seed=0, note="recorded in detail, which takes time: for its steps")
     traces: dict[str, Trace] = {
@@ -47,7 +47,7 @@ def steps(decoder: Decoder, command: str) -> dict[str, Record]:
 
 
 def risk(decoder: Decoder, command: str) -> dict[str, Record]:
-    """One Bayes decision over samples drawn by speculation."""
+    """Record one Bayes decision over samples drawn by speculation."""
     warm = Sampling(temperature=0.7)
     drawn = draw_samples(decoder, RISK_PROMPT, SAMPLES, 40, warm, seed=0)
     table = decode(
@@ -64,7 +64,7 @@ def risk(decoder: Decoder, command: str) -> dict[str, Record]:
 
 
 def tree(decoder: Decoder, command: str) -> dict[str, Record]:
-    """What trees of the heads would gain and cost on this machine."""
+    """Record what trees of the heads would gain and cost on this machine."""
     found = calibrate(decoder.base, decoder.engine, decoder.heads, REPEATS)
     study = tree_study(
         "mlp",
@@ -84,11 +84,11 @@ MAKERS: dict[str, Callable[[Decoder, str], dict[str, Record]]] = {
     "risk": risk,
     "tree": tree,
 }
-"""What can be recorded, by name."""
+"""The makers of records by name."""
 
 
 def record(base: str, folder: Path, kinds: tuple[str, ...] = tuple(MAKERS)) -> list[Path]:
-    """Make the records of these kinds with ``base`` and write them to ``folder``."""
+    """Make records of these kinds with ``base``, write them to ``folder``, return the paths."""
     decoder = Decoder(base)
     paths = []
     for kind in kinds:

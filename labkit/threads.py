@@ -1,4 +1,4 @@
-"""How this process's threads wait for each other; settled before torch or numba is loaded.
+"""Settings of how threads wait for each other, chosen before torch or numba is loaded.
 
 A pass through a small model is thousands of short parallel pieces with a barrier after each. GNU's
 OpenMP, which torch uses on Linux, spins at a barrier: fast while every thread has a core of its
@@ -6,10 +6,10 @@ own, ruinous once another process takes one, since the spinning thread then keep
 running (measured: a 30 ms pass became 1,216 ms). A short spin and then sleep costs about 15% when
 quiet and about a factor of two when not. OpenMP reads its settings once, as it is loaded.
 
-Where more threads wait than there are cores, OpenMP cuts the spin to a twentieth. That is the
-case as soon as passes run in a second Python thread, as in a server: the first one's OpenMP threads
-stay. Every barrier then ends in sleep, and a pass takes 39 ms in place of 23. `OMP_WAIT_POLICY`
-keeps half of the spin there.
+If more threads wait than there are cores, OpenMP cuts the spin to a twentieth. That happens as
+soon as passes run in a second Python thread, as in a server, because the first one's OpenMP threads
+stay. Every barrier then ends in sleep, and a pass takes 39 ms instead of 23. `OMP_WAIT_POLICY`
+keeps half of the spin.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import time
 from pathlib import Path
 
 SPIN_COUNT = "2000"
-"""Turns at a barrier before a thread sleeps; OpenMP left to itself spins for milliseconds."""
+"""Turns at a barrier before a thread sleeps; by default OpenMP spins for milliseconds."""
 
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-"""The variables that decide how OpenMP waits; whichever the user has set is left alone."""
+"""The variables that decide how OpenMP waits; those that the user set are left alone."""
 
 CONTENDED = 0.15
-"""A `contention` above this spoils timings: a benchmark says so."""
+"""Above this `contention` timings are unreliable; benchmarks then say so."""
 
 
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-"""Where Linux says how much processor time a container gets: a quota and a period."""
+"""Linux's limit of a container's processor time: a quota and a period."""
 
 
 def settle_waiting() -> None:
-    """Choose a short spin unless the user chose how OpenMP waits; called as labkit is imported."""
+    """Choose a short spin unless the user chose otherwise; called when labkit is imported."""
     if any(name in os.environ for name in WAITING):
         return
     os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
@@ -45,13 +45,13 @@ def settle_waiting() -> None:
 
 
 def waiting() -> str:
-    """How OpenMP was told to wait in this process, in words for a person."""
+    """Return how OpenMP waits in this process, as text."""
     chosen = ", ".join(f"{name}={os.environ[name]}" for name in WAITING if name in os.environ)
-    return chosen or "as OpenMP likes"
+    return chosen or "OpenMP's defaults"
 
 
 def cores() -> int:
-    """How many processor cores this process may use at once, a container's limit included."""
+    """Return how many cores this process may use, a container's limit included."""
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # not every system can bind a process to cores
@@ -60,7 +60,7 @@ def cores() -> int:
 
 
 def _container_limit() -> int | None:
-    """Whole cores that Linux's control group grants, or None where it sets no limit."""
+    """Return the whole cores that Linux's control group grants, or None without a limit."""
     try:
         quota, period = CONTAINER_LIMIT.read_text(encoding="ascii").split()
     except (OSError, ValueError):  # another system, or the older layout of control groups
@@ -69,10 +69,10 @@ def _container_limit() -> int | None:
 
 
 def contention(seconds: float = 0.1) -> float:
-    """The share of the processor time asked for that went to somebody else, on 0..1.
+    """Return the share of the requested processor time that other processes took, 0 to 1.
 
-    One thread a core hashes zeros for ``seconds``; what the threads got is compared with what was
-    there to get. A quiet machine gives about 0; two cores with another process on one of them
+    One thread a core hashes zeros for ``seconds``; the time that they got is compared with the
+    time that passed. A quiet machine gives about 0; two cores with another process on one of them
     about 1/3.
     """
     threads = cores()

@@ -1,4 +1,4 @@
-"""A group of commands that finds its files by itself and turns every mistake into one sentence."""
+"""A command group that finds its own modules and prints one sentence for every mistake."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from labkit.cli._output import print_whatever_the_terminal_holds
 from labkit.errors import LabkitError
 
 MISTAKE = 2
-"""The exit status where what was given cannot be used."""
+"""Exit status for input that cannot be used."""
 
 
 class CommandGroup(click.Group):
-    """Commands that are the modules of a package, each with its command in ``command``.
+    """The modules of a package as commands, each in a variable ``command``.
 
-    A module whose name begins with an underscore is no command. A folder is a group of its own.
+    Modules whose names begin with an underscore are skipped; a folder is a group of its own.
     """
 
     def __init__(self, name: str, package: str, **settings: Any) -> None:
@@ -36,13 +36,13 @@ class CommandGroup(click.Group):
             click.echo(context.get_help())
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of the package's modules, in alphabetical order."""
+        """Return the names of the package's modules in alphabetical order."""
         path = importlib.import_module(self.package).__path__
         names = (module.name for module in pkgutil.iter_modules(path))
         return sorted(name for name in names if not name.startswith("_"))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, its module imported now."""
+        """Import and return the command of that name."""
         if cmd_name not in self.list_commands(ctx):
             return None
         return importlib.import_module(f"{self.package}.{cmd_name}").command
@@ -50,7 +50,7 @@ class CommandGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first argument names, or a sentence that lists those there are."""
+        """Return the command that the first argument names, or list the known ones."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             known = ", ".join(self.list_commands(ctx))
@@ -58,7 +58,7 @@ class CommandGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, **settings: Any) -> Any:  # type: ignore[override]
-        """Run a command; a mistake is one sentence on standard error and exit status 2."""
+        """Run a command; a mistake prints one sentence on standard error and exits with status 2."""
         settings["standalone_mode"] = False
         print_whatever_the_terminal_holds()
         try:
@@ -74,7 +74,7 @@ class CommandGroup(click.Group):
 
 
 def as_sentence(error: Exception) -> str | None:
-    """What to tell a person about a mistake of theirs or their disk's; None for one of the code's.
+    """Return the sentence for an error of the input or the disk; None for an error of the code.
 
     >>> as_sentence(click.UsageError("No such option: --sead"))
     'No such option: --sead.'
@@ -96,7 +96,7 @@ def as_sentence(error: Exception) -> str | None:
 
 
 def _is_record_error(error: Exception) -> bool:
-    """Whether it is a `RecordError`, without importing the records where nothing used them."""
+    """Return whether it is a `RecordError`, without importing the records."""
     records = sys.modules.get("labkit.records")
     return records is not None and isinstance(error, records.RecordError)
 

@@ -12,7 +12,7 @@ WEIGHTINGS = ("uniform", "counts", "model", "unique")
 
 
 def base_option(default: str = "real"):
-    """``--base``: which model decodes."""
+    """Return the option ``--base``, the model that decodes."""
     return click.option(
         "--base",
         default=default,
@@ -22,17 +22,17 @@ def base_option(default: str = "real"):
 
 
 device_option = click.option("--device", help="Device: cpu, cuda, mps (default: the best here).")
-"""Where the model computes."""
+"""The device of the model."""
 
 max_new_tokens_option = click.option(
     "--max-new-tokens", type=COUNT, default=64, show_default=True, help="Longest output, in tokens."
 )
-"""How long an output may become."""
+"""The longest output."""
 
 seed_option = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of everything random."
 )
-"""What makes a run repeatable."""
+"""The seed of a run."""
 
 
 def pairs_options(required: bool = False):

@@ -1,4 +1,4 @@
-"""What commands print: one JSON object or a text on standard output, the rest on standard error."""
+"""Printing: one JSON object or a text on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print exactly one JSON object on standard output."
 )
-"""The option that every command with a result has."""
+"""The option that every command has."""
 
 
 def print_whatever_the_terminal_holds() -> None:
@@ -25,15 +25,15 @@ def print_whatever_the_terminal_holds() -> None:
 
 
 def say(message: str) -> None:
-    """Tell a person how things go."""
+    """Print a progress message on standard error."""
     click.echo(message, err=True)
 
 
 @contextlib.contextmanager
 def only_results_on_stdout() -> Iterator[Callable[[dict[str, Any] | str], None]]:
-    """Send whatever a library prints to standard error; the function given prints the result.
+    """Send everything that libraries print to standard error; yield the printer of the result.
 
-    A dictionary is printed as one JSON object, which holds no NaN and no infinity.
+    A dictionary is printed as one JSON object without NaN and infinity.
     """
     stdout = sys.stdout
 
@@ -46,7 +46,7 @@ def only_results_on_stdout() -> Iterator[Callable[[dict[str, Any] | str], None]]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text under a header, each column as wide as it must be.
+    """Return rows of text under a header, in columns of the least width.
 
     >>> print(table(("method", "tokens/s"), [("vanilla", "31"), ("mlp", "52")]))
     method   tokens/s

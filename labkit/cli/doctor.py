@@ -1,4 +1,4 @@
-"""``labkit doctor``: what is installed and found here, and how to mend what is missing."""
+"""``labkit doctor``: check the installation and the machine, and say how to mend faults."""
 
 import click
 
@@ -6,12 +6,12 @@ from labkit.cli._output import json_option, only_results_on_stdout
 
 
 @click.command()
-@click.option("--deep", is_flag=True, help="Read every model file through (a second or two).")
-@click.option("--tests", is_flag=True, help="Ask for what the project's tests need as well.")
+@click.option("--deep", is_flag=True, help="Also hash every model file (a second or two).")
+@click.option("--tests", is_flag=True, help="Also check what the project's tests need.")
 @json_option
 @click.pass_context
 def command(context: click.Context, deep: bool, tests: bool, as_json: bool) -> None:
-    """Say what is found here, and how to mend what is not."""
+    """Check the installation and the machine, and say how to mend faults."""
     with only_results_on_stdout() as show:
         from labkit import doctor
 

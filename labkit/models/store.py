@@ -1,9 +1,8 @@
-"""Model folders on disk: put in place whole or not at all, and never read unless undamaged.
+"""Model folders on disk: written whole or not at all, and checked before they are read.
 
-A folder that labkit made carries a ``manifest.json`` with the size and SHA-256 of each file.
-Hashing half a gigabyte at every start would cost a second, so the manifest also keeps the time at
-which a file was written: a file whose size and time still agree is taken as it is, any other is
-hashed again.
+A folder that labkit made has a ``manifest.json`` with the size and SHA-256 of each file. Hashing
+half a gigabyte at every start would cost a second, so the manifest also keeps each file's
+modification time: a file is hashed again only if its size or time changed.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ MANIFEST = "manifest.json"
 
 
 class FileEntry(BaseModel):
-    """What a file of a model folder was when it was written; ``mtime_ns`` null: always hash."""
+    """A file of a model folder as it was written; ``mtime_ns`` null: always hash."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,7 +35,7 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The files of a model folder, where they are from, and the revision of what made them."""
+    """The files of a model folder, their source, and the revision of the code that made them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,7 +45,7 @@ class Manifest(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Manifest | None:
-        """The folder's manifest, or None where it has none; `LabkitError` where it is damaged."""
+        """Return the folder's manifest or None; raise `LabkitError` if it is damaged."""
         path = folder / MANIFEST
         if not path.exists():
             return None
@@ -61,10 +60,10 @@ class Manifest(BaseModel):
 
 
 def make_manifest(folder: Path, source: str, revision: int, times: bool) -> Manifest:
-    """Describe every file that lies in ``folder``.
+    """Describe every file in ``folder``.
 
-    ``times`` says whether to keep the files' times: right for a cache, wrong for a folder that is
-    kept in git, where a checkout sets new ones.
+    ``times`` keeps the files' modification times: right for a cache, wrong for a folder in git,
+    where a checkout sets new ones.
     """
     files = {
         path.name: FileEntry(
@@ -79,9 +78,9 @@ def make_manifest(folder: Path, source: str, revision: int, times: bool) -> Mani
 
 
 def check_folder(folder: Path, mend: str, deep: bool = False) -> None:
-    """Raise `LabkitError`, ending in what would ``mend`` it, where a file is not as it was made.
+    """Raise `LabkitError`, ending in ``mend``, if a file differs from the manifest.
 
-    A folder without a manifest is somebody else's and passes. ``deep`` hashes every file.
+    A folder without a manifest was not made by labkit and passes. ``deep`` hashes every file.
     """
     try:
         manifest = Manifest.read(folder)
@@ -104,16 +103,16 @@ def check_folder(folder: Path, mend: str, deep: bool = False) -> None:
             hashed[name] = entry.model_copy(update={"mtime_ns": stat.st_mtime_ns})
     aged = any(entry.mtime_ns is not None for entry in manifest.files.values())
     if aged and any(manifest.files[name] != entry for name, entry in hashed.items()):
-        # A folder shared read-only cannot remember the new times: it is hashed at each start.
+        # A read-only folder cannot store the new times and is hashed at each start.
         with contextlib.suppress(RecordError):
             manifest.model_copy(update={"files": manifest.files | hashed}).write(folder)
 
 
 def install(folder: Path, source: str, revision: int, fill: Callable[[Path], None]) -> None:
-    """Make ``folder`` what ``fill`` writes into an empty one, whole or not at all.
+    """Replace ``folder`` by what ``fill`` writes into an empty one, whole or not at all.
 
-    ``fill`` works under a temporary name in the same place; a rename follows. Whatever an earlier,
-    interrupted call left there is removed first. Raises `LabkitError` where the disk refuses.
+    ``fill`` works under a temporary name next to it; a rename follows. Raises `LabkitError` if the
+    disk refuses.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +122,7 @@ def install(folder: Path, source: str, revision: int, fill: Callable[[Path], Non
             fresh = Path(name) / "fresh"
             fresh.mkdir()
             fill(fresh)
-            for path in fresh.iterdir():  # some libraries write for the user alone
+            for path in fresh.iterdir():  # some libraries write files for the user alone
                 path.chmod(fresh.stat().st_mode & 0o666)
             make_manifest(fresh, source, revision, times=True).write(fresh)
             if folder.exists():
@@ -136,7 +135,7 @@ def install(folder: Path, source: str, revision: int, fill: Callable[[Path], Non
 
 @contextlib.contextmanager
 def sole_writer(folder: Path):
-    """Hold the lock on ``folder``'s place, and clear away what killed writers left there."""
+    """Hold the lock on ``folder`` and remove what killed writers left."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
@@ -151,11 +150,11 @@ def sole_writer(folder: Path):
 
 
 def temporary_prefix(folder: Path) -> str:
-    """How the name of every temporary folder beside ``folder`` begins."""
+    """Return the prefix of temporary folders next to ``folder``."""
     return f".{folder.name}-unfinished-"
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

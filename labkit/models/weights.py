@@ -1,4 +1,4 @@
-"""Weights as numpy arrays straight out of safetensors files, without torch and without a copy.
+"""Weights as numpy arrays from safetensors files, without torch and without a copy.
 
 A safetensors file is eight bytes of length, that much JSON (name: dtype, shape, place), then the
 numbers. So a float32 weight is a view into the mapped file: opening half a gigabyte costs nothing
@@ -35,9 +35,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """What each weight of a safetensors file is, and where in the file the numbers begin.
+    """Return a safetensors file's header and the offset of its numbers.
 
-    Raises `LabkitError` where the file is missing, or its length is not what the header says.
+    Raises `LabkitError` if the file is missing or its length differs from the header's.
     """
     try:
         with path.open("rb") as file:
@@ -61,20 +61,20 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def check_weights(folder: Path) -> None:
-    """Raise `LabkitError` where a weight file of a model folder is missing or not whole."""
+    """Raise `LabkitError` if a weight file of a model folder is missing or incomplete."""
     for path in weight_files(folder):
         read_header(path)
 
 
 def _consistent(entry: dict[str, Any]) -> bool:
-    """Whether a weight's place has the room that its shape needs (of the kinds read here)."""
+    """Return whether a weight's bytes fit its shape (for the number formats read here)."""
     begin, end = entry["data_offsets"]
     kind = STORED.get(entry["dtype"])
     return kind is None or end - begin == math.prod(entry["shape"]) * np.dtype(kind).itemsize
 
 
 def read_weights(folder: Path) -> dict[str, np.ndarray]:
-    """Every weight of a model folder in float32, by name; those stored so are read-only views."""
+    """Return every weight of a folder in float32; those stored so are read-only views."""
     return {
         name: weight for path in weight_files(folder) for name, weight in _read_file(path).items()
     }

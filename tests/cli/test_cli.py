@@ -205,6 +205,15 @@ def test_a_full_disk_under_the_output_is_one_sentence():
     assert_one_sentence(done.returncode, "", done.stderr)
 
 
+def test_every_command_takes_json():
+    for words in every_command():
+        command: click.Command = main
+        for word in words:
+            command = command.get_command(click.Context(command), word)
+        if not isinstance(command, CommandGroup):
+            assert "as_json" in {option.name for option in command.params}, words
+
+
 def test_json_is_one_object_and_alone_on_standard_output(toy_folder):
     words = ["--prompt", "hello", "--samples", "3", "--max-new-tokens", "4", "--json"]
     done = run("mbr", "--base", str(toy_folder), *words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,9 @@ def test_without_the_texts_it_says_so_and_the_model_is_there(fetched, monkeypatc
     assert result.exit_code == 0
     assert result.stdout == "real-folder\n"
     assert "Could not fetch the text." in result.stderr
+
+
+def test_json_names_the_model_and_every_text(fetched):
+    result = CliRunner().invoke(main, ["fetch", "--json"])
+    assert set(json.loads(result.stdout)) == {"model", "texts"}
+    assert len(json.loads(result.stdout)["texts"]) == len(SOURCES)

@@ -58,7 +58,7 @@ class CommandGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, **settings: Any) -> Any:  # type: ignore[override]
-        """Run a command; a mistake prints one sentence on standard error and exits with status 2."""
+        """Run a command; a mistake prints one sentence on standard error with exit status 2."""
         settings["standalone_mode"] = False
         print_whatever_the_terminal_holds()
         try:

@@ -80,7 +80,7 @@ class Record(Part):
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read the record at ``path``; raise `RecordError` if it is missing or damaged."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise RecordError(f"Cannot read the {cls.KIND} record {path}: {error}.") from None
         try:

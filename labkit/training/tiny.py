@@ -1,14 +1,13 @@
-"""The tiny base model: a byte-level BPE tokenizer and a small Llama, trained from nothing.
+"""The tiny base model: a byte-level BPE tokenizer and a small Llama, trained from scratch.
 
 ``python -m labkit.training.tiny RECIPE --out FOLDER`` trains it on one core in about half an hour.
-Killed at any moment and started again with the same command, it goes on from its last checkpoint;
-every batch is a function of the step's number alone, so it ends where it would have ended anyway.
+Killed at any moment and started again with the same command, it continues from its last checkpoint
+and ends where it would have ended anyway.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,24 +15,13 @@ from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from labkit.models.store import make_manifest
-from labkit.records.base import write_whole
 from labkit.training.checkpoints import locked
-from labkit.training.data import pack_text
-from labkit.training.pretrain import (
-    Course,
-    Job,
-    optimise,
-    print_result,
-    round_to_half,
-    save_model,
-)
+from labkit.training.pretrain import Course, Job, byte_pairs, finish, optimise, print_result
 from labkit.training.recipe import Frozen, Positive, Source, load_toml
-from labkit.training.text import read_documents
+from labkit.training.text import pack_text, read_documents
 
 END_OF_TEXT = "<|endoftext|>"
 INITIAL_SCALE = 0.04  # twice transformers' own: narrow models start too quietly with 0.02
@@ -59,14 +47,14 @@ class ModelShape(Frozen):
 
 
 class TrainingPlan(Course):
-    """The course of training, and its batches: windows of text, their lengths taken in turn."""
+    """The settings of the training; batches use the ``windows`` lengths in turn."""
 
     batch_tokens: Positive
     windows: Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 class TinyRecipe(Frozen):
-    """Everything that decides the tiny model's weights."""
+    """Every setting that decides the tiny model's weights."""
 
     seed: int
     sources: tuple[Source, ...]
@@ -83,26 +71,14 @@ class TinyRecipe(Frozen):
 
     @classmethod
     def load(cls, path: Path) -> TinyRecipe:
-        """Read a recipe from TOML; raises `LabkitError` that names the first field at fault."""
+        """Read a recipe from TOML; raises `LabkitError` that names the first invalid field."""
         return load_toml(cls, path)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of ``vocabulary`` tokens; end-of-text is token 0 and pads too."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=[END_OF_TEXT],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
+    """Learn a tokenizer of ``vocabulary`` tokens; end-of-text is token 0 and also pads."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=byte_pairs(texts, vocabulary, [END_OF_TEXT], leading_space=False),
         eos_token=END_OF_TEXT,
         bos_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,
@@ -111,10 +87,10 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
 
 
 def batch_at(step: int, stream: Tensor, plan: TrainingPlan, seed: int) -> Tensor:
-    """The batch of step ``step``: int64 (B, T + 1), a function of its arguments alone.
+    """Return the batch of ``step``: int64 (B, T + 1), which depends only on the arguments.
 
-    Row r of all training starts at the fractional part of r times the golden ratio, on a scale
-    where the stream is 1: such points spread more evenly than random ones (Weyl 1916).
+    Row r of the whole training starts at the fractional part of r times the golden ratio, on a
+    scale where the stream is 1: such points spread more evenly than random ones (Weyl 1916).
     """
     window = plan.windows[step % len(plan.windows)]
     most = plan.batch_tokens // min(plan.windows)
@@ -125,7 +101,7 @@ def batch_at(step: int, stream: Tensor, plan: TrainingPlan, seed: int) -> Tensor
 
 
 def build_model(shape: ModelShape, seed: int) -> LlamaForCausalLM:
-    """The untrained model, float32, embeddings tied; the same for the same seed."""
+    """Return the untrained model, float32, embeddings tied; the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(
@@ -146,12 +122,10 @@ def build_model(shape: ModelShape, seed: int) -> LlamaForCausalLM:
         )
 
 
-def held_out_loss(
-    model: LlamaForCausalLM, stream: Tensor, window: int = 512, windows: int = 32
-) -> float:
-    """Mean cross-entropy in nats per token over evenly spread windows of ``stream`` (N,)."""
-    starts = torch.linspace(0, len(stream) - window - 1, windows).long()
-    rows = stream[starts[:, None] + torch.arange(window + 1)]  # (windows, window + 1)
+def held_out_loss(model: LlamaForCausalLM, stream: Tensor) -> float:
+    """Return the mean cross-entropy in nats per token over 32 spread windows of ``stream``."""
+    starts = torch.linspace(0, len(stream) - 513, 32).long()
+    rows = stream[starts[:, None] + torch.arange(513)]  # (32, 513)
     with torch.inference_mode():
         losses = [_loss(model, part).item() for part in rows.split(8)]
     return sum(losses) / len(losses)
@@ -183,24 +157,13 @@ def _train(recipe: TinyRecipe, out: Path) -> dict[str, float]:
         recipe=recipe.model_dump(mode="json"),
     )
     seconds = optimise(job, recipe.training, out)
-    save_model(model, tokenizer, out / "model")
-    make_manifest(out / "model", "labkit.training.tiny", revision=1, times=False).write(
-        out / "model"
-    )
-    round_to_half(model)
-    loss = held_out_loss(model, unseen)
     size = sum(len(document.text.encode()) for document in held_out)
-    result = {
-        "loss": loss,
-        "bits_per_byte": loss / math.log(2) * len(unseen) / size,
-        "seconds": seconds,
-    }
-    write_whole(out / "result.json", json.dumps(result))
-    return result
+    bits = len(unseen) / math.log(2) / size
+    return finish(job, tokenizer, out, seconds, lambda loss: {"bits_per_byte": loss * bits})
 
 
 def _loss(model: LlamaForCausalLM, rows: Tensor) -> Tensor:
-    """Mean cross-entropy of predicting rows[:, 1:] from rows[:, :-1]; rows int64 (B, T + 1)."""
+    """Return the mean cross-entropy of rows[:, 1:] given rows[:, :-1]; rows int64 (B, T + 1)."""
     logits = model(input_ids=rows[:, :-1], use_cache=False).logits  # (B, T, V)
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
 

@@ -1,43 +1,45 @@
-"""From a recipe to trained heads: the materials of both phases, the loop, the files at the end."""
+"""The training of speculative heads, from a recipe to the finished files; `train_all` first."""
 
 from __future__ import annotations
 
 import contextlib
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from torch import Tensor
 
 from labkit.errors import LabkitError
-from labkit.models import load
+from labkit.models import LanguageModel, load
 from labkit.provenance import provenance
-from labkit.records.base import Provenance, RecordError
+from labkit.records.base import RecordError
 from labkit.records.losslog import LossLog
-from labkit.speculative.checkpoint import save_heads
+from labkit.speculative.checkpoint import new_heads, save_heads
+from labkit.speculative.eagle import Eagle, EagleConfig
+from labkit.speculative.speculator import Speculator, SpeculatorConfig
+from labkit.training.answers import Answers, Continue, Writing, made_answers, read_answers
+from labkit.training.batches import cut_runs, text_windows
 from labkit.training.checkpoints import locked
-from labkit.training.data import Continue
-from labkit.training.features import head_weight
-from labkit.training.loop import (
-    LOG_NAME,
+from labkit.training.features import ComputedFeatures, answer_features, head_weight
+from labkit.training.loop import LOG_NAME, Trainer, new_accelerator
+from labkit.training.losses import (
     HeldOut,
     Material,
-    Trainer,
-    evaluate_heads,
     frequent_targets,
-    new_accelerator,
+    hold_out,
+    validate_heads,
 )
-from labkit.training.materials import (
-    answer_material,
-    held_out_material,
-    new_speculator,
-    text_material,
-    training_answers,
-)
+from labkit.training.prompts import make_prompts
 from labkit.training.recipe import Recipe
+from labkit.training.text import read_documents, some_text
 from labkit.training.writer import writer
+
+HELD_OUT_WINDOWS = 8
+WHOLE = 1 << 30
+"""A window longer than any sequence."""
 
 
 def train_all(
@@ -49,53 +51,38 @@ def train_all(
 ) -> dict[str, Any]:
     """Train heads by the recipe at ``recipe_path``; checkpoints, log and heads go to ``out_dir``.
 
-    Only ``phases`` are run; those that the recipe leaves out or that are done already are skipped.
-    Started again after a kill, it continues and ends at the same figures. ``answers_dir`` names
-    shards to train phase 2 on in place of the recipe's own; ``write`` replaces the base model's own
-    generator. Returns ``final_loss`` (held out, one figure a head), ``accept``,
-    ``tokens_per_step``, ``steps``, ``tokens``, ``seconds`` and ``heads``, the folder of the heads.
-    Raises `LabkitError` for invalid input, and if another process is training in ``out_dir``.
+    Only ``phases`` are run; those that the recipe leaves out or that are done are skipped. Started
+    again after a kill, it continues and ends at the same figures. ``answers_dir`` names shards to
+    train phase 2 on in place of the recipe's own; ``write`` replaces the base model's own writer.
+    Returns ``final_loss`` (held out, one figure per head), ``accept``, ``tokens_per_step``,
+    ``steps``, ``tokens``, ``seconds``, ``processes`` and ``heads``, the folder of the heads. Raises
+    `LabkitError` for invalid input, and if another process is training in ``out_dir``.
     """
     recipe, out = Recipe.load(recipe_path), Path(out_dir)
     accelerator = new_accelerator()
     name = {(1,): "phase1", (2,): "phase2"}.get(tuple(phases), "all")
     command = command_line(name, recipe=recipe_path, out=out, answers=answers_dir)
     with locked(out) if accelerator.is_main_process else contextlib.nullcontext():
-        trainer, held_out, last = _train(recipe, out, phases, answers_dir, write, accelerator)
-        return _finish(trainer, held_out, last, command)
-
-
-def _train(
-    recipe: Recipe,
-    out: Path,
-    phases: Sequence[int],
-    answers_dir: str | Path | None,
-    write: Continue | None,
-    accelerator: Accelerator,
-) -> tuple[Trainer, HeldOut, Material | None]:
-    """Run the phases; return the trainer, the held-out text and what was trained on last."""
-    base = load(recipe.base, device=str(accelerator.device), dtype="float32")
-    write = write or writer(base, layers=recipe.heads.layers)
-    with accelerator.main_process_first():  # the others find in the cache what the first one made
-        held_out = held_out_material(recipe, base, write)
-        answers = None
-        if recipe.phase2 and 2 in phases:
-            folder = Path(answers_dir) if answers_dir else None
-            answers = answer_material(recipe, base, write, folder)
-    heads = new_speculator(recipe, base)
-    trainer = Trainer(recipe, heads, head_weight(base.module).float(), out, accelerator)
-    text = text_material(recipe, base) if recipe.phase1 and 1 in phases else None
-    if recipe.phase1 and text:
-        trainer.run_phase(1, recipe.phase1, text, held_out)
-    if recipe.phase2 and answers:
-        trainer.run_phase(2, recipe.phase2, answers, held_out)
-    return trainer, held_out, answers or text
+        base = load(recipe.base, device=str(accelerator.device), dtype="float32")
+        make = Materials(recipe, base, write or writer(base, layers=recipe.heads.layers))
+        shards = Path(answers_dir) if answers_dir else None
+        with accelerator.main_process_first():  # the others find its results in the cache
+            held_out = make.held_out()
+            answers = make.answers(shards) if recipe.phase2 and 2 in phases else None
+        text = make.text() if recipe.phase1 and 1 in phases else None
+        heads = new_speculator(recipe, base)
+        trainer = Trainer(recipe, heads, head_weight(base.module).float(), out, accelerator)
+        if recipe.phase1 and text:
+            trainer.run_phase(1, recipe.phase1, text, held_out)
+        if recipe.phase2 and answers:
+            trainer.run_phase(2, recipe.phase2, answers, held_out)
+        return _finish(trainer, held_out, answers or text, command)
 
 
 def generate(recipe_path: str | Path, write: Continue | None = None) -> dict[str, Any]:
-    """Make the answers that a recipe's phase 2 trains on, where they are not there yet.
+    """Write the answers that a recipe's phase 2 trains on, unless they exist.
 
-    Returns how many ``answers`` there are, their ``tokens``, prompts apart, and their ``folder``.
+    Returns how many ``answers`` there are, their ``tokens`` without prompts, and their ``folder``.
     """
     recipe = Recipe.load(recipe_path)
     base = load(recipe.base)
@@ -103,6 +90,115 @@ def generate(recipe_path: str | Path, write: Continue | None = None) -> dict[str
     sequences = answers.sequences
     tokens = len(sequences.tokens) - int(sequences.given.sum())
     return {"answers": len(sequences), "tokens": tokens, "folder": str(answers.paths[0].parent)}
+
+
+def training_answers(recipe: Recipe, base: LanguageModel, write: Continue) -> Answers:
+    """Return the base model's answers to the recipe's prompts, without held-out prompts."""
+    plan = recipe.answers
+    kept_apart = set(map(tuple, make_prompts(recipe, base, write, held_out=True)))
+    prompts = make_prompts(recipe, base, write, held_out=False)
+    manner = Writing(
+        plan.answer_tokens,
+        plan.temperature,
+        plan.top_k,
+        repeats=plan.repeats,
+        seed=recipe.seed,
+        precision=plan.precision,
+    )
+    prompts = [prompt for prompt in prompts if tuple(prompt) not in kept_apart]
+    return made_answers(base, prompts, write, manner, watched=True)
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What a recipe's phases are trained on and validated on."""
+
+    recipe: Recipe
+    base: LanguageModel
+    write: Continue
+
+    def text(self) -> Material:
+        """Return phase 1's material: every window of the recipe's text, nothing held out."""
+        phase = self.recipe.phase1
+        assert phase is not None
+        return self._windows(phase.steps * phase.rows * phase.window, held_out=False)
+
+    def answers(self, shards: Path | None = None) -> Material:
+        """Return phase 2's material: the base model's answers and their hidden states.
+
+        ``shards`` names a folder of answers to use in place of the recipe's own.
+        """
+        assert self.recipe.phase2 is not None
+        own = None if shards else training_answers(self.recipe, self.base, self.write)
+        answers = own or read_answers(shards or Path())
+        keep = self.recipe.answers.keep_hidden
+        return self._answered(answers, self.recipe.phase2.window, keep)
+
+    def held_out(self) -> HeldOut:
+        """Return the text to validate on: greedy answers to held-out prompts.
+
+        A recipe without generation is validated on windows of held-out documents.
+        """
+        table, heads = head_weight(self.base.module).float(), self.recipe.heads.count
+        plan = self.recipe.generation
+        if plan is None:
+            assert self.recipe.phase1 is not None
+            enough = 4 * HELD_OUT_WINDOWS * self.recipe.phase1.window
+            material = self._windows(enough, held_out=True)
+            count = len(material.runs)
+            spread = torch.linspace(0, count - 1, min(count, HELD_OUT_WINDOWS)).long()
+            some = Material(material.tokens, material.runs.take(spread), material.features)
+            return hold_out(some, table, heads, greedy=False)
+        prompts = make_prompts(self.recipe, self.base, self.write, held_out=True)
+        manner = Writing(plan.answer_tokens, repeats=plan.repeats)
+        answers = made_answers(self.base, prompts, self.write, manner)
+        return hold_out(self._answered(answers, WHOLE, keep=True), table, heads, greedy=True)
+
+    def _windows(self, enough: int, held_out: bool) -> Material:
+        """Cut ordinary text of ``enough`` tokens into windows; held-out ones stay whole."""
+        phase = self.recipe.phase1
+        assert phase is not None
+        documents = [t for t in read_documents(phase.sources) if t.held_out == held_out]
+        windows = text_windows(some_text(documents, self.base.tokenizer, enough), phase.window)
+        features = ComputedFeatures(self.base.module, windows, self.recipe.heads.layers)
+        return Material(windows.tokens, cut_runs(windows, phase.window), features)
+
+    def _answered(self, answers: Answers, window: int, keep: bool) -> Material:
+        layers = self.recipe.heads.layers
+        features = answer_features(self.base, answers, layers, keep)
+        return Material(answers.sequences.tokens, cut_runs(answers.sequences, window), features)
+
+
+def embedding_table(base: LanguageModel) -> Tensor:
+    """Return the base model's embedding table: (V, D) float32."""
+    embeddings: Any = base.module.get_input_embeddings()
+    return embeddings.weight.detach().float()
+
+
+def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator | Eagle:
+    """Make untrained heads of the recipe's shape on the base's embedding; the seed decides them."""
+    table, shape = embedding_table(base), recipe.heads
+    common: dict[str, Any] = {
+        "base": recipe.base,
+        "vocab_size": table.shape[0],
+        "emb_dim": table.shape[1],
+        "inner_dim": shape.inner_width,
+        "n_predict": shape.count,
+    }
+    config: SpeculatorConfig | EagleConfig
+    if shape.kind == "eagle":
+        config = EagleConfig(**common, heads=base.config.num_attention_heads)
+    else:
+        config = SpeculatorConfig(
+            **common,
+            hierarchical=shape.hierarchical,
+            scale_input=shape.scale_input,
+            layers=shape.layers,
+            tied=shape.tied,
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return new_heads(config, table)
 
 
 def command_line(name: str, **options: str | Path | None) -> str:
@@ -122,44 +218,37 @@ def command_line(name: str, **options: str | Path | None) -> str:
     return shlex.join(words)
 
 
-def _provenance(trainer: Trainer, command: str) -> Provenance:
-    """Return how the heads were made."""
-    return provenance(
-        command,
-        trainer.recipe.seed,
-        f"{trainer.device.type}, {torch.get_num_threads()} threads,"
-        f" {trainer.accelerator.num_processes} processes",
-    )
-
-
 def _finish(
     trainer: Trainer, held_out: HeldOut, last: Material | None, command: str
 ) -> dict[str, Any]:
     """Write the heads and the finished log; return the result of `train_all`."""
-    speculator = trainer.speculator()
+    speculator, accelerator = trainer.speculator(), trainer.accelerator
     vocabulary = speculator.config.vocab_size
     wanted = trainer.recipe.heads.draft_vocabulary or vocabulary
     ranked = frequent_targets(last, vocabulary) if last else torch.arange(vocabulary)
     draft_ids = ranked[:wanted].sort().values
-    looked = evaluate_heads(speculator, held_out)
+    found = validate_heads(speculator, held_out)
     folder = trainer.out / "heads"
-    if trainer.accelerator.is_main_process:
+    if accelerator.is_main_process:
+        note = (
+            f"{accelerator.device.type}, {torch.get_num_threads()} threads,"
+            f" {accelerator.num_processes} processes"
+        )
+        made = provenance(command, trainer.recipe.seed, note)
         try:
             save_heads(folder, speculator, draft_ids)
             log = LossLog.follow(trainer.out / LOG_NAME)
-            log.model_copy(update={"provenance": _provenance(trainer, command)}).save(
-                folder / "losslog.json"
-            )
+            log.model_copy(update={"provenance": made}).save(folder / "losslog.json")
         except (RecordError, OSError) as error:
             raise LabkitError(f"Could not write the heads to {folder}: {error}") from None
     progress = trainer.progress
     return {
-        "final_loss": list(looked["loss"]),
-        "accept": list(looked["accept"]),
-        "tokens_per_step": looked["tokens_per_step"],
+        "final_loss": list(found["loss"]),
+        "accept": list(found["accept"]),
+        "tokens_per_step": found["tokens_per_step"],
         "steps": progress.total_steps,
         "tokens": progress.tokens,
         "seconds": progress.seconds,
-        "processes": trainer.accelerator.num_processes,
+        "processes": accelerator.num_processes,
         "heads": str(folder),
     }

@@ -1,7 +1,7 @@
 """The translator: a shared BPE tokenizer and a small encoder-decoder, trained from pairs.
 
 ``python -m labkit.training.translator RECIPE --pairs FILE --out FOLDER`` trains it in about an hour
-on two cores. ``FILE`` has a source, a tab and its translation on each line, and may be packed
+on two cores. ``FILE`` has a source, a tab and its translation on each line, and may be compressed
 (``.xz``, ``.gz``). One source in a hundred, with all its translations, is kept out of training and
 written to ``FOLDER/held-out.tsv``.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
-import json
 import lzma
 import re
 from collections.abc import Iterable, Sequence
@@ -21,22 +20,14 @@ from typing import IO, Annotated
 
 import torch
 from pydantic import Field, model_validator
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import decoders, processors
 from torch import Tensor
 from transformers import GenerationConfig, MarianConfig, MarianMTModel, PreTrainedTokenizerFast
 
 from labkit.errors import LabkitError
-from labkit.models.store import make_manifest
 from labkit.records.base import write_whole
 from labkit.training.checkpoints import locked
-from labkit.training.pretrain import (
-    Course,
-    Job,
-    optimise,
-    print_result,
-    round_to_half,
-    save_model,
-)
+from labkit.training.pretrain import Course, Job, byte_pairs, finish, optimise, print_result
 from labkit.training.recipe import Frozen, Positive, load_toml
 
 PAD, END = "<pad>", "</s>"
@@ -44,12 +35,12 @@ PAD_ID, END_ID = 0, 1
 HELD_OUT_SHARE = 100
 """One source in this many is held out, chosen by its hash."""
 IGNORED = -100
-"""The label of a place that no loss is taken at."""
+"""The label of a position without a loss."""
 
 Pair = tuple[str, str]
 
 
-class Shape(Frozen):
+class TranslatorShape(Frozen):
     """The shape of the encoder-decoder."""
 
     vocabulary: Annotated[int, Field(ge=300)]
@@ -62,37 +53,37 @@ class Shape(Frozen):
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
-    def _check(self) -> Shape:
+    def _check(self) -> TranslatorShape:
         if self.width % self.heads:
             raise ValueError("width must divide by heads")
         return self
 
 
 class Training(Course):
-    """The course of training, and how many tokens a batch has, padding and both sides included."""
+    """The settings of the training; ``batch_tokens`` counts padding and both sides."""
 
     batch_tokens: Positive
 
 
 class TranslatorRecipe(Frozen):
-    """Everything but the pairs that decides the translator's weights."""
+    """Every setting but the pairs that decides the translator's weights."""
 
     seed: int
     longest: Positive
-    """Pairs of which one side has more tokens than this are left out."""
-    model: Shape
+    """Pairs with a side of more tokens than this are left out."""
+    model: TranslatorShape
     training: Training
 
     @classmethod
     def load(cls, path: Path) -> TranslatorRecipe:
-        """Read a recipe from TOML; raises `LabkitError` that names the first field at fault."""
+        """Read a recipe from TOML; raises `LabkitError` that names the first invalid field."""
         return load_toml(cls, path)
 
 
 def read_corpus(path: Path) -> list[Pair]:
-    """Every different pair of a file, in its order; raises `LabkitError` that names the line.
+    """Read every distinct pair of a file, in order; raises `LabkitError` that names the line.
 
-    Columns after the second are passed over, as Tatoeba's exports have them.
+    Columns after the second are ignored; Tatoeba's exports have such columns.
     """
     pairs: dict[Pair, None] = {}
     try:
@@ -101,7 +92,7 @@ def read_corpus(path: Path) -> list[Pair]:
                 columns = line.rstrip("\r\n").split("\t")
                 if len(columns) < 2 or not columns[0].strip() or not columns[1].strip():
                     raise LabkitError(
-                        f"Line {number} of {path} is no pair: it needs a source, a tab and a"
+                        f"Line {number} of {path} is not a pair: it needs a source, a tab and a"
                         " translation."
                     )
                 pairs[columns[0].strip(), columns[1].strip()] = None
@@ -113,7 +104,7 @@ def read_corpus(path: Path) -> list[Pair]:
 
 
 def _open(path: Path) -> IO[str]:
-    """A text file, unpacked on the way where its name says that it is packed."""
+    """Open a text file, decompressing it if its name says that it is compressed."""
     if path.suffix == ".xz":
         return lzma.open(path, "rt", encoding="utf-8")
     if path.suffix == ".gz":
@@ -122,10 +113,10 @@ def _open(path: Path) -> IO[str]:
 
 
 def split(pairs: Iterable[Pair]) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to train on and pairs held out.
+    """Split pairs into those to train on and those held out.
 
-    A source is held out by its hash, letters alone counted; a pair of which either side stands in a
-    held-out pair is then trained on no more, so that no text is on both sides.
+    A source is held out by the hash of its letters. A pair that shares a text with a held-out pair
+    is not trained on, so no text is in both parts.
 
     >>> training, held_out = split([(f"Satz {n}.", f"Sentence {n}.") for n in range(1000)])
     >>> len(training), len(held_out)
@@ -142,25 +133,15 @@ def split(pairs: Iterable[Pair]) -> tuple[list[Pair], list[Pair]]:
 
 
 def _letters(text: str) -> str:
-    """The letters of a text, small: what is left where texts differ in punctuation only."""
+    """Return the letters of a text in lower case, so that punctuation makes no difference."""
     return re.sub(r"[\W\d_]+", " ", text.lower()).strip()
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer for both languages; every text it encodes ends in `END`."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    # The space that the first word was given is taken off again.
+    """Learn a byte-level BPE tokenizer for both languages; every encoded text ends in `END`."""
+    tokenizer = byte_pairs(texts, vocabulary, [PAD, END], leading_space=True)
+    # Decoding removes the leading space again.
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=[PAD, END],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {END}", special_tokens=[(END, END_ID)]
     )
@@ -172,8 +153,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     )
 
 
-def build_model(shape: Shape, seed: int) -> MarianMTModel:
-    """The untrained model, float32, all embeddings one table; the same for the same seed."""
+def build_model(shape: TranslatorShape, seed: int) -> MarianMTModel:
+    """Return the untrained model, float32, all embeddings one table; the same for the same seed."""
     config = MarianConfig(
         vocab_size=shape.vocabulary,
         d_model=shape.width,
@@ -213,7 +194,7 @@ class Encoded:
 
     @classmethod
     def of(cls, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast, longest: int) -> Encoded:
-        """Encode ``pairs``, those with a side of more than ``longest`` tokens left out."""
+        """Encode ``pairs``, without those with a side of more than ``longest`` tokens."""
         sides = [
             tokenizer([pair[side] for pair in pairs], return_attention_mask=False)["input_ids"]
             for side in (0, 1)
@@ -226,10 +207,10 @@ class Encoded:
         return cls([source for source, _ in kept], [target for _, target in kept])
 
     def batches(self, tokens: int, order: Tensor) -> list[list[int]]:
-        """Pair numbers in batches of at most ``tokens`` padded tokens, both sides counted.
+        """Group pair numbers in batches of at most ``tokens`` padded tokens, both sides counted.
 
-        Pairs of equal lengths stand together, so that hardly anything is padding; ``order``, a
-        permutation, decides which pairs of the same lengths do.
+        Pairs of equal lengths share a batch, so there is hardly any padding; ``order``, a
+        permutation, decides which pairs of the same lengths.
         """
 
         def lengths(number: int) -> tuple[int, int]:
@@ -250,7 +231,7 @@ class Encoded:
 
 
 def batch_loss(model: MarianMTModel, pairs: Encoded, numbers: Sequence[int]) -> Tensor:
-    """Mean cross-entropy in nats per target token over the pairs of those numbers."""
+    """Return the mean cross-entropy in nats per target token over the pairs ``numbers``."""
     sources = _padded([pairs.sources[number] for number in numbers], PAD_ID)  # (B, S)
     labels = _padded([pairs.targets[number] for number in numbers], IGNORED)  # (B, T)
     return model(input_ids=sources, attention_mask=(sources != PAD_ID).long(), labels=labels).loss
@@ -261,7 +242,7 @@ def _padded(rows: list[Tensor], value: int) -> Tensor:
 
 
 class Shuffled:
-    """Which pairs each step trains on: all batches of an epoch in random order, then the next."""
+    """The pairs of each step: all batches of an epoch in random order, then the next epoch."""
 
     def __init__(self, pairs: Encoded, tokens: int, seed: int) -> None:
         self.pairs, self.tokens, self.seed = pairs, tokens, seed
@@ -270,7 +251,7 @@ class Shuffled:
         self._batches: list[list[int]] = []
 
     def at(self, step: int) -> list[int]:
-        """The pair numbers of ``step``, a function of it alone; steps are asked for in order."""
+        """Return the pair numbers of ``step``; steps must come in order."""
         while step >= self._first + len(self._batches):
             self._first += len(self._batches)
             self._epoch += 1
@@ -283,7 +264,7 @@ class Shuffled:
 
 
 def held_out_loss(model: MarianMTModel, pairs: Encoded, tokens: int) -> float:
-    """Cross-entropy in nats per target token over all of ``pairs``, without dropout."""
+    """Return the cross-entropy in nats per target token over all ``pairs``, without dropout."""
     model.eval()
     total = count = 0.0
     with torch.inference_mode():
@@ -332,18 +313,7 @@ def _train(recipe: TranslatorRecipe, corpus: Sequence[Pair], out: Path) -> dict[
     )
     model.train()
     seconds = optimise(job, plan, out)
-    save_model(model, tokenizer, out / "model")
-    make_manifest(out / "model", "labkit.training.translator", revision=1, times=False).write(
-        out / "model"
-    )
-    round_to_half(model)
-    result = {
-        "loss": held_out_loss(model, unseen, plan.batch_tokens),
-        "pairs": len(pairs.sources),
-        "seconds": seconds,
-    }
-    write_whole(out / "result.json", json.dumps(result))
-    return result
+    return finish(job, tokenizer, out, seconds, lambda _loss: {"pairs": len(pairs.sources)})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

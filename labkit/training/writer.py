@@ -11,7 +11,7 @@ from torch import Tensor
 from labkit.devices import torch_generator
 from labkit.kernels import choose as choose_path
 from labkit.kernels import engine_for
-from labkit.training.data import Continue, Writing, Written
+from labkit.training.answers import Continue, Writing, Written
 from labkit.training.generate import Choose, continue_all, greedy, sampler
 from labkit.training.recipe import Precision
 

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from labkit.checks import heads
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
-from labkit.training.data import from_rows
-from labkit.training.phases import cut_runs, hard_loss, make_batch, soft_loss
+from labkit.training.batches import cut_runs, from_rows, make_batch
+from labkit.training.losses import hard_loss, soft_loss
 
 
 def norm(x, head, eps=1e-6, axis=-1):

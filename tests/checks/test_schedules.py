@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from labkit.checks import schedules as exercises
-from labkit.training.phases import chain_tokens_per_step, learning_rate_at
+from labkit.training.batches import learning_rate_at
+from labkit.training.losses import chain_tokens_per_step
 from labkit.training.recipe import Schedule
 
 np.seterr(over="raise")

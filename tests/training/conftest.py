@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from labkit.training import materials, text, tiny
-from labkit.training.data import Writing, Written
+from labkit.training import pretrain, prompts, text, tiny, train
+from labkit.training.answers import Writing, Written
 
 RECIPE = """
 name = "test"
@@ -80,7 +80,7 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocabulary=300, width=32, layers=1, inner=32, heads=2, key_value_heads=1, context=512
     )
     tokenizer = tiny.train_tokenizer([document.text for document in documents()], 300)
-    tiny.save_model(tiny.build_model(shape, seed=1), tokenizer, folder)
+    pretrain.save_model(tiny.build_model(shape, seed=1), tokenizer, folder)
     return folder
 
 
@@ -88,7 +88,8 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder, and made-up text in place of the packages'."""
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(materials, "read_documents", lambda _names: documents())
+    for user in (prompts, train):
+        monkeypatch.setattr(user, "read_documents", lambda _names: documents())
     return tmp_path
 
 

@@ -13,7 +13,7 @@ import sys
 import torch
 
 from labkit.errors import LabkitError
-from labkit.training import loop, materials
+from labkit.training import loop, prompts, train
 from labkit.training.train import train_all
 from tests.training.conftest import count_up, documents
 
@@ -34,7 +34,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     if len(sys.argv) > 3:
         kill_after(int(sys.argv[3]))
-    materials.read_documents = lambda _names: documents()
+    prompts.read_documents = train.read_documents = lambda _names: documents()
     try:
         result = train_all(sys.argv[1], sys.argv[2], write=count_up)
     except LabkitError as error:

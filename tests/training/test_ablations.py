@@ -82,15 +82,14 @@ def test_each_variant_differs_in_what_it_says_and_in_nothing_else(study, tmp_pat
 
 def test_all_are_judged_on_the_same_prompts_of_each_kind(study, tmp_path, monkeypatch):
     asked = []
-    made = ablations.held_out_material
-    monkeypatch.setattr(
-        ablations,
-        "held_out_material",
-        lambda recipe, *rest: (
-            asked.append((recipe.generation.kinds, recipe.seed, recipe.heads.count))
-            or made(recipe, *rest)
-        ),
-    )
+
+    class Watched(ablations.Materials):
+        def held_out(self):
+            heads = self.recipe.heads.count
+            asked.append((self.recipe.generation.kinds, self.recipe.seed, heads))
+            return super().held_out()
+
+    monkeypatch.setattr(ablations, "Materials", Watched)
     done = ablate(study, tmp_path / "out", write=count_up)
     # Once for each kind and number of heads, whatever a variant was trained on; the seed is one.
     assert asked == [(("text",), 3, 2), (("tasks",), 3, 2), (("text",), 3, 1), (("tasks",), 3, 1)]

@@ -8,14 +8,14 @@ import torch
 from labkit.errors import LabkitError
 from labkit.models import load
 from labkit.training import features
-from labkit.training.data import Writing, Written, from_rows, make_shards
+from labkit.training.answers import Writing, Written, make_shards
+from labkit.training.batches import cut_runs, from_rows
 from labkit.training.features import (
     ComputedFeatures,
     ShardFeatures,
     last_hidden,
     store_features,
 )
-from labkit.training.phases import cut_runs
 
 LENGTH = 8
 

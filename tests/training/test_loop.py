@@ -21,7 +21,7 @@ from labkit.paths import data_dir
 from labkit.records.base import RecordError
 from labkit.records.losslog import LossLog
 from labkit.training import checkpoints, features, loop, tiny, translator
-from labkit.training.data import read_answers
+from labkit.training.answers import read_answers
 from labkit.training.loop import LOG_NAME
 from labkit.training.train import train_all
 from tests.training.conftest import count_up
@@ -119,8 +119,9 @@ def test_interrupted_it_saves_and_goes_on(small_world, make_recipe, monkeypatch)
     state = checkpoints.load_latest(out).state["progress"]
     assert 0 < state["total_steps"] < 12
     monkeypatch.setenv("LABKIT_CACHE", str(small_world / "cache"))
-    monkeypatch.setattr(loop.Trainer, "_save", lambda _self: None)
-    monkeypatch.setattr("labkit.training.materials.read_documents", _documents)
+    monkeypatch.setattr(checkpoints.Run, "save", lambda _self, writes: None)
+    for user in ("prompts", "train"):
+        monkeypatch.setattr(f"labkit.training.{user}.read_documents", _documents)
     again = train_all(recipe, out, write=count_up)
     assert again["final_loss"] == pytest.approx(whole["final_loss"], abs=1e-5)
 

@@ -11,9 +11,9 @@ from labkit.models import load
 from labkit.paths import data_dir
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.training import plan as planning
+from labkit.training.batches import TrainingBatch
 from labkit.training.features import last_hidden
-from labkit.training.loop import HeadLosses
-from labkit.training.phases import Batch
+from labkit.training.losses import HeadLosses
 from labkit.training.plan import Shape, base_operations, head_operations, plan_training
 from labkit.training.recipe import Recipe
 
@@ -53,7 +53,7 @@ def test_the_heads_operations_are_those_that_torch_counts(labels, layers):
     module = HeadLosses(Speculator(config, table), table, labels)
     window, rows = 32, 4
     tokens = torch.randint(0, 500, (rows, window + heads + 1))
-    batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), heads)
+    batch = TrainingBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), heads)
     with FlopCounterMode(display=False) as counter:
         module(batch, torch.randn(rows, window + heads, config.z_dim), None).sum().backward()
     expected = head_operations(recipe, shape, rows * window)

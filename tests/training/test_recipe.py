@@ -61,8 +61,8 @@ def test_a_mistake_is_one_sentence_that_names_its_place(tmp_path, right):
     [
         ("layers = [24, 12]", "must rise"),
         ("layers = [0]", "counted from 1"),
-        ('kind = "eagle"\nlayers = [3]', "the last layer only"),
-        ("tied = true\nhierarchical = false", "all say the same"),
+        ('kind = "eagle"\nlayers = [3]', "only the last layer"),
+        ("tied = true\nhierarchical = false", "all predict the same"),
     ],
 )
 def test_shapes_of_heads_that_cannot_be_are_refused(tmp_path, heads, expected):

@@ -10,7 +10,8 @@ from labkit.paths import data_dir
 from labkit.questions import read_questions
 from labkit.records import LossLog
 from labkit.speculative.checkpoint import load_heads
-from labkit.training.data import overlapping, read_answers
+from labkit.training.answers import read_answers
+from tests.training.overlap import overlapping
 
 HEADS = ("real", "tiny", "tiny-medusa", "tiny-eagle")
 

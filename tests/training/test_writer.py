@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from labkit.models import load
-from labkit.training.data import Writing
+from labkit.training.answers import Writing
 from labkit.training.features import last_hidden
 from labkit.training.writer import writer
 

@@ -8,12 +8,13 @@ import torch
 from labkit.errors import LabkitError
 from labkit.models import load
 from labkit.questions import read_questions
-from labkit.training import materials
-from labkit.training.data import Written, overlapping
-from labkit.training.materials import make_prompts, new_speculator, training_answers
-from labkit.training.prompts import task_prompts
+from labkit.training import train
+from labkit.training.answers import Written
+from labkit.training.prompts import make_prompts, task_prompts
 from labkit.training.recipe import Recipe
+from labkit.training.train import new_speculator, training_answers
 from tests.training.conftest import count_up, documents
+from tests.training.overlap import overlapping
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}<end>"
@@ -72,9 +73,7 @@ def test_a_model_without_a_template_writes_no_prompts(small_world, make_recipe, 
 def test_training_never_asks_a_held_out_prompt(small_world, make_recipe, base, monkeypatch):
     recipe = Recipe.load(make_recipe())
     asked = [[1, 2], [3, 4], [5, 6]]
-    monkeypatch.setattr(
-        materials, "make_prompts", lambda *_a, held_out: asked[: 1 if held_out else 3]
-    )
+    monkeypatch.setattr(train, "make_prompts", lambda *_a, held_out: asked[: 1 if held_out else 3])
     answers = training_answers(recipe, base, count_up)
     rows = [answers.sequences.row(row)[:2].tolist() for row in range(len(answers.sequences))]
     assert rows == asked[1:]

@@ -9,17 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.training.data import from_rows
-from labkit.training.phases import (
+from labkit.training.batches import (
     batch_indices,
-    chain_tokens_per_step,
     cut_runs,
     draw_candidates,
-    hard_loss,
+    from_rows,
     learning_rate_at,
     make_batch,
-    soft_loss,
 )
+from labkit.training.losses import chain_tokens_per_step, hard_loss, soft_loss
 from labkit.training.recipe import Schedule
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 9)), min_size=1, max_size=5)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from labkit.cli import main
 from labkit.errors import LabkitError
 from labkit.records.base import RecordError
-from labkit.training import data
-from labkit.training.data import (
+from labkit.training import answers as keeping
+from labkit.training.answers import (
     Writing,
     Written,
+    convert_answers,
     make_shards,
-    overlapping,
     read_answers,
-    text_prompts,
-    text_windows,
 )
+from labkit.training.batches import text_windows
+from labkit.training.prompts import text_prompts
+from tests.training.overlap import overlapping
 
 PROMPTS = [[number, number + 1] for number in range(10)]
 MANNER = Writing(4)
@@ -78,14 +88,14 @@ def test_a_damaged_shard_and_an_empty_folder_are_named(tmp_path):
 
 
 def test_a_full_disk_keeps_the_shards_so_far(tmp_path, monkeypatch):
-    written = data.write_whole
+    written = keeping.write_whole
 
     def full(path, content):
         if path.name == "shard-00001.safetensors":
             raise RecordError(f"Cannot write {path}: No space left on device.")
         return written(path, content)
 
-    monkeypatch.setattr(data, "write_whole", full)
+    monkeypatch.setattr(keeping, "write_whole", full)
     with pytest.raises(LabkitError, match="No space left on device"):
         make_shards(tmp_path, PROMPTS, Writer(), MANNER, shard_rows=4)
     assert len(read_answers(tmp_path).sequences) == 4
@@ -115,3 +125,46 @@ def test_overlap_is_found_whatever_the_letters_and_spacing():
     training = ["I wonder how do i bake bread at home without any of it"]
     assert overlapping(training, evaluation) == evaluation[:1]
     assert overlapping(["Name four rivers.", "How do I bake bread?"], evaluation) == []
+
+
+def npz(path, **columns):
+    """A file of answers; by default of two, one of them with a prompt of two tokens."""
+    usual = {"tokens": [1, 2, 9, 9, 3, 8], "lengths": [4, 2], "given": [2, 1]}
+    kinds = {"tokens": np.uint16, "lengths": np.int32, "given": np.int32}
+    arrays = {name: np.array(column, kinds[name]) for name, column in (usual | columns).items()}
+    np.savez(path, **arrays)
+    return path
+
+
+def test_converted_answers_are_read_as_shards_are(tmp_path):
+    made = convert_answers(npz(tmp_path / "answers.npz"), tmp_path / "out")
+    assert made == {"answers": 2, "tokens": 3, "folder": str(tmp_path / "out")}
+    read = read_answers(tmp_path / "out")
+    rows = [read.sequences.row(row).tolist() for row in range(len(read.sequences))]
+    assert rows == [[1, 2, 9, 9], [3, 8]]
+    assert read.sequences.given.tolist() == [2, 1]
+    words = ["train", "convert", "--answers", str(tmp_path / "answers.npz")]
+    result = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "two"), "--json"])
+    assert json.loads(result.stdout)["answers"] == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lengths": [4, 3]}, {"lengths": [6]}, {"given": [5, 1]}, {"given": [0, 1]}]
+)
+def test_a_file_whose_columns_disagree_is_refused(tmp_path, wrong):
+    with pytest.raises(LabkitError, match=r"answers\.npz"):
+        convert_answers(npz(tmp_path / "answers.npz", **wrong), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 700), content=st.binary(min_size=1, max_size=8))
+def test_a_damaged_file_of_answers_is_read_or_refused_in_one_sentence(tmp_path, place, content):
+    path = npz(tmp_path / "answers.npz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:place] + content + whole[place + len(content) :])
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        try:
+            convert_answers(path, Path(folder) / "out")
+        except LabkitError as error:
+            assert "\n" not in str(error)

@@ -1,0 +1,243 @@
+"""The base model's answers, which phase 2 trains on: written once and kept as shards.
+
+A shard is a small safetensors file of token ids, written whole. A generation killed at any moment
+continues with the first missing shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+
+from labkit.errors import LabkitError
+from labkit.models import LanguageModel
+from labkit.paths import cache_dir
+from labkit.records.base import RecordError, write_whole
+from labkit.training.batches import Sequences, from_rows
+from labkit.training.checkpoints import locked
+from labkit.training.recipe import Precision
+
+SHARD_ROWS = 512
+"""Answers in a shard: enough that the last, unevenly long ones take a small part of its time."""
+COLUMNS = ("tokens", "lengths", "given")
+"""What a shard holds: token ids end to end, the length of each row, its prompt's length."""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How the base model writes: at most ``max_new_tokens``, greedily at ``temperature`` 0,
+    otherwise drawn from the ``top_k`` most probable tokens up to a mass of ``top_p``. ``repeats``
+    and ``precision`` are explained in `labkit.training.recipe.Generation`."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_k: int = 1000
+    top_p: float = 1.0
+    repeats: int = 0
+    seed: int = 0
+    precision: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class Written:
+    """One answer per prompt, plus hidden states if they were kept.
+
+    ``states`` float16 (A, D): of all answers end to end, the state that gave each token.
+    """
+
+    answers: list[list[int]]
+    states: Tensor | None = None
+
+
+Continue = Callable[[Sequence[Sequence[int]], Writing, int], Written]
+"""A base model that writes: from prompts' token ids, settings and a seed to their answers."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers kept in shards.
+
+    Of each sequence: the shard's number in ``paths`` and the place in that shard where its states
+    begin, int64 (R,) each. ``width`` is the width of a state, 0 if none were kept.
+    """
+
+    sequences: Sequences
+    paths: tuple[Path, ...]
+    shards: Tensor
+    places: Tensor
+    width: int
+
+
+def made_answers(
+    base: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    write: Continue,
+    manner: Writing,
+    watched: bool = False,
+) -> Answers:
+    """Answer ``prompts`` in the cache folder, unless just these answers are kept there already.
+
+    ``watched`` shows a progress bar.
+    """
+    what = json.dumps([fingerprint(base), asdict(manner), [list(prompt) for prompt in prompts]])
+    folder = cache_dir() / "answers" / hashlib.sha256(what.encode()).hexdigest()[:16]
+    return make_shards(folder, prompts, write, manner, watched=watched)
+
+
+def fingerprint(base: LanguageModel) -> str:
+    """Return a short name for exactly this base model, from the numbers of its output table."""
+    table = base.module.get_output_embeddings().weight.detach()
+    return hashlib.sha256(table.float().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def make_shards(
+    folder: Path,
+    prompts: Sequence[Sequence[int]],
+    write: Continue,
+    manner: Writing,
+    shard_rows: int = SHARD_ROWS,
+    watched: bool = False,
+) -> Answers:
+    """Answer every prompt, keep the answers in ``folder`` as shards, and return them all.
+
+    Shards that exist are not made again; each has its own seed. If another process is writing
+    there, it waits, and then finds the shards. Raises `LabkitError` if ``folder`` holds answers
+    made with other prompts or settings, or cannot be written.
+    """
+    digest = hashlib.sha256(json.dumps([list(row) for row in prompts]).encode()).hexdigest()[:16]
+    settings = {**asdict(manner), "prompts": digest, "shard_rows": shard_rows}
+    parts = [prompts[first : first + shard_rows] for first in range(0, len(prompts), shard_rows)]
+    with locked(folder, wait=True):
+        _claim(folder, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        bar = tqdm(parts, desc="answers", leave=False, disable=not watched)
+        for index, (path, part) in enumerate(zip(_shard_paths(folder), bar, strict=False)):
+            if not path.exists():
+                written = write(part, manner, manner.seed * 1_000_003 + index)
+                rows = [
+                    [*prompt, *reply] for prompt, reply in zip(part, written.answers, strict=True)
+                ]
+                _write_shard(path, rows, list(map(len, part)), written.states)
+    return read_answers(folder)
+
+
+def _shard_paths(folder: Path) -> Iterator[Path]:
+    return (folder / f"shard-{index:05d}.safetensors" for index in range(100_000))
+
+
+def _claim(folder: Path, settings: str) -> None:
+    """Write the settings into a new folder, or compare them with those of an old one."""
+    path = folder / "settings.json"
+    try:
+        if not path.exists():
+            write_whole(path, settings)
+        found = path.read_text(encoding="utf-8")
+    except (RecordError, OSError) as error:
+        raise LabkitError(f"Cannot keep answers in {folder}: {error}") from None
+    if found != settings:
+        raise LabkitError(f"{folder} holds answers made with other settings; give another folder.")
+
+
+def _write_shard(
+    path: Path, rows: Sequence[Sequence[int]], given: Sequence[int], states: Tensor | None = None
+) -> None:
+    """Write one shard: tokens int32 (N,), lengths and given int32 (R,), states float16 (A, D)."""
+    tokens = [token for row in rows for token in row]
+    columns = (tokens, list(map(len, rows)), list(given))
+    content = {
+        name: torch.tensor(column, dtype=torch.int32)
+        for name, column in zip(COLUMNS, columns, strict=True)
+    }
+    if states is not None:
+        content["states"] = states.to(torch.float16).contiguous()
+    try:
+        write_whole(path, save(content))
+    except RecordError as error:
+        raise LabkitError(f"{error} Free some disk space; the shards so far are kept.") from None
+
+
+def read_answers(folder: Path) -> Answers:
+    """Read all answers in ``folder``, without repeated ones and without empty ones.
+
+    Raises `LabkitError` if there are none or a shard is damaged.
+    """
+    paths = tuple(sorted(folder.glob("*.safetensors")))
+    if not paths:
+        raise LabkitError(f"There are no answers in {folder}: `labkit train generate` makes them.")
+    rows: dict[tuple[int, ...], tuple[int, int, int]] = {}
+    widths = set()
+    for number, path in enumerate(paths):
+        tokens, lengths, given, width = _read_shard(path)
+        widths.add(width)
+        place = 0
+        for row, known in zip(tokens.split(lengths.tolist()), given.tolist(), strict=True):
+            if len(row) > known:
+                rows.setdefault(tuple(row.tolist()), (known, number, place))
+            place += len(row) - known
+    known, shards, places = zip(*rows.values(), strict=True) if rows else ((), (), ())
+    return Answers(
+        from_rows(rows, known),
+        paths,
+        torch.tensor(shards),
+        torch.tensor(places),
+        widths.pop() if len(widths) == 1 else 0,
+    )
+
+
+def _read_shard(path: Path) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Read tokens, lengths and given of one shard, and the width of the states it holds."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tokens, lengths, given = (file.get_tensor(name).long() for name in COLUMNS)
+            held = "states" in file.keys()  # noqa: SIM118
+            width = file.get_slice("states").get_shape()[1] if held else 0
+    except (OSError, safetensors.SafetensorError):
+        raise LabkitError(f"The shard {path} is damaged: remove it and run again.") from None
+    _check_columns(path, tokens, lengths, given)
+    return tokens, lengths, given, width
+
+
+def _check_columns(path: Path, tokens: Tensor, lengths: Tensor, given: Tensor) -> None:
+    """Raise `LabkitError` unless the three columns describe rows laid end to end."""
+    flat = tokens.ndim == lengths.ndim == given.ndim == 1 and len(lengths) == len(given)
+    if not flat or int(lengths.sum()) != len(tokens) or not bool((lengths >= given).all()):
+        raise LabkitError(f"The lengths in {path} do not fit its tokens: make the file again.")
+    if not bool((given >= 1).all()) or (len(tokens) and int(tokens.min()) < 0):
+        raise LabkitError(f"{path} has an answer without a prompt or a negative token id.")
+
+
+def convert_answers(source: Path, folder: Path) -> dict[str, int | str]:
+    """Turn answers in one ``.npz`` file into shards that ``--answers`` reads.
+
+    ``source`` holds ``tokens`` (unsigned, all sequences end to end), ``lengths`` and ``given`` (how
+    many of each are its prompt). Returns how many ``answers``, their ``tokens`` without prompts,
+    and the ``folder``. Raises `LabkitError` if the file is something else.
+    """
+    try:
+        with np.load(source, allow_pickle=False) as file:
+            columns = [torch.from_numpy(file[name].astype(np.int64)) for name in COLUMNS]
+    except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
+        reason = str(error).partition("\n")[0]
+        raise LabkitError(
+            f"{source} is not a .npz file with tokens, lengths and given ({reason})."
+        ) from None
+    _check_columns(source, *columns)
+    tokens, lengths, given = columns
+    rows = [row.tolist() for row in tokens.split(lengths.tolist())]
+    with locked(folder):
+        _claim(folder, json.dumps({"converted": source.name, "answers": len(rows)}) + "\n")
+        firsts = range(0, len(rows), SHARD_ROWS)
+        for path, first in zip(_shard_paths(folder), firsts, strict=False):
+            part = slice(first, first + SHARD_ROWS)
+            _write_shard(path, rows[part], given[part].tolist())
+    written = len(tokens) - int(given.sum())
+    return {"answers": len(rows), "tokens": written, "folder": str(folder)}

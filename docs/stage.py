@@ -72,7 +72,8 @@ def destination(target: Path) -> str:
     if path.parts[:2] == ("notebooks", "assignments"):
         return "assignments.md"
     if path.parts[0] == "notebooks":
-        return f"course/{path.name}" if path.suffix else "course/index.md"
+        inside = path.relative_to("notebooks").as_posix()
+        return f"course/{inside}" if path.suffix else "course/index.md"
     if path.parts[0] == "docs":
         return path.name
     if target in modules():
@@ -101,7 +102,7 @@ def relinked(text: str, home: Path, page: str) -> tuple[str, Pages]:
             room, _, name = goal.partition("#")
             link = f"{_from(page, room)}#module-{name}" if inside else f"#{name}"
             return f"{before}{link}{after}"
-        if goal.startswith("files/"):
+        if goal.startswith(("files/", "course/figures/")):
             along[goal] = (file / "README.md" if file.is_dir() else file).read_bytes()
         elif inside:
             goal = posixpath.splitext(goal)[0] + ".html"

@@ -54,7 +54,7 @@ def open_site(chromium):
     [
         "index.html",
         "course/index.html",
-        "course/03_accept_or_reject.html",
+        "course/02_accept_or_reject.html",
         "gallery/tree-lab.html",
         "teaching.html",
     ],
@@ -75,7 +75,7 @@ def test_widget_follows_the_theme_that_the_reader_chooses(open_site):
 
 def test_search_finds_a_notebook_without_a_server(open_site):
     page = open_site("search.html?q=lossless", "light", 1300)
-    page.wait_for_selector("#search-results a[href*='03_accept_or_reject']")
+    page.wait_for_selector("#search-results a[href*='02_accept_or_reject']")
 
 
 def test_formulas_are_drawn(open_site):

@@ -68,7 +68,7 @@ def test_a_widget_that_was_not_run_leads_to_the_live_one():
             "notebooks",
             "00_start_here.ipynb#to-try",
         ),
-        ('<a href="03_accept_or_reject.ipynb">a</a>', "notebooks", "03_accept_or_reject.html"),
+        ('<a href="02_accept_or_reject.ipynb">a</a>', "notebooks", "02_accept_or_reject.html"),
         ("[a](../labkit/mbr/decide.py)", "notebooks", "(#labkit.mbr.decide)"),
         ("[a](labkit/mbr)", "", "(#labkit.mbr)"),
         (

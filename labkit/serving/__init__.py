@@ -21,5 +21,6 @@ __getattr__, __dir__, __all__ = public_names(
         "labkit.serving.engine": "ServingEngine",
         "labkit.serving.load": "Answer",
         "labkit.serving.simulate": "GPUS check_prediction gains",
+        "labkit.serving.started": "bench_command",
     },
 )

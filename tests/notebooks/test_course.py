@@ -54,7 +54,7 @@ def calls(path: Path, name: str) -> list[ast.Call]:
 
 
 def test_the_course_is_whole():
-    assert [path.name[:2] for path in PATHS] == [f"{number:02}" for number in range(11)]
+    assert [path.name[:2] for path in PATHS] == [f"{number:02}" for number in range(13)]
 
 
 @every_notebook

@@ -54,7 +54,6 @@ notebooks: setup
 	$(BIN)/python -m labkit.cli notebooks $(FLAGS)
 
 docs: setup
-	$(BIN)/python -m labkit.cli gallery --out build/gallery
 	$(BIN)/python -m docs.build --out build/site $(FLAGS)
 
 assignments: setup

@@ -14,6 +14,8 @@ from sphinx.cmd.build import build_main
 from docs import stage
 from labkit.course.run import course, run
 from labkit.errors import LabkitError
+from labkit.gallery import PLAYGROUND, playground
+from labkit.records import write_whole
 
 
 @click.command()
@@ -43,6 +45,7 @@ def main(out: Path, execute: bool, base: str) -> None:
     status = build_main([*strict, *where, str(work / "pages"), str(out)])
     if status:
         sys.exit(status)
+    write_whole(out / "gallery" / PLAYGROUND, playground())
     click.echo(f"{sum(1 for _ in out.rglob('*.html'))} pages: {out / 'index.html'}")
 
 

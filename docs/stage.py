@@ -379,6 +379,9 @@ def _gallery_index() -> str:
     names = "\n".join(f"{exhibit.title} <{exhibit.name}>" for exhibit in EXHIBITS)
     return f"""# Gallery
 
+<a href='playground/index.html'><strong>Playground</strong></a>: type a prompt of your own and watch
+a small model decode it, in the page itself.
+
 Six pictures of decoding, each live over a record of what a real model did. They work on these
 pages as they do in a notebook, and no kernel runs.
 

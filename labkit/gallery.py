@@ -15,6 +15,7 @@ from labkit.records import RecordError, write_whole
 from labkit.widgets import LossCurves, Race, RiskMatrix, ServingCurves, TokenStepper, TreeLab
 from labkit.widgets.base import RecordWidget
 from labkit.widgets.page import fragment
+from labkit.widgets.playground.page import page as playground_page
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,9 @@ EXHIBITS = (
     ),
 )
 
+PLAYGROUND = "playground/index.html"
+"""The page that computes, in the gallery's folder."""
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 """The browsers that can take the pictures, by the names of their programs."""
 
@@ -109,7 +113,9 @@ nav, footer { color: var(--soft); margin: 0 0 16px; }
 
 
 def build(folder: Path) -> list[Path]:
-    """Write the gallery to ``folder``: an index and a page for each widget; return the files.
+    """Write the gallery to ``folder``: an index, the Playground, and a page for each widget.
+
+    Returns the files.
 
     Raises `LabkitError` where a shipped record is missing or the disk refuses.
     """
@@ -119,8 +125,19 @@ def build(folder: Path) -> list[Path]:
         if widget.problem:
             raise LabkitError(f"The gallery's {exhibit.title} cannot be shown: {widget.problem}")
         paths.append(_write(folder / f"{exhibit.name}.html", _exhibit_page(exhibit, widget)))
+    paths.append(_write(folder / PLAYGROUND, playground()))
     paths.append(_write(folder / "index.html", _index()))
     return paths
+
+
+def playground() -> str:
+    """Return the Playground's page: the `tiny` model and its heads, computed in the browser."""
+    data = data_dir()
+    try:
+        return playground_page(data / "models" / "tiny", data / "heads" / "tiny")
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else error
+        raise LabkitError(f"The Playground cannot be built: {reason}.") from None
 
 
 def _write(path: Path, text: str) -> Path:
@@ -189,7 +206,9 @@ def _index() -> str:
         "labkit: six pictures of decoding",
         f"""<main>
 <h1>Six pictures of decoding</h1>
-<p>Each page is a live widget over a record of what a real model did; nothing is loaded from
+<p><a href="{PLAYGROUND}"><strong>Playground</strong></a>: type a prompt of your own and watch a
+small model decode it, in the page itself.</p>
+<p>Each other page is a live widget over a record of what a real model did; nothing is loaded from
 elsewhere, and no kernel runs.</p>
 <ul class="cards">
 {cards}

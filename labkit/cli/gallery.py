@@ -1,4 +1,4 @@
-"""``labkit gallery``: every widget as a static site, from shipped records."""
+"""``labkit gallery``: the Playground and every widget as a static site."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from labkit.cli._output import json_option, only_results_on_stdout
 )
 @json_option
 def command(*, out: Path, pictures: Path | None, as_json: bool) -> None:
-    """Write the six widgets as pages that work from a plain folder."""
+    """Write the Playground and the six widgets as pages that work from a plain folder."""
     with only_results_on_stdout() as show:
         from labkit.gallery import build, take_pictures
 
@@ -31,7 +31,7 @@ def command(*, out: Path, pictures: Path | None, as_json: bool) -> None:
         if pictures:
             take_pictures(out, pictures)
         size = sum(path.stat().st_size for path in paths)
-        result = {"files": [path.name for path in paths], "bytes": size}
+        result = {"files": [path.relative_to(out).as_posix() for path in paths], "bytes": size}
         show(
             result if as_json else f"{len(paths)} pages, {size / 1e6:.1f} MB: {out / 'index.html'}"
         )

@@ -24,34 +24,62 @@ HERE = Path(__file__).parent
 FOLD_BEYOND = 16
 """A stand-in table of more rows is folded away under its number of rows."""
 
-_IMPORT = re.compile(r'^import \{[^}]*\} from "(\.{1,2}/[^"]+)";\n', re.MULTILINE)
+_IMPORT = re.compile(r'^import (\w+|\{[^}]*\}) from "(\.{1,2}/[^"]+)";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=(?:async )?(?:function\*?|class|const|let) (\w+))", re.MULTILINE)
 
 
 def script(folder: str) -> str:
-    """The one ES module of the widget in ``folder``: what its widget.js imports, then its own text.
+    """Return the one ES module of the widget in ``folder``: its widget.js and all that it imports.
 
-    A widget's module cannot import its neighbours once a notebook has loaded it, so each line that
-    imports one (node's tests use it) gives way to that file itself, once, in reading order.
+    A widget's module cannot import its neighbours once a notebook has loaded it, so every file
+    becomes a function that returns what the file exports.
     """
-    return "\n".join(_with_imports(HERE / folder / "widget.js", set()))
+    path = HERE / folder / "widget.js"
+    return f"{bundle(path)}\nexport default {_name(path)}.default;\n"
 
 
-def _with_imports(path: Path, seen: set[Path]) -> list[str]:
-    """The text of the module at ``path`` after that of every module it imports, each once."""
-    path = path.resolve()
+def bundle(path: Path) -> str:
+    """Return the module at ``path`` and those it imports as plain statements, imports first."""
+    return "\n".join(_modules(path.resolve(), set()))
+
+
+def _modules(path: Path, seen: set[Path]) -> list[str]:
+    """Return the module at ``path`` after every module that it imports, each once."""
     if path in seen:
         return []
     seen.add(path)
     text = path.read_text(encoding="utf-8")
     before = [
-        part for name in _IMPORT.findall(text) for part in _with_imports(path.parent / name, seen)
+        part
+        for _, name in _IMPORT.findall(text)
+        for part in _modules((path.parent / name).resolve(), seen)
     ]
-    return [*before, _IMPORT.sub("", text)]
+
+    def taken(line: re.Match[str]) -> str:
+        names = line[1].replace(" as ", ": ") if line[1][0] == "{" else f"{{ default: {line[1]} }}"
+        return f"const {names} = {_name((path.parent / line[2]).resolve())};\n"
+
+    given = _EXPORT.findall(text)
+    text = _EXPORT.sub("", _IMPORT.sub(taken, text))
+    if "\nexport default " in text:
+        text, given = (
+            text.replace("\nexport default ", "\nconst $view = "),
+            [*given, "default: $view"],
+        )
+    return [
+        *before,
+        f"const {_name(path)} = (() => {{\n{text}return {{ {', '.join(given)} }};\n}})();",
+    ]
 
 
-def style(folder: str, *shared: str) -> str:
-    """The one stylesheet of the widget in ``folder``: the shared one, others it names, its own."""
-    sheets = ["shared/style.css", *(f"shared/{name}.css" for name in shared), f"{folder}/style.css"]
+def _name(path: Path) -> str:
+    """Return the name that a module has among the others: its path as an identifier."""
+    return re.sub(r"\W", "_", path.resolve().relative_to(HERE).with_suffix("").as_posix())
+
+
+def style(folder: str, *others: str) -> str:
+    """Return the widget's one stylesheet: the shared one, ``others`` by their paths, its own."""
+    sheets = ("shared/style.css", *others, f"{folder}/style.css")
     return "\n".join((HERE / sheet).read_text(encoding="utf-8") for sheet in sheets)
 
 

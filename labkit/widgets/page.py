@@ -6,6 +6,9 @@ import html
 import json
 import uuid
 from collections.abc import Iterable
+from typing import Any
+
+from anywidget import AnyWidget
 
 from labkit.widgets.base import HERE, RecordWidget
 
@@ -15,6 +18,16 @@ def _inline(value: object) -> str:
     return json.dumps(value).replace("<", "\\u003c")
 
 
+def traits_of(widget: AnyWidget) -> dict[str, Any]:
+    """Return the traits that a widget shares with its view, by name."""
+    hidden = {"_esm", "_css", "_anywidget_id", "layout", "comm"}
+    return {
+        name: value
+        for name, value in widget.get_state().items()
+        if name not in hidden and not name.startswith(("_model", "_view", "_dom"))
+    }
+
+
 def fragment(widget: RecordWidget) -> str:
     """A piece of HTML in which the widget lives on, from its present state.
 
@@ -22,12 +35,6 @@ def fragment(widget: RecordWidget) -> str:
     files. The view and its model hang on the element as ``widget`` and ``model``, for tests and
     for the curious.
     """
-    hidden = {"_esm", "_css", "_anywidget_id", "layout", "comm"}
-    state = {
-        name: value
-        for name, value in widget.get_state().items()
-        if name not in hidden and not name.startswith(("_model", "_view", "_dom"))
-    }
     place = f"labkit-{uuid.uuid4().hex[:10]}"
     model = (HERE / "shared" / "model.js").read_text(encoding="utf-8")
     module = f"{widget._esm}\n{model}".replace("export default ", "const WIDGET = ", 1)
@@ -38,7 +45,7 @@ def fragment(widget: RecordWidget) -> str:
 {module}
 const place = document.getElementById("{place}");
 place.widget = WIDGET;
-place.model = new PageModel({_inline(state)});
+place.model = new PageModel({_inline(traits_of(widget))});
 WIDGET.render({{ model: place.model, el: place }});
 </script>"""
 

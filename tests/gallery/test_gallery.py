@@ -28,9 +28,24 @@ def test_index_names_all_six_and_links_to_their_pages(site):
         assert (folder / name) in paths
 
 
+def test_playground_comes_first_on_the_index_and_carries_all_it_needs(site):
+    folder, paths = site
+    page = folder / "playground" / "index.html"
+    assert page in paths
+    assert page.stat().st_size < 6_000_000
+    index = (folder / "index.html").read_text(encoding="utf-8")
+    assert re.search(r'href="([^"]+)"', index)[1] == "playground/index.html"
+
+
+def test_a_missing_model_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    with pytest.raises(LabkitError, match=r"The Playground cannot be built: .*tiny"):
+        gallery.playground()
+
+
 def test_site_is_small_and_loads_nothing_from_elsewhere(site):
     _, paths = site
-    assert sum(path.stat().st_size for path in paths) < 8_000_000
+    assert sum(path.stat().st_size for path in paths) < 9_000_000
     for path in paths:
         text = path.read_text(encoding="utf-8")
         loaded = re.findall(r'(?:src|href)="(https?:[^"]+)"|url\((https?:[^)]+)\)', text)

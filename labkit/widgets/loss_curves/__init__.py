@@ -43,7 +43,7 @@ class LossCurves(RecordWidget):
     READS: ClassVar = LossLog
     MOST: ClassVar = 2
     _esm = script("loss_curves")
-    _css = style("loss_curves", "chart")
+    _css = style("loss_curves", "shared/chart.css")
 
     span = traitlets.Int(0, min=0).tag(sync=True)
     raw = traitlets.Bool(True).tag(sync=True)

@@ -29,7 +29,7 @@ class ServingCurves(RecordWidget):
 
     READS: ClassVar = ServingLog
     _esm = script("serving_curves")
-    _css = style("serving_curves", "chart")
+    _css = style("serving_curves", "shared/chart.css")
 
     gap = traitlets.Enum(("tpot", "itl", "gain"), "tpot").tag(sync=True)
     line = traitlets.Enum(("mean", "p50", "p90", "p99"), "mean").tag(sync=True)

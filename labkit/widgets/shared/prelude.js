@@ -457,7 +457,7 @@ export function makeTip(root, signal) {
 }
 
 /** A voice for screen readers: `say(words)` speaks when the reader is idle. */
-function makeVoice(root) {
+export function makeVoice(root) {
   const region = el("div", { class: "lk-unseen", role: "status", "aria-live": "polite" });
   root.append(region);
   return (words) => { region.textContent = words; };
@@ -465,6 +465,26 @@ function makeVoice(root) {
 
 // ---------------------------------------------------------------------------------------------
 // A widget in its place
+
+/**
+ * The root of a widget in its place: keys stay inside it, its theme is the page's.
+ * @param {string} name
+ * @param {HTMLElement} place
+ * @param {() => void} themed called after each change of theme
+ * @returns {{root: HTMLElement, signal: AbortSignal, leave: () => void}}
+ */
+export function frame(name, place, themed) {
+  const whole = new AbortController();
+  // A group, not a landmark: two of the same widget in one notebook are no trouble, and no heading:
+  // the notebook's own outline stays as its author made it.
+  const root = el("div", { class: `labkit lk-${name}`, role: "group", "aria-label": name });
+  const stopKeys = (event) => { if (!event.defaultPrevented || event.key !== "Escape") event.stopPropagation(); };
+  root.addEventListener("keydown", stopKeys); // the notebook's own shortcuts stay out of the widget
+  root.setAttribute("data-lm-suppress-shortcuts", "true");
+  place.append(root);
+  followTheme(root, themed, whole.signal);
+  return { root, signal: whole.signal, leave: () => { whole.abort(); root.remove(); } };
+}
 
 /** One sentence where the widget would be. */
 export function problemPanel(name, sentence) {
@@ -498,15 +518,7 @@ export function recordWidget(widget) {
   return {
     render({ model, el: place }) {
       let session = null;
-      const whole = new AbortController();
-      // A group, not a landmark: two of the same widget in one notebook are no trouble, and no
-      // heading: the notebook's own outline stays as its author made it.
-      const root = el("div", { class: `labkit lk-${widget.name}`, role: "group", "aria-label": widget.name });
-      const stopKeys = (event) => { if (!event.defaultPrevented || event.key !== "Escape") event.stopPropagation(); };
-      root.addEventListener("keydown", stopKeys); // the notebook's own shortcuts stay out of the widget
-      root.setAttribute("data-lm-suppress-shortcuts", "true");
-      place.append(root);
-      followTheme(root, () => session?.view?.theme?.(), whole.signal);
+      const { root, leave } = frame(widget.name, place, () => session?.view?.theme?.());
 
       const refuse = (sentence) => {
         session?.stop.abort();
@@ -560,10 +572,9 @@ export function recordWidget(widget) {
       look();
       return () => {
         session?.stop.abort();
-        whole.abort();
         model.off("change:records_json", look);
         model.off("change:problem", look);
-        root.remove();
+        leave();
       };
     },
   };

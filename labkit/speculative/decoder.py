@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.eagle import Eagle
 from labkit.speculative.generate import Generation, generate
 from labkit.speculative.tracing import trace
+
+if TYPE_CHECKING:
+    from labkit.speculative.play import Player
 
 METHODS = ("vanilla", "mlp", "mlp_lookup", "medusa", "eagle", "prompt_lookup", "draft_model")
 """The lab's own ways to decode, by name."""
@@ -224,6 +227,12 @@ class Decoder:
         """Compile and load everything, so that the next generation's times are its own."""
         drafter = self.drafter(method)
         generate(self.engine, [0, 1, 2], 4, drafter)
+
+    def player(self) -> Player:
+        """Return what answers a `labkit.widgets.Playground` with this decoder."""
+        from labkit.speculative.play import Player
+
+        return Player(self)
 
     def race(
         self,

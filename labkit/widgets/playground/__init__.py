@@ -36,8 +36,8 @@ class Playground(anywidget.AnyWidget):
     """A prompt of one's own: decoded with drafts, drafted by hand, and decided by Bayes risk.
 
     ``decoder`` is a `labkit.Decoder`; the kernel computes. `labkit gallery` writes the same view
-    as a page where the browser computes. ``state`` holds the reader's settings, as the page's address
-    does: ``Playground(decoder, state="prompt=Hello&temperature=0.8")``.
+    as a page where the browser computes. ``state`` holds the reader's settings, as the address of
+    the page does: ``Playground(decoder, state="prompt=Hello&temperature=0.8")``.
     """
 
     _esm = script("playground")

@@ -206,6 +206,9 @@ function makeLane(name) {
     return [count(tokens, "token"), count(passes, "pass", "passes"), perPass].filter(Boolean).join(" · ");
   }
   function end(trace) {
+    begin(title.textContent);
+    add({ first: trace.first });
+    for (const step of trace.steps) add({ step });
     const drafted = trace.steps.flatMap((step) => step.nodes ?? []);
     const share = drafted.length ? `${percent(drafted.filter((each) => each.accepted).length / drafted.length)} of drafts accepted` : "";
     facts.textContent = [tell(), share].filter(Boolean).join(" · ");

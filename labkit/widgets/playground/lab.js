@@ -2,13 +2,12 @@
 //
 // The kernel answers the same questions in a notebook (labkit/speculative/play.py).
 import { Heads, Lookup, drawnShape, jointTree, pathsOf, shapedTree } from "./drafters.js";
-import { Llama, prefill } from "./llama.js";
+import { Llama, SPARE, prefill } from "./llama.js";
 import { Random, draw, largest, probabilities, softmax } from "./sampling.js";
 import { Tokenizer } from "./tokenizer.js";
 import { ROOT, chain, emptyDraft, pathTo } from "./verify.js";
 import { decode, judge, rowOf, rowsOf, stepRecord } from "./decode.js";
 
-const SPARE = 80; // slots of the cache beyond the context, for drafts
 const TOGETHER = 4; // samples that are drawn side by side
 
 /** Let waiting messages in, such as one that says stop. */

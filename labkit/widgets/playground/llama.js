@@ -92,6 +92,9 @@ export class Cache {
  *   sees the cache's first `prefix` slots, then the slots in `paths[i]`, its own the last of them.
  */
 
+/** Positions beyond the context that a draft may reach, and slots of the cache for them. */
+export const SPARE = 80;
+
 /** A Llama-shaped model of float32 weights. */
 export class Llama {
   /**
@@ -120,9 +123,10 @@ export class Llama {
     });
     const half = this.size / 2;
     const theta = config.rope_parameters?.rope_theta ?? config.rope_theta ?? 10000;
-    this.cosines = new Float32Array(this.context * half);
-    this.sines = new Float32Array(this.context * half);
-    for (let place = 0; place < this.context; place += 1) {
+    const places = this.context + SPARE;
+    this.cosines = new Float32Array(places * half);
+    this.sines = new Float32Array(places * half);
+    for (let place = 0; place < places; place += 1) {
       for (let k = 0; k < half; k += 1) {
         const angle = Math.fround(place * Math.fround(theta ** (-k / half)));
         this.cosines[place * half + k] = Math.cos(angle);

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
         "labkit.mbr": "approximate utilities",
+        "labkit.mbr.annotations": "annotate",
         "labkit.mbr.baselines": "most_frequent most_probable oracle",
         "labkit.mbr.clusters": "decide_in_cluster",
         "labkit.mbr.decide": "choose decode",
@@ -18,6 +19,7 @@ __getattr__, __dir__, __all__ = public_names(
         "labkit.mbr.sets": "best_set best_singles compare_sets diverse_set set_risk",
         "labkit.mbr.study": "Case draw_cases first_of",
         "labkit.mbr.pairs": "read_pairs",
+        "labkit.mbr.peers": "compare_with_peer",
         "labkit.mbr.uncertainty": "answered compare_areas confidences judge risk_coverage "
         "threshold_for",
         "labkit.mbr.utilities.bleu": "tokens",

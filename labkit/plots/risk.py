@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
@@ -76,6 +78,68 @@ def plot_risk(table: RiskTable) -> Picture:
             annotation_clip=False,
         )
         figure.colorbar(image, ax=beside, label="loss: 0 alike, 1 unlike", fraction=0.08)
+    return figure
+
+
+def plot_coverage(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Picture:
+    """Draw risk-coverage curves, each a pair of coverages and mean losses, by its score's name."""
+    with styled():
+        figure = picture(7, 3.6)
+        axes = figure.add_subplot()
+        for name, (coverage, risk) in curves.items():
+            flat = {"color": FAINT, "linestyle": "--"} if name == "random" else {}
+            axes.plot(coverage, risk, label=name, **flat)
+        axes.set_xlabel("coverage: share of decisions answered, surest first")
+        axes.set_ylabel("mean loss of those answered")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False)
+    return figure
+
+
+def plot_beyond(table: RiskTable) -> Picture:
+    """Draw what an annotated table has beyond one answer: curve, set and clusters.
+
+    Left, the test set's risk-coverage curve and this decision's place on it; middle, the risk of
+    the set as it grows, and of as many best single hypotheses; right, the weight of each cluster.
+    """
+    loss, weights, risk = (np.asarray(part) for part in (table.loss, table.weights, table.risk))
+    with styled():
+        figure = picture(9.5, 3.2)
+        curve, grows, kinds = figure.subplots(1, 3)
+        curve.set_title("How sure is it?")
+        curve.set_xlabel("coverage")
+        curve.set_ylabel("mean loss")
+        if table.coverage:
+            points = [(point.coverage, point.risk) for point in table.coverage]
+            curve.plot(*zip(*points, strict=True), color=INK)
+            sure = 1 - risk[table.best]
+            surer = [p for p in table.coverage if p.threshold >= sure] or table.coverage[:1]
+            curve.scatter(surer[-1].coverage, surer[-1].risk, color=WINNER, zorder=3)
+            curve.set_ylim(bottom=0)
+        ranked = np.argsort(risk, kind="stable")
+        sizes = range(1, len(table.chosen_set) + 1)
+        for rows, name, color in (
+            (table.chosen_set, "chosen together", WINNER),
+            (ranked, "best single ones", FAINT),
+        ):
+            values = [loss[list(rows[:k])].min(axis=0) @ weights for k in sizes]
+            grows.plot(sizes, values, marker="o", label=name, color=color)
+        grows.set_title("Risk of a set")
+        grows.set_xlabel("answers in it")
+        grows.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if table.chosen_set:
+            grows.legend(frameon=False)
+        weight = {item.text: 0.0 for item in table.evidence}
+        for item, value in zip(table.evidence, weights, strict=True):
+            weight[item.text] += value
+        own = [weight.get(one.text, 0.0) for one in table.hypotheses]
+        if table.clusters:
+            mass = np.sort(np.bincount(table.clusters, own))[::-1][:8]
+            kinds.bar(range(1, len(mass) + 1), mass, color=INK)
+        kinds.set_title("Kinds of answer")
+        kinds.set_xlabel("cluster, heaviest first")
+        kinds.set_ylabel("weight")
     return figure
 
 

@@ -3,7 +3,7 @@
 from labkit.records.ablations import AblationRow, AblationStudy, HeldOutScore
 from labkit.records.base import Provenance, Record, RecordError, write_whole
 from labkit.records.losslog import LossLog, LossPoint, ValidationPoint
-from labkit.records.risktable import RiskTable, Sample, Weighting
+from labkit.records.risktable import CoveragePoint, RiskTable, Sample, Weighting
 from labkit.records.servinglog import ServingLog, ServingRow, Spread
 from labkit.records.trace import ROOT, Candidate, Node, Outlook, Step, Token, Trace
 from labkit.records.treestudy import TreeStudy, VerifyCost
@@ -13,6 +13,7 @@ __all__ = [
     "AblationRow",
     "AblationStudy",
     "Candidate",
+    "CoveragePoint",
     "HeldOutScore",
     "LossLog",
     "LossPoint",

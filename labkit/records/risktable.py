@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from labkit.records.base import Count, Part, Record, RecordError
+from labkit.records.base import Count, Part, Probability, Record, RecordError
 
 Weighting = Literal["uniform", "counts", "model", "unique"]
 """How samples stand for p(y|x).
@@ -27,12 +27,28 @@ class Sample(Part):
     tokens: Count | None = None
 
 
+class CoveragePoint(Part):
+    """A point of a test set's risk-coverage curve.
+
+    The share ``coverage`` of decisions was at least as sure as ``threshold`` (1 minus the least
+    risk); they lost ``risk`` on average against the reference.
+    """
+
+    threshold: float
+    coverage: Probability
+    risk: Annotated[float, Field(ge=0)]
+
+
 class RiskTable(Record):
     """The loss of each hypothesis against each evidence sample, and the decision.
 
     ``loss[h][r]`` = 1 - utility(hypothesis h, evidence r), on 0..1. ``weights`` stand for
     p(y|x), one for each evidence item, summing to 1. ``risk[h]`` = sum over r of
     ``weights[r] * loss[h][r]``; ``best`` is the first index of its minimum.
+
+    Three more may be filled in (records from before them read as empty): ``chosen_set``, hypotheses
+    that lose least together, in the order chosen; ``clusters``, each hypothesis's kind,
+    numbered by first appearance; ``coverage``, the curve of a test set, surest decisions first.
     """
 
     KIND: ClassVar[str] = "risktable"
@@ -47,6 +63,9 @@ class RiskTable(Record):
     loss: tuple[tuple[Annotated[float, Field(ge=0, le=1)], ...], ...]
     risk: tuple[float, ...]
     best: Count
+    chosen_set: tuple[Count, ...] = ()
+    clusters: tuple[Count, ...] = ()
+    coverage: tuple[CoveragePoint, ...] = ()
     reference: str | None = None
     seed: int | None = None
     seconds: float | None = None
@@ -64,4 +83,6 @@ class RiskTable(Record):
             raise RecordError(f"the loss matrix is not {many} x {much}")
         if len(self.risk) != many or self.best >= many:
             raise RecordError(f"{len(self.risk)} risks and best {self.best} for {many} hypotheses")
+        if any(h >= many for h in self.chosen_set) or len(self.clusters) not in (0, many):
+            raise RecordError(f"the set or the clusters do not fit {many} hypotheses")
         return self

@@ -98,11 +98,14 @@ def test_another_loss_gives_the_decoders_decision(open_matrix, utility):
     assert get(page, "best") == table.best
 
 
-def test_every_switch_is_reached_and_turned_by_keyboard(open_matrix):
+@pytest.mark.parametrize("beyond", [False, True], ids=["panel closed", "panel open"])
+def test_every_switch_is_reached_and_turned_by_keyboard(open_matrix, beyond):
     page = open_matrix(risk_table(), weighting="model")
+    page.evaluate(f"document.querySelector('.lk-rm-beyond').open = {str(beyond).lower()}")
     wanted = page.evaluate(
-        "[...document.querySelectorAll('.labkit :is(select, input, button, [tabindex=\"0\"])')]"
-        ".filter((n) => !n.disabled && n.offsetParent && (n.type !== 'radio' || n.checked)).length"
+        "[...document.querySelectorAll('.labkit :is(select, input, button, summary, "
+        '[tabindex="0"])\')].filter((n) => !n.disabled && n.checkVisibility() && '
+        "(n.type !== 'radio' || n.checked)).length"
     )
     seen = set()
     page.locator("body").click(position={"x": 1, "y": 1})
@@ -278,3 +281,25 @@ def test_a_wrong_record_leaves_one_sentence(open_page, violations):
     page = open_page(page_of([RiskMatrix('{"kind": "trace"}')], "Risk"))
     assert "'trace'" in page.get_by_role("alert").inner_text()
     assert violations(page) == []
+
+
+def test_the_set_and_the_clusters_follow_the_sliders_and_select_rows(open_matrix):
+    page = open_matrix(risk_table())
+    page.evaluate("document.querySelector('.lk-rm-beyond').open = true")
+    members = page.locator(".lk-rm-members")
+    before = members.nth(0).locator("button").count()
+    page.get_by_label("Answers").fill("2")
+    assert (before, members.nth(0).locator("button").count()) == (3, 2)
+    kinds = members.nth(1).locator("button")
+    page.get_by_label("Cut at distance").fill("1")
+    assert kinds.count() == 1
+    page.get_by_label("Cut at distance").fill("0")
+    assert kinds.count() > 1
+    members.nth(0).locator("button").nth(1).click()
+    second = members.nth(0).locator("button").nth(1).inner_text().split()[1]
+    assert (
+        page.locator("[role=gridcell]")
+        .get_attribute("aria-label")
+        .startswith(f"Hypothesis {second.removeprefix('h')},")
+    )
+    assert "Confidence" in page.locator(".lk-rm-part").nth(0).inner_text()

@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import {
+  bestSet, bestWithin, clusterOf, distances, massOf, placeOnCurve, setRisk,
+} from "../../labkit/widgets/risk_matrix/beyond.js";
 import { cellMove, colourStep, geometry, placeUnder, ramp, spanOf } from "../../labkit/widgets/risk_matrix/board.js";
 import {
   argmin, arrangement, asListed, columnsOf, decision, draws, inverse, lossStore, normalised, orderBy,
@@ -270,4 +273,45 @@ test("the record's own loss is marked, and offered though the page knows it not"
   assert.deepEqual(utilityOptions({ utility: "chrf" })[0], ["chrf", "1 − chrF (recorded)"]);
   assert.deepEqual(utilityOptions({ utility: "comet" })[0], ["comet", "1 − comet (recorded)"]);
   assert.equal(utilityOptions({ utility: "comet" }).length, 1 + utilityOptions({ utility: "chrf" }).length);
+});
+
+test("a set grows by what it lacks, not by the twin of what it has", () => {
+  const losses = [[0, 0, 0.9], [0, 0.1, 0.9], [0.9, 0.9, 0]];
+  const weights = [0.4, 0.3, 0.3];
+  assert.deepEqual(bestSet(losses, weights, 2), [0, 2]);
+  assert.deepEqual(bestSet(losses, weights, 9), [0, 2, 1]);
+  assert.ok(Math.abs(setRisk(losses, weights, [0, 1]) - 0.27) < 1e-12);
+  assert.equal(setRisk(losses, weights, [0, 2]), 0);
+});
+
+test("clusters merge while their mean distance is within the cut", () => {
+  const apart = [[0, 0.1, 0.9], [0.1, 0, 0.8], [0.9, 0.8, 0]];
+  assert.deepEqual(clusterOf(apart, 0), [0, 1, 2]);
+  assert.deepEqual(clusterOf(apart, 0.1), [0, 0, 1]);
+  assert.deepEqual(clusterOf(apart, 0.84), [0, 0, 1]);
+  assert.deepEqual(clusterOf(apart, 0.85), [0, 0, 0]);
+  assert.deepEqual(clusterOf([[0]], 0.5), [0]);
+});
+
+test("a cluster's weight is that of its texts, and its best is judged by them alone", () => {
+  const columns = [{ text: "a" }, { text: "b" }, { text: "c" }, { text: "a" }];
+  const [texts, of, weights] = [["a", "b", "c"], [0, 0, 1], [0.2, 0.3, 0.3, 0.2]];
+  assert.deepEqual(massOf(of, texts, columns, weights).map((mass) => mass.toFixed(2)), ["0.70", "0.30"]);
+  const losses = [[0, 0.5, 0, 0], [0.4, 0, 0, 0.4], [1, 1, 0, 1]];
+  assert.equal(bestWithin(0, of, texts, columns, losses, weights), 0);
+  assert.equal(bestWithin(1, of, texts, columns, losses, weights), 2);
+});
+
+test("distances need every hypothesis among the evidence, and are the same both ways", () => {
+  const losses = [[0, 0.2], [0.4, 0]];
+  assert.deepEqual(distances(["a", "b"], [{ text: "a" }, { text: "b" }], losses), [[0, 0.3], [0.3, 0]].map((row) => row.map((value) => (value ? (0.2 + 0.4) / 2 : 0))));
+  assert.equal(distances(["a", "z"], [{ text: "a" }, { text: "b" }], losses), null);
+});
+
+test("a decision is placed after those that are surer, or nowhere", () => {
+  const curve = [{ threshold: 0.9, coverage: 0.5, risk: 0.1 }, { threshold: 0.4, coverage: 1, risk: 0.3 }];
+  assert.equal(placeOnCurve(curve, 0.5).coverage, 0.5);
+  assert.equal(placeOnCurve(curve, 0.4).coverage, 1);
+  assert.equal(placeOnCurve(curve, 0.95), null);
+  assert.equal(placeOnCurve([], 0.5), null);
 });

@@ -9,13 +9,21 @@ import traitlets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labkit.mbr.annotations import annotate
+from labkit.mbr.clusters import cluster_texts
+from labkit.mbr.sets import best_set
+from labkit.mbr.uncertainty import Judged
 from labkit.mbr.utilities import matrix
 from labkit.mbr.weights import weigh
-from labkit.records import Sample
+from labkit.plots import plot_beyond
+from labkit.records import RecordError, RiskTable, Sample
 from labkit.widgets import RiskMatrix
 from labkit.widgets.risk_matrix import UTILITIES
 from widgets.made import risk_table, sentences
 from widgets.node import evaluate, run_tests
+
+BEYOND = ("chosen_set", "clusters", "coverage")
+"""What older records lack."""
 
 LOSSES = """Object.fromEntries(Object.keys(m.UTILITIES).map((utility) =>
     [utility, [...m.lossRows(utility, data, data)].filter(Boolean).map((row) => [...row])]))"""
@@ -107,6 +115,40 @@ def test_page_weighs_as_the_decoder_does(
         evidence, expected = weigh(drawn, weighting, temperature=temperature, length_power=power)
         assert listed == [sample.text for sample in evidence], weighting
         np.testing.assert_allclose(weights, expected, atol=1e-12, err_msg=weighting)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 9), st.floats(0, 1))
+def test_page_chooses_sets_and_clusters_as_the_decoder_does(seed, many, cut):
+    rng = np.random.default_rng(seed)
+    loss, weights = rng.random((many, many)), rng.dirichlet(np.ones(many))
+    apart = (loss + loss.T) / 2
+    np.fill_diagonal(apart, 0)
+    data = {"loss": loss.tolist(), "weights": weights.tolist(), "apart": apart.tolist(), "cut": cut}
+    page = evaluate(
+        "risk_matrix/beyond.js",
+        "[m.bestSet(data.loss, data.weights, 4), m.clusterOf(data.apart, data.cut)]",
+        data,
+    )
+    assert page[0] == list(best_set(loss, weights, 4))
+    assert page[1] == cluster_texts(1 - apart, cut).tolist()
+
+
+def test_an_annotated_table_is_read_back_and_drawn_and_an_older_one_too():
+    table = risk_table()
+    older = {k: v for k, v in json.loads(table.to_json()).items() if k not in BEYOND}
+    assert RiskTable.from_json(json.dumps(older)) == table
+    judged = Judged({"minimum risk": [0.9, 0.2, 0.5]}, [0.1, 0.6, 0.2])
+    full = annotate(table, 2, 0.3, judged)
+    assert RiskTable.from_json(full.to_json()) == full
+    assert full.chosen_set[0] == table.best
+    assert [point.risk for point in full.coverage] == pytest.approx([0.1, 0.15, 0.3])
+    for one in (table, full):
+        curve, grows, kinds = plot_beyond(one).axes
+        assert bool(curve.lines) == bool(grows.lines) * bool(one.coverage)
+        assert bool(kinds.patches) == bool(one.clusters)
+    with pytest.raises(RecordError, match="set or the clusters"):
+        RiskTable.from_json(json.dumps({**older, "chosen_set": [99]}))
 
 
 def test_a_new_matrix_shows_what_was_recorded():

@@ -31,6 +31,8 @@ class RiskMatrix(RecordWidget):
     * ``sort``: ``risk``, ``probability``, ``similarity`` or ``drawn``;
     * ``selected``: hypothesis and evidence of the cell whose texts are compared, as they stand in
       the record;
+    * ``set_size``: how many answers the set under the matrix has, ``distance``: where its clusters
+      are cut (0: every text alone, 1: one cluster);
     * ``best``: the hypothesis of least risk as the page shows it (the record's own until a page
       has shown another).
     """
@@ -50,6 +52,8 @@ class RiskMatrix(RecordWidget):
     selected = traitlets.Tuple(
         traitlets.Int(min=0), traitlets.Int(min=0), default_value=(0, 0)
     ).tag(sync=True)
+    set_size = traitlets.Int(3, min=1).tag(sync=True)
+    distance = traitlets.Float(0.5, min=0, max=1).tag(sync=True)
     best = traitlets.Int(0, min=0).tag(sync=True)
 
     def __init__(self, record: Any, **state: Any) -> None:

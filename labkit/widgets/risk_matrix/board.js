@@ -115,7 +115,9 @@ export function paintBoard(canvas, scene) {
   paintWeights(context, scene);
   paintRisks(context, scene);
   if (scene.shape.labelled) paintTexts(context, scene);
-  if (scene.made.whole) paintWinner(context, scene);
+  if (!scene.made.whole) return;
+  paintMarks(context, scene);
+  paintWinner(context, scene);
 }
 
 /** The canvas's context, empty; the canvas is only made anew where its size has changed. */
@@ -269,6 +271,30 @@ function paintWinner(context, { made, places, shape, colours }) {
   context.stroke();
   context.fillStyle = colours.c2;
   context.fill();
+}
+
+/** The members of the set, numbered, and a tick wherever the next row is of another kind. */
+function paintMarks(context, { order, places, shape, colours, marks }) {
+  const { left, top, heatWidth, rowHeight } = shape;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.font = `600 10px ${colours.font}`;
+  marks.chosen.forEach((row, at) => {
+    const [x, y] = [left + heatWidth + 14, middleOf(shape, places.rows[row])];
+    context.beginPath();
+    context.arc(x, y, rowHeight < 12 ? 2.5 : 6.5, 0, 2 * Math.PI);
+    context.fillStyle = colours.accent;
+    context.fill();
+    context.fillStyle = colours.surface;
+    if (rowHeight >= 12) context.fillText(String(at + 1), x, y);
+  });
+  if (!marks.clusters || rowHeight < 3) return;
+  context.fillStyle = colours.ink;
+  order.rows.forEach((row, y) => {
+    const next = order.rows[y + 1];
+    if (next === undefined || marks.clusters[row] === marks.clusters[next]) return;
+    context.fillRect(left - 6, top + (y + 1) * rowHeight - 0.5, 6, 1);
+  });
 }
 
 /** Where the winner stands between the least and the greatest risk: 0, but for recorded ties. */

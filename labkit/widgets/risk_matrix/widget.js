@@ -4,6 +4,7 @@ import {
   button, choice, clamp, count, el, figures, fresh, label, onWidth, recordWidget, running, select,
   slider, spoken,
 } from "../shared/prelude.js";
+import { beyondPanel } from "./beyond.js";
 import {
   cellMove, colourStep, coloursOf, geometry, paintBoard, paintCell, placeUnder, rampStops, spanOf,
 } from "./board.js";
@@ -58,6 +59,7 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
   let order = { rows: [], columns: [] };
   let places = { rows: [], columns: [] };
   let likeness = {}; // the last seriation, and of what
+  let marks = { chosen: [], clusters: null }; // the set, and each hypothesis's kind
   let colours = null;
   let width = 600; // of the canvas, in CSS pixels
   let workFrame = 0;
@@ -107,6 +109,13 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
   const perToken = el("label", { class: "lk-field" }, controls.perToken,
     el("span", { class: "lk-label" }, "log p per token"));
 
+  const beyond = beyondPanel({
+    record, get, put,
+    pick: (row) => {
+      if (made.whole) choose(row, selected()[1], true);
+    },
+  });
+
   root.append(
     el("div", { class: "lk-rm-head" },
       el("p", { class: "lk-rm-source", dir: "auto" },
@@ -119,6 +128,7 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
       el("div", { class: "lk-rm-matrix" },
         grid, el("div", { class: "lk-bar" }, legend, status), caption, help),
       panel),
+    beyond.root,
   );
 
   function reset() {
@@ -204,7 +214,14 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
     status.textContent = switches.note ?? usual;
     put("best", made.best);
     showDecision();
+    showBeyond();
     showCell();
+  }
+
+  /** The set and the clusters of the decision in force, in the panel and beside the matrix. */
+  function showBeyond() {
+    marks = beyond.show(made);
+    paint();
   }
 
   // ---- the selected cell: the trait names it as the record lists it
@@ -350,7 +367,7 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
   // ---- painting
 
   const scene = () => ({
-    hypotheses, made, order, places, colours, span: made.span,
+    hypotheses, made, order, places, colours, marks, span: made.span,
     shape: geometry(width, hypotheses.length, made.columns.length),
   });
 
@@ -422,6 +439,9 @@ function draw({ root, records: [record], signal, tip, say, listen, put, get }) {
     cancelAnimationFrame(panelFrame);
   });
   for (const name of SWITCHES) listen(name, refresh);
+  for (const name of ["set_size", "distance"]) {
+    listen(name, () => { if (made.whole) showBeyond(); });
+  }
   listen("selected", () => { if (made.whole) showCell(); });
   const repaint = () => {
     paint();

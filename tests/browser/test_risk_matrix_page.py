@@ -288,12 +288,12 @@ def test_the_set_and_the_clusters_follow_the_sliders_and_select_rows(open_matrix
     page.evaluate("document.querySelector('.lk-rm-beyond').open = true")
     members = page.locator(".lk-rm-members")
     before = members.nth(0).locator("button").count()
-    page.get_by_label("Answers").fill("2")
+    page.get_by_role("slider", name="Answers").fill("2")
     assert (before, members.nth(0).locator("button").count()) == (3, 2)
     kinds = members.nth(1).locator("button")
-    page.get_by_label("Cut at distance").fill("1")
+    page.get_by_role("slider", name="Cut at distance").fill("1")
     assert kinds.count() == 1
-    page.get_by_label("Cut at distance").fill("0")
+    page.get_by_role("slider", name="Cut at distance").fill("0")
     assert kinds.count() > 1
     members.nth(0).locator("button").nth(1).click()
     second = members.nth(0).locator("button").nth(1).inner_text().split()[1]

@@ -17,10 +17,12 @@ from labkit.facade import public_names
 __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
-        "labkit.serving.bench": "PUBLISHED Level bench_engine bench_simulated",
+        "labkit.serving.bench": "PUBLISHED Level Loads bench_engine bench_server bench_simulated",
+        "labkit.serving.costs": "NodeTable",
         "labkit.serving.engine": "ServingEngine",
         "labkit.serving.load": "Answer",
-        "labkit.serving.simulate": "GPUS check_prediction gains",
+        "labkit.serving.simulate": "check_prediction gains",
         "labkit.serving.started": "bench_command",
+        "labkit.training.plan": "GPUS",
     },
 )

@@ -1,42 +1,42 @@
-"""What a step of the batch takes, measured or computed, and which bet on drafts it makes the best.
+"""The time that a step of the batch takes, and the number of draft nodes that is best for it.
 
 Drafts are checked with arithmetic that the machine has to spare while it waits for memory. Each
-further user takes some of it, until nothing is spare and every drafted node costs as much as
-another user's token. So the number of nodes drafted after each row is a bet with known odds::
+further user takes some of it, until nothing is spare and every draft node costs as much as another
+user's token. So the best number of draft nodes after each row depends on the batch::
 
     tokens a second = batch * (1 + chance of node 1 + ... + chance of node n) / seconds(batch, n)
 
-`labkit.serving.switch` makes that bet step by step, `labkit.serving.simulate` for machines that are
-not at hand.
+`NodeTable` holds it for each batch size: the engine looks it up at every step, and
+`labkit.serving.simulate` computes it for machines that are not at hand.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Protocol
-
-LEARNING = 0.2
-"""How far one step's time moves a measured curve: the power of what it is off by."""
 
 
 class Costs(Protocol):
     """The seconds that the parts of a step take."""
 
     def prefill_s(self, rows: int) -> float:
-        """Reading ``rows`` prompt tokens."""
+        """Return the time to process ``rows`` prompt tokens."""
 
     def check_s(self, rows: float, cached: int) -> float:
-        """Looking at ``rows`` new tokens, drafts included, with ``cached`` earlier ones in all."""
+        """Return the time to process ``rows`` new tokens, drafts included.
+
+        ``cached`` tokens are in the KV cache before them, in all.
+        """
 
     def draft_s(self, batch: int, nodes: float) -> float:
-        """Drafting ``nodes`` after each of ``batch`` rows."""
+        """Return the time to draft ``nodes`` after each of ``batch`` rows."""
 
 
 class Curve:
-    """Seconds by size, measured at a few sizes with straight lines between, and kept up to date.
+    """Seconds by size, measured at a few sizes, with straight lines between them.
 
     A curve never falls; beyond the largest size its last line goes on.
 
@@ -47,11 +47,10 @@ class Curve:
 
     def __init__(self, points: Mapping[int, float]) -> None:
         self.sizes = sorted(points)
-        self.seconds = [float(points[size]) for size in self.sizes]
-        self._rising = list(accumulate(self.seconds, max))
+        self._rising = list(accumulate((float(points[size]) for size in self.sizes), max))
 
     def __call__(self, size: float) -> float:
-        """Seconds for a size."""
+        """Return the seconds for a size."""
         place = bisect_left(self.sizes, size)
         if place == 0 or len(self.sizes) == 1:
             return self._rising[0]
@@ -59,32 +58,13 @@ class Curve:
         (x0, x1), (y0, y1) = self.sizes[high - 1 : high + 1], self._rising[high - 1 : high + 1]
         return y0 + (y1 - y0) * (size - x0) / (x1 - x0)
 
-    def learn(self, size: float, seconds: float, rate: float = LEARNING) -> None:
-        """Move the points beside ``size`` towards what was measured there, all the way at rate 1.
 
-        More than twice or less than half of what was expected counts as twice or half: another
-        process may have had the processor.
-        """
-        expected = self(size)
-        if expected <= 0:
-            return
-        ratio = min(max(seconds / expected, 0.5), 2.0)
-        place = bisect_left(self.sizes, size)
-        if place < len(self.sizes) and self.sizes[place] == size:
-            beside = {place}
-        else:
-            beside = {max(place - 1, 0), min(place, len(self.sizes) - 1)}
-        for point in beside:
-            self.seconds[point] *= ratio**rate
-        self._rising = list(accumulate(self.seconds, max))
-
-
-@dataclass
+@dataclass(frozen=True)
 class Measured:
     """Costs that were measured on this machine.
 
-    ``prefill`` by prompt tokens, ``check`` by the rows of the pass, whatever the cache holds, and
-    ``draft`` by the nodes drafted in all.
+    ``prefill`` is by prompt tokens, ``check`` by the rows of the pass, whatever the cache holds,
+    and ``draft`` by the nodes drafted in all.
     """
 
     prefill: Curve
@@ -108,21 +88,20 @@ def tokens_per_second(
     costs: Costs,
     batch: int,
     chances: Sequence[float],
-    choices: Sequence[int],
     cached: int = 0,
     filled: float = 1.0,
 ) -> dict[int, float]:
-    """What each number of nodes promises, given the chance that a node of each rank is accepted.
+    """Return the expected tokens a second for each number of nodes in `budgets`.
 
-    ``filled`` is the share of the nodes allowed that is drafted: prompt lookup drafts none where
-    nothing matches.
+    ``chances`` (N,) are those of the node of each rank to be accepted. ``filled`` is the share of
+    the nodes allowed that is drafted: prompt lookup drafts none where nothing matches.
 
-    >>> def promises(*check):
+    >>> def expected(*check):
     ...     costs = Measured(Curve({1: 0.1}), Curve(dict(enumerate(check, 1))), Curve({1: 0.0}))
-    ...     return tokens_per_second(costs, 1, (0.5, 0.3), (0, 1, 2))
-    >>> promises(0.1, 0.1, 0.1)  # three rows for the price of one
+    ...     return tokens_per_second(costs, 1, (0.5, 0.3))
+    >>> expected(0.1, 0.1, 0.1)  # three rows for the price of one
     {0: 10.0, 1: 15.0, 2: 18.0}
-    >>> promises(0.1, 0.2, 0.3)  # each row at full price
+    >>> expected(0.1, 0.2, 0.3)  # each row at full price
     {0: 10.0, 1: 7.5, 2: 6.0}
     """
     return {
@@ -132,12 +111,12 @@ def tokens_per_second(
             costs.draft_s(batch, nodes * filled)
             + costs.check_s(batch * (1 + nodes * filled), cached)
         )
-        for nodes in choices
+        for nodes in budgets(len(chances))
     }
 
 
 def best_nodes(rates: Mapping[int, float]) -> int:
-    """The number of nodes that promises most; the fewest of equals.
+    """Return the number of nodes with the highest rate; the fewest of equals.
 
     >>> best_nodes({0: 10.0, 1: 15.0, 2: 15.0})
     1
@@ -146,10 +125,53 @@ def best_nodes(rates: Mapping[int, float]) -> int:
 
 
 def budgets(max_nodes: int) -> tuple[int, ...]:
-    """The numbers of nodes to choose from: none, then doubling, then all.
+    """Return the numbers of nodes to choose from: none, then doubling, then all.
 
     >>> budgets(12)
     (0, 1, 2, 4, 8, 12)
     """
     doubling = [2**i for i in range(max_nodes.bit_length()) if 2**i < max_nodes]
     return (0, *doubling, max_nodes) if max_nodes else (0,)
+
+
+@dataclass(frozen=True)
+class NodeTable:
+    """The best number of draft nodes for each batch size; a `labkit.serving.batch.Pace`.
+
+    ``chances`` (N,) are those of the node of each rank to be accepted, ``filled`` is the share of
+    the nodes allowed that is drafted (see `tokens_per_second`).
+
+    >>> free = Measured(Curve({1: 1.0}), Curve({4: 0.1, 8: 0.2}), Curve({1: 0.001}))
+    >>> table = NodeTable(free, (0.6, 0.4, 0.2))
+    >>> [table.nodes(batch) for batch in (1, 2, 4, 8)]
+    [3, 1, 0, 0]
+    >>> print(table.describe(2))
+    batch of 2: draft 1 nodes a row, 31.7 tokens/s expected; vanilla 20.0
+    """
+
+    costs: Costs
+    chances: tuple[float, ...]
+    filled: float = 1.0
+    _best: dict[tuple[int, int], int] = field(default_factory=dict, repr=False)
+
+    def rates(self, batch: int, cached: int = 0) -> dict[int, float]:
+        """Return the expected tokens a second for each number of nodes."""
+        return tokens_per_second(self.costs, batch, self.chances, cached, self.filled)
+
+    def nodes(self, batch: int, cached: int = 0) -> int:
+        """Return the best number of nodes; 0 is vanilla."""
+        key = batch, cached // (64 * batch)
+        if key not in self._best:
+            self._best[key] = best_nodes(self.rates(batch, cached))
+        return self._best[key]
+
+    def describe(self, batch: int) -> str:
+        """Return the table's row for a batch size in words."""
+        rates, best = self.rates(batch), self.nodes(batch)
+        return (
+            f"batch of {batch}: draft {best} nodes a row, {rates[best]:.1f} tokens/s expected; "
+            f"vanilla {rates[0]:.1f}"
+        )
+
+    def learn(self, step: object) -> None:
+        """See `labkit.serving.batch.Pace.learn`: the table stays as it was measured."""

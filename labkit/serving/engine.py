@@ -14,20 +14,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from labkit.errors import LabkitError
-from labkit.kernels.engine import Engine
 from labkit.sampling import Sampling
-from labkit.serving.batch import Batch, Emitted, Fixed, Pace, Row, Step
-from labkit.serving.costs import Curve, Measured, budgets
-from labkit.serving.drafting import Drafting, drafting_for
-from labkit.serving.switch import Decision, Switch
+from labkit.serving.batch import Batch, Emitted, Fixed, Row, Step
+from labkit.serving.costs import NodeTable
+from labkit.serving.drafting import drafting_for
+from labkit.serving.measure import TEXTS, node_table
 
 if TYPE_CHECKING:
     from labkit.speculative.decoder import Decoder
@@ -37,15 +33,6 @@ OVER: tuple[State, ...] = ("finished", "cancelled", "failed")
 
 WAITING_LINE = 256
 """Requests that may wait for a slot unless told otherwise."""
-
-PROMPTS_MEASURED = (1, 8, 16, 32, 64)
-"""Prompt tokens of a chunk whose reading is measured."""
-
-ROWS_MEASURED = 128
-"""The largest pass that is measured; beyond it the costs are a straight line."""
-
-KEPT_STEPS = 10_000
-"""Steps of which an engine remembers how they went."""
 
 
 class QueueFullError(LabkitError):
@@ -173,32 +160,20 @@ class Totals:
 class ServingEngine:
     """Serves requests on one base model with continuous batching; `submit` from any thread.
 
-    ``engine`` is the base model's forward pass; ``drafting`` makes it speculative (None: vanilla).
-    ``slots`` requests are answered at once, each of at most ``capacity`` tokens, prompt and output
-    together; the cache for all of them is allocated here, once. ``line`` requests may wait, in
-    their order; the next is refused. ``nodes`` fixes how much is drafted after each row; None
-    leaves it to a `Switch`, which first measures what steps take here.
+    ``batch`` decodes: as many requests at once as it has slots, the cache for all of them allocated
+    once. ``line`` requests may wait, in their order; the next is refused. ``nodes`` is how much is
+    drafted after each row, a number for any load or a `NodeTable` (see `node_table`).
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        eos_ids: Collection[int] = (),
-        drafting: Drafting | None = None,
-        slots: int = 8,
-        capacity: int = 512,
-        line: int = WAITING_LINE,
-        nodes: int | None = None,
-    ) -> None:
+    def __init__(self, batch: Batch, nodes: int | NodeTable = 0, line: int = WAITING_LINE) -> None:
         if line < 0:
             raise LabkitError(f"The waiting line's length is {line}: give 0 or more.")
-        if nodes is not None and not 0 <= nodes <= (drafting.max_nodes if drafting else 0):
-            most = drafting.max_nodes if drafting else 0
-            raise LabkitError(f"{nodes} nodes a row were asked for: give 0 to {most}.")
-        self._batch = Batch(engine, slots, capacity, eos_ids, drafting)
-        self._batch.pace = self._pace(nodes)
-        self.slots, self.capacity, self.line = slots, capacity, line
-        self.steps: deque[Step] = deque(maxlen=KEPT_STEPS)
+        if not isinstance(nodes, NodeTable) and not 0 <= nodes <= batch.max_nodes:
+            raise LabkitError(f"{nodes} nodes a row were asked for: give 0 to {batch.max_nodes}.")
+        self.table = nodes if isinstance(nodes, NodeTable) else None
+        self._batch = batch
+        self._batch.pace = nodes if isinstance(nodes, NodeTable) else Fixed(nodes)
+        self.line = line
         self.totals = Totals()
         self._waiting: deque[Request] = deque()
         self._rows: dict[Row, Request] = {}
@@ -216,21 +191,19 @@ class ServingEngine:
         method: str = "mlp",
         slots: int = 8,
         capacity: int = 512,
-        line: int = WAITING_LINE,
         nodes: int | None = None,
     ) -> ServingEngine:
-        """An engine for a decoder's base model by one of its methods."""
-        drafting = drafting_for(lambda: decoder.drafter(method))
-        capacity = min(capacity, decoder.base.context)
-        return cls(decoder.engine, decoder.base.eos_ids, drafting, slots, capacity, line, nodes)
+        """Return an engine for a decoder's base model by one of its methods.
 
-    def _pace(self, nodes: int | None) -> Pace:
-        drafting = self._batch.drafting
-        if drafting is None:
-            return Fixed(0)
-        if nodes is not None:
-            return Fixed(nodes)
-        return Switch(drafting.max_nodes, measure_costs(self._batch))
+        ``nodes`` are drafted after each row; None measures first how many are best at which load
+        (see `node_table`).
+        """
+        base, drafting = decoder.base, drafting_for(lambda: decoder.drafter(method))
+        room = min(capacity, base.context)
+        batch = Batch(decoder.engine, slots, room, base.eos_ids, drafting)
+        if drafting and nodes is None:
+            return cls(batch, node_table(batch, [base.encode(text) for text in TEXTS]))
+        return cls(batch, nodes or 0)
 
     def __enter__(self) -> ServingEngine:
         return self
@@ -242,16 +215,6 @@ class ServingEngine:
     def failure(self) -> LabkitError | None:
         """What stopped the engine, if anything did."""
         return self._failure
-
-    @property
-    def switch(self) -> Switch | None:
-        """What decides how much is drafted; None where that is fixed."""
-        return self._batch.pace if isinstance(self._batch.pace, Switch) else None
-
-    @property
-    def decisions(self) -> list[Decision]:
-        """The switch's changes of mind, in order."""
-        return list(self.switch.decisions) if self.switch else []
 
     @property
     def free_slots(self) -> int:
@@ -286,8 +249,8 @@ class ServingEngine:
                 raise self._failure or LabkitError("The engine is closed: start another.")
             if len(self._waiting) >= self.line + len(self._batch.free):
                 raise QueueFullError(
-                    f"The engine is full: {self.slots} slots are taken and {self.line} requests "
-                    "wait, as many as may: try again later."
+                    f"The engine is full: {self._batch.slots} slots are taken and {self.line} "
+                    "requests wait, as many as may: try again later."
                 )
             self._waiting.append(request)
             self._changed.notify_all()
@@ -318,7 +281,6 @@ class ServingEngine:
         try:
             while self._arrange():
                 step = self._batch.step(self._deliver)
-                self.steps.append(replace(step, emitted=()))
                 self.totals = self.totals.plus(step)
         except Exception as error:  # whatever it was, nobody may wait for ever
             reason = f"The engine stopped on an error ({type(error).__name__}: {error})."
@@ -378,65 +340,3 @@ class ServingEngine:
             self._rows.clear()
             self._waiting.clear()
             self._changed.notify_all()
-
-
-def measure_costs(batch: Batch, seed: int = 0, repeats: int = 4) -> Measured:
-    """Measure what steps of a batch take here, on made-up requests; leaves the batch empty.
-
-    All kinds of step take turns, ``repeats`` times, and of each the fastest counts: something may
-    be compiled the first time, and other processes can only make a step slower. Takes a few
-    seconds on a small model.
-    """
-    rng = np.random.default_rng(seed)
-    length = min(32, batch.capacity // 2)
-    counts = sorted({*(count for count in budgets(batch.slots) if count), batch.slots})
-    pace, eos_ids = batch.pace, batch.eos_ids
-    batch.eos_ids = frozenset()  # a made-up request runs to its limit
-    prefill: dict[int, float] = {}
-    steps: dict[tuple[int, int], Step] = {}
-
-    def join(tokens: int) -> None:
-        prompt = rng.integers(0, batch.engine.vocabulary, tokens).tolist()
-        batch.join(prompt, batch.capacity - tokens)
-
-    def leave(rows: Sequence[Row]) -> None:
-        for row in rows:
-            batch.leave(row)
-
-    try:
-        for _ in range(repeats):
-            for tokens in PROMPTS_MEASURED:
-                if tokens < batch.capacity:
-                    join(tokens)
-                    seconds = batch.step().prefill_s
-                    prefill[tokens] = min(seconds, prefill.get(tokens, seconds))
-                    leave(batch.running[:])
-            for count, nodes in product(counts, budgets(batch.max_nodes)):
-                if nodes and count * (1 + nodes) > ROWS_MEASURED:
-                    continue
-                batch.pace = Fixed(nodes)
-                leave([row for row in batch.running if row.left < row.limit / 2])  # trees get cut
-                while len(batch.running) < count:
-                    join(length)
-                step = batch.step()
-                known = steps.get((count, nodes), step)
-                steps[count, nodes] = min(step, known, key=_answering_s)
-            leave(batch.running[:])
-    finally:
-        leave(batch.running[:])
-        batch.pace, batch.eos_ids = pace, eos_ids
-    check: dict[int, list[float]] = {}
-    draft: dict[int, list[float]] = {}
-    for step in steps.values():
-        check.setdefault(step.rows, []).append(step.check_s + step.rest_s)
-        if step.drafted:
-            draft.setdefault(step.drafted, []).append(step.draft_s)
-    return Measured(
-        Curve(prefill),
-        Curve({rows: float(np.mean(seconds)) for rows, seconds in check.items()}),
-        Curve({nodes: float(np.mean(seconds)) for nodes, seconds in draft.items()} or {1: 0.0}),
-    )
-
-
-def _answering_s(step: Step) -> float:
-    return step.draft_s + step.check_s + step.rest_s

@@ -1,10 +1,9 @@
-"""The same users against a cost model: what a machine that is not at hand would make of them.
+"""A simulation of the same users on a machine that is not at hand.
 
-The simulation steps through the very loop of `labkit.serving.batch`: a chunk of prompts, then every
-row's last token with its drafts, the number of drafts being the best bet. Only the clock is made
-up: each part of a step takes what a `Costs` says. Those are `Measured` ones, or `GpuCosts`: the
-weights, the cache and the arithmetic of a Llama-shaped model on a GPU's roofline (Williams et al.
-2009).
+The simulation takes the very steps of the batch: a chunk of prompts, then every row's last token
+with its drafts, as many as are best at that load. Only the clock is computed: each part of a step
+takes the time that a `Costs` gives. Those are `Measured` ones, or `GpuCosts`: the weights, the
+cache and the arithmetic of a Llama-shaped model on a GPU's roofline (Williams et al. 2009).
 """
 
 from __future__ import annotations
@@ -19,40 +18,20 @@ import numpy as np
 
 from labkit.errors import LabkitError
 from labkit.records import ServingRow
-from labkit.serving.costs import Costs, best_nodes, budgets, tokens_per_second
+from labkit.serving.costs import NodeTable
 from labkit.serving.load import Answer, Load
 from labkit.speculative.theory import Roofline
+from labkit.training.plan import GPUS, Machine
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU's data sheet: bytes a second, 16-bit operations a second (dense), bytes of memory."""
-
-    name: str
-    bandwidth: float
-    speed: float
-    memory: float
-    source: str
-
-
-GPUS = {
-    "a100": Gpu(
-        "NVIDIA A100 80 GB", 2039e9, 312e12, 80e9, "NVIDIA A100 data sheet, SXM, 80 GB (2021)"
-    ),
-    "h100": Gpu("NVIDIA H100 80 GB", 3.35e12, 989e12, 80e9, "NVIDIA H100 data sheet, SXM (2023)"),
-    "h200": Gpu("NVIDIA H200 141 GB", 4.8e12, 989e12, 141e9, "NVIDIA H200 data sheet, SXM (2024)"),
-    "t4": Gpu("NVIDIA T4 16 GB", 320e9, 65e12, 16e9, "NVIDIA Turing white paper, T4 (2018)"),
-}
-"""GPUs by the name that the command line has for them."""
-
 BYTES_A_WEIGHT = {"16 bits": 2.0, "8 bits": 1.0, "4 bits": 0.5}
-"""How wide a weight can be stored; the widest that fits the memory is taken."""
+"""Sizes of a stored weight; the largest that fits the memory is taken."""
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelSize:
     """A Llama-shaped model: ``layers`` of ``width``, and heads that speculate on top of it."""
 
     parameters: float
@@ -62,14 +41,14 @@ class Shape:
     vocabulary: int = 32_000
 
     @classmethod
-    def of(cls, parameters: float, heads: int = 3) -> Shape:
-        """The shape of a model of that many parameters, in the proportions of Llama.
+    def of(cls, parameters: float, heads: int = 3) -> ModelSize:
+        """Return the size of a model of that many parameters, in the proportions of Llama.
 
         A layer has 12 width^2 weights, and a Llama is 128 times as wide as it has layers (Touvron
         et al. 2023: 40 layers of 5,120 for 13 billion).
 
-        >>> shape = Shape.of(13e9)
-        >>> shape.layers, shape.width
+        >>> size = ModelSize.of(13e9)
+        >>> size.layers, size.width
         (40, 5176)
         """
         if not 1e6 <= parameters <= 1e13:
@@ -81,7 +60,7 @@ class Shape:
 
     @property
     def inner(self) -> int:
-        """The heads' width: 4,096 as published, or the model's own where it is narrower."""
+        """The heads' width: 4,096 as published, or the model's own if that is smaller."""
         return min(4096, self.width)
 
     @property
@@ -100,28 +79,28 @@ class GpuCosts:
     """Costs of a model on a GPU by its roofline; see `labkit.serving.costs.Costs`.
 
     A pass reads the weights once and the cache of all its rows, and multiplies each row by every
-    weight; attention's own arithmetic is left out, being small at these lengths. ``reached`` are
-    the shares of the data sheet's bandwidth and speed that a good server gets out of it, and
-    ``launch_s`` what a step costs besides: they are assumed, not measured.
+    weight; attention's own arithmetic is left out, since it is small at these lengths. ``reached``
+    are the shares of the data sheet's bandwidth and speed that a good server reaches, ``launch_s``
+    is the overhead of a step: both are assumed, not measured.
     """
 
-    gpu: Gpu
-    shape: Shape
+    gpu: Machine
+    size: ModelSize
     bytes_a_weight: float
     reached: tuple[float, float] = (0.75, 0.6)
     launch_s: float = 1e-3
 
     @classmethod
     def of(cls, gpu: str, parameters: float, capacity: int, heads: int = 3) -> GpuCosts:
-        """A model on a GPU, its weights as wide as leave room for one text of ``capacity``.
+        """Return a model on a GPU, with the widest weights that leave room for ``capacity`` tokens.
 
         Raises `LabkitError` for an unknown GPU, or a model that does not fit even in 4 bits.
         """
         if gpu not in GPUS:
             raise LabkitError(f"There is no GPU {gpu!r}: give one of {', '.join(GPUS)}.")
-        shape = Shape.of(parameters, heads)
+        size = ModelSize.of(parameters, heads)
         for bytes_a_weight in BYTES_A_WEIGHT.values():
-            costs = cls(GPUS[gpu], shape, bytes_a_weight)
+            costs = cls(GPUS[gpu], size, bytes_a_weight)
             if costs.slots(capacity) >= 1:
                 return costs
         raise LabkitError(
@@ -131,14 +110,14 @@ class GpuCosts:
 
     @property
     def width_name(self) -> str:
-        """How wide a weight is stored, in words."""
+        """The size of a stored weight, in words."""
         return next(name for name, size in BYTES_A_WEIGHT.items() if size == self.bytes_a_weight)
 
     def slots(self, capacity: int) -> int:
-        """Texts of ``capacity`` tokens whose cache fits beside the weights in 90% of the memory."""
-        weights = self.shape.parameters + self.shape.heads * self.shape.head_parameters
+        """Return how many texts of ``capacity`` tokens fit into what the weights leave free."""
+        weights = self.size.parameters + self.size.heads * self.size.head_parameters
         left = 0.9 * self.gpu.memory - weights * self.bytes_a_weight
-        return int(left // (capacity * self.shape.cache_bytes))
+        return int(left // (capacity * self.size.cache_bytes))
 
     def _roofline(self, parameters: float) -> Roofline:
         return Roofline(
@@ -154,25 +133,25 @@ class GpuCosts:
 
     def check_s(self, rows: float, cached: int) -> float:
         """See `labkit.serving.costs.Costs.check_s`."""
-        roof = self._roofline(self.shape.parameters)
-        reading = cached * self.shape.cache_bytes / roof.bandwidth
+        roof = self._roofline(self.size.parameters)
+        reading = cached * self.size.cache_bytes / roof.bandwidth
         return self.launch_s + roof.seconds(math.ceil(rows)) + reading
 
     def draft_s(self, batch: int, nodes: float) -> float:
         """See `labkit.serving.costs.Costs.draft_s`; the heads run one after another."""
         if not nodes:
             return 0.0
-        run = min(self.shape.heads, math.ceil(nodes))
+        run = min(self.size.heads, math.ceil(nodes))
         rows = math.ceil(batch * nodes / run)
-        roof = self._roofline(self.shape.head_parameters)
+        roof = self._roofline(self.size.head_parameters)
         return run * (self.launch_s / 10 + roof.seconds(rows))
 
 
 def chances_by_rank(accept: Sequence[Sequence[float]], nodes: int) -> list[float]:
-    """The chance that the n-th likeliest node of a tree is accepted, for ``nodes`` of them.
+    """Return the chance that the n-th likeliest node of a tree is accepted, up to ``nodes``.
 
-    ``accept[h][r]`` is how often head h + 1's choice of rank r is right, where those before it
-    were; a node's chance is the product along its path.
+    ``accept[h][r]`` is how often the choice of rank r of head h + 1 is right, given that those
+    before it were; a node's chance is the product along its path.
 
     >>> [round(chance, 3) for chance in chances_by_rank([[0.5, 0.2], [0.4]], 4)]
     [0.5, 0.2, 0.2, 0.08]
@@ -205,14 +184,14 @@ class _Row:
     arrivals: list[float] = field(default_factory=list)
 
     def luck(self) -> float:
-        """The next of a row of numbers that fill 0..1 evenly, so that small samples are fair."""
+        """Return the next of a series that fills 0..1 evenly, so that small samples are fair."""
         self.phase = (self.phase + GOLDEN) % 1
         return self.phase
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """A simulated load, and the mean number of nodes drafted after a row in a step."""
+    """A simulated load, with the tokens and the draft nodes of a row's step on average."""
 
     load: Load
     tokens_per_step: float
@@ -220,99 +199,100 @@ class Simulated:
 
 
 def simulate(
-    costs: Costs,
+    table: NodeTable,
     jobs: Sequence[Job],
     users: int,
-    chances: Sequence[float] = (),
     slots: int | None = None,
     prefill_rows: int = 512,
-    nodes: int | None = None,
     seed: int = 0,
 ) -> Simulated:
     """Let ``users`` send the ``jobs`` between them, each the next one once its last is answered.
 
-    ``chances`` (N,) by rank are those of a drafted node to be accepted; empty is vanilla. ``nodes``
-    fixes how much is drafted, None leaves it to the best bet. ``slots`` rows are answered at once
-    (None: as many as there are users), ``prefill_rows`` prompt tokens are read in a step.
+    ``table`` has the costs, the chances of draft nodes (none: vanilla) and how many are drafted at
+    which load. ``slots`` rows are answered at once (None: one for each user); a step reads up to
+    ``prefill_rows`` prompt tokens.
     """
     if users < 1 or not jobs:
         raise LabkitError(f"{users} users with {len(jobs)} requests: give at least 1 of each.")
     if slots is not None and slots < 1:
         raise LabkitError(f"{slots} slots were asked for: give at least 1.")
-    rng = np.random.default_rng(seed)
-    coming = iter(jobs)
-    waiting: deque[_Row] = deque()
-    running: list[_Row] = []
-    done: list[Answer] = []
-    choose = _Bet(costs, chances, nodes)
-    clock, drafted, steps, committed = 0.0, 0, 0, 0
-
-    def send(at: float) -> None:
-        job = next(coming, None)
-        if job is not None:
-            waiting.append(_Row(job, at, float(rng.random())))
-
-    def give(row: _Row, many: int) -> None:
-        row.answered += many
-        row.arrivals.append(clock)
-        if row.answered == row.job.output:
-            done.append(Answer("", row.sent, tuple(row.arrivals), row.job.output))
-            running.remove(row)
-            send(clock)
-
+    run = _Run(table, jobs, np.random.default_rng(seed))
     for _ in range(users):
-        send(0.0)
-    while waiting or running:
-        while waiting and len(running) < (slots or users):
-            running.append(waiting.popleft())
-        room = prefill_rows
-        for row in running:
+        run.send()
+    while run.waiting or run.running:
+        while run.waiting and len(run.running) < (slots or users):
+            run.running.append(run.waiting.popleft())
+        run.prefill(prefill_rows)
+        run.answer()
+    load = Load(tuple(sorted(run.done, key=lambda answer: answer.sent)), run.clock)
+    steps = max(run.steps, 1)
+    return Simulated(load, run.committed / steps, run.drafted / steps)
+
+
+class _Run:
+    """The state of a simulation: its clock, its rows, and the sums over its steps."""
+
+    def __init__(self, table: NodeTable, jobs: Sequence[Job], rng: np.random.Generator) -> None:
+        self.table, self.rng = table, rng
+        self.coming = iter(jobs)
+        self.waiting: deque[_Row] = deque()
+        self.running: list[_Row] = []
+        self.done: list[Answer] = []
+        self.clock, self.drafted = 0.0, 0.0
+        self.steps, self.committed = 0, 0
+
+    def send(self) -> None:
+        """Let a user send the next job, if there is one."""
+        job = next(self.coming, None)
+        if job is not None:
+            self.waiting.append(_Row(job, self.clock, float(self.rng.random())))
+
+    def give(self, row: _Row, tokens: int) -> None:
+        """Give a row its tokens; once it has all of them, its user sends the next job."""
+        row.answered += tokens
+        row.arrivals.append(self.clock)
+        if row.answered == row.job.output:
+            self.done.append(Answer("", row.sent, tuple(row.arrivals), row.job.output))
+            self.running.remove(row)
+            self.send()
+
+    def prefill(self, most: int) -> None:
+        """Read up to ``most`` prompt tokens; rows read to the end get their first token."""
+        room = most
+        for row in self.running:
             part = min(room, row.job.prompt - row.read)
             row.read += part
             room -= part
-        if room < prefill_rows:
-            clock += costs.prefill_s(prefill_rows - room)
-            for row in list(running):
-                if row.read == row.job.prompt and not row.answered:
-                    give(row, 1)
-        rows = [row for row in running if row.answered]
+        if room == most:
+            return
+        self.clock += self.table.costs.prefill_s(most - room)
+        for row in list(self.running):
+            if row.read == row.job.prompt and not row.answered:
+                self.give(row, 1)
+
+    def answer(self) -> None:
+        """Draft after every row that has a first token, check, and give what is accepted."""
+        rows = [row for row in self.running if row.answered]
         if not rows:
-            continue
+            return
+        table, many = self.table, len(rows)
         cached = sum(row.job.prompt + row.answered for row in rows)
-        many = choose(len(rows), cached)
-        clock += costs.draft_s(len(rows), many) + costs.check_s(len(rows) * (1 + many), cached)
-        hope = sum(chances[:many])
+        nodes = table.nodes(many, cached)
+        drafted = nodes * table.filled
+        self.clock += table.costs.draft_s(many, drafted)
+        self.clock += table.costs.check_s(many * (1 + drafted), cached)
+        hope = sum(table.chances[:nodes])
         for row in rows:
             accepted = min(math.floor(hope + row.luck()), row.job.output - row.answered - 1)
-            committed += 1 + accepted
-            give(row, 1 + accepted)
-        drafted += many * len(rows)
-        steps += len(rows)
-    load = Load(tuple(sorted(done, key=lambda answer: answer.sent)), clock)
-    return Simulated(load, committed / max(steps, 1), drafted / max(steps, 1))
-
-
-class _Bet:
-    """How many nodes to draft at a load: fixed, or the best bet, remembered by batch and cache."""
-
-    def __init__(self, costs: Costs, chances: Sequence[float], nodes: int | None) -> None:
-        self.costs, self.chances, self.nodes = costs, chances, nodes
-        self._known: dict[tuple[int, int], int] = {}
-
-    def __call__(self, batch: int, cached: int) -> int:
-        if not self.chances or self.nodes is not None:
-            return min(self.nodes or 0, len(self.chances))
-        key = batch, cached // (64 * batch)
-        if key not in self._known:
-            choices = budgets(len(self.chances))
-            rates = tokens_per_second(self.costs, batch, self.chances, choices, cached)
-            self._known[key] = best_nodes(rates)
-        return self._known[key]
+            self.committed += 1 + accepted
+            self.give(row, 1 + accepted)
+        self.drafted += drafted * many
+        self.steps += many
 
 
 @dataclass(frozen=True)
 class Check:
-    """At a number of users, vanilla's time per token over a method's: measured and predicted."""
+    """Vanilla's time per token over a method's at a number of users: measured and predicted."""
 
     users: int
     method: str
@@ -321,12 +301,12 @@ class Check:
 
     @property
     def error(self) -> float:
-        """By what share of the measured gain the prediction is off; above 0 it promised more."""
+        """The prediction's error as a share of the measured gain; above 0 it promised more."""
         return self.predicted / self.measured - 1
 
 
 def gains(rows: Sequence[ServingRow], origin: str) -> dict[tuple[int, str], float]:
-    """Vanilla's mean time per token over each other method's, by users and method."""
+    """Return vanilla's mean time per token over each other method's, by users and method."""
     plain = {
         row.users: row.tpot_ms.mean
         for row in rows
@@ -341,7 +321,7 @@ def gains(rows: Sequence[ServingRow], origin: str) -> dict[tuple[int, str], floa
 
 
 def check_prediction(rows: Sequence[ServingRow]) -> list[Check]:
-    """Measured and simulated gains side by side, wherever there are both."""
+    """Return measured and simulated gains side by side, wherever there are both."""
     measured, predicted = gains(rows, "measured"), gains(rows, "simulated")
     return [
         Check(users, method, gain, predicted[users, method])

@@ -66,36 +66,48 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(4, 192, 512, 6, 2, 32, 4_096, tied=True),
+    "tiny-random": Shape(2, 64, 128, 4, 2, 16, 512),
     "real": Shape(30, 576, 1_536, 9, 3, 64, 49_152, tied=True),
+    "smollm2-1.7b": Shape(24, 2_048, 8_192, 32, 32, 64, 49_152, tied=True),
     "llama2-7b": Shape(32, 4_096, 11_008, 32, 32, 128, 32_000),
     "llama2-13b": Shape(40, 5_120, 13_824, 40, 40, 128, 32_000),
     "llama3-8b": Shape(32, 4_096, 14_336, 32, 8, 128, 128_256),
 }
-"""Base models that a plan can be made for."""
+"""Base models by name, for plans and for serving random weights of their shape."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A device: operations and bytes per second at its peak, memory, bytes of a stored weight.
+    """A device: bytes and operations a second at its peak, bytes of memory and of a stored weight.
 
+    ``speed`` is that of dense products in 16 bits (32 on the CPU); ``source`` says who states it.
     The reaches of GPUs are what well-tuned training is reported to get, not measured here.
     """
 
-    operations: float
+    name: str
     bandwidth: float
+    speed: float
     memory: float
+    source: str
     weight_bytes: int = 2
     pass_reach: float = 0.4
     head_reach: float = 0.3
 
 
-MACHINES = {
-    "a100": Machine(312e12, 2.0e12, 80e9),
-    "h100": Machine(989e12, 3.35e12, 80e9),
-    "h200": Machine(989e12, 4.8e12, 141e9),
-    "l4": Machine(121e12, 0.3e12, 24e9),
+GPUS = {
+    "a100": Machine(
+        "NVIDIA A100 80 GB", 2039e9, 312e12, 80e9, "NVIDIA A100 data sheet, SXM, 80 GB (2021)"
+    ),
+    "h100": Machine(
+        "NVIDIA H100 80 GB", 3.35e12, 989e12, 80e9, "NVIDIA H100 data sheet, SXM (2023)"
+    ),
+    "h200": Machine(
+        "NVIDIA H200 141 GB", 4.8e12, 989e12, 141e9, "NVIDIA H200 data sheet, SXM (2024)"
+    ),
+    "l4": Machine("NVIDIA L4 24 GB", 300e9, 121e12, 24e9, "NVIDIA L4 data sheet (2023)"),
+    "t4": Machine("NVIDIA T4 16 GB", 320e9, 65e12, 16e9, "NVIDIA Turing white paper, T4 (2018)"),
 }
-"""Devices by name, by their makers' figures for dense products in bfloat16; beside them ``cpu``."""
+"""GPUs by name, with their makers' figures: the plan and the serving simulation use the same."""
 
 
 def this_cpu() -> Machine:
@@ -104,7 +116,8 @@ def this_cpu() -> Machine:
     operations = 2 * 512 * 576 * 1536 / _seconds(lambda: left @ right)
     block = torch.zeros(16_000_000)
     bandwidth = 4 * len(block) / _seconds(block.sum)
-    return Machine(operations, bandwidth, float("inf"), 4, pass_reach=0.75, head_reach=0.45)
+    figures = "this CPU", bandwidth, operations, float("inf"), "measured"
+    return Machine(*figures, weight_bytes=4, pass_reach=0.75, head_reach=0.45)
 
 
 def _seconds(work: Any, enough: float = 0.2) -> float:
@@ -168,7 +181,7 @@ def plan_training(
     """
     recipe = Recipe.load(recipe_path)
     base = _named("base model shape", shape, SHAPES)
-    machine = this_cpu() if gpu == "cpu" else _named("device", gpu, {**MACHINES, "cpu": None})
+    machine = this_cpu() if gpu == "cpu" else _named("device", gpu, {**GPUS, "cpu": None})
     if gpus < 1:
         raise LabkitError(f"There cannot be {gpus} devices: give 1 or more.")
     stages = {"phase1": recipe.phase1, "phase2": recipe.phase2}
@@ -182,7 +195,7 @@ def plan_training(
         "shape": shape,
         "gpu": gpu,
         "gpus": gpus,
-        "rates": {"operations": machine.operations, "bandwidth": machine.bandwidth},
+        "rates": {"operations": machine.speed, "bandwidth": machine.bandwidth},
         "base_weights": base.weights,
         "head_weights": sum(head_weights(recipe, base)),
         "memory": largest,
@@ -250,8 +263,8 @@ def _disk(recipe: Recipe, base: Shape) -> int:
 
 def _times(recipe: Recipe, base: Shape, machine: Machine, gpus: int) -> dict[str, float]:
     """Seconds of every stage, were answers all of full length."""
-    passing = machine.operations * machine.pass_reach * gpus
-    training = machine.operations * machine.head_reach * gpus
+    passing = machine.speed * machine.pass_reach * gpus
+    training = machine.speed * machine.head_reach * gpus
     times: dict[str, float] = {}
     made, text, answers = recipe.generation, recipe.phase1, recipe.phase2
     if text:

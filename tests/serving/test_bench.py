@@ -12,8 +12,7 @@ from click.testing import CliRunner, Result
 from labkit.cli import main
 from labkit.errors import LabkitError
 from labkit.records import ServingLog
-from labkit.serving.batch import Step
-from labkit.serving.bench import accepted_by_rank, select
+from labkit.serving.bench import Level, Loads
 from labkit.widgets import ServingCurves
 
 
@@ -47,6 +46,14 @@ def test_every_load_and_method_has_a_row_with_its_spreads(measured) -> None:
             assert row[latency]["mean"] > 0
         assert row["tokens_per_step"] >= 1
     assert all(row["nodes_per_step"] == 0 for row in rows if row["method"] == "vanilla")
+
+
+def test_the_number_of_drafts_for_each_batch_is_told(measured) -> None:
+    told = measured[0]["decisions"]
+    assert list(told) == ["mlp"]
+    assert [line.split(":")[0] for line in told["mlp"]] == ["batch of 1", "batch of 2"]
+    drafted = [row["nodes_per_step"] for row in measured[0]["rows"] if row["method"] == "mlp"]
+    assert ("draft 0 nodes" in told["mlp"][0]) == (drafted[0] == 0)
 
 
 def test_answers_are_the_same_at_every_load_and_by_every_method(measured) -> None:
@@ -114,13 +121,13 @@ def test_the_shipped_heads_acceptance_is_taken_where_none_is_given() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--users", "1,x"], "'1,x' is not a row of whole numbers above 0"),
-        (["--users", "0"], "'0' is not a row of whole numbers above 0"),
-        (["--rates", "-2"], "'-2' is not a row of numbers above 0"),
-        (["--rates", "inf"], "'inf' is not a row of numbers above 0"),
+        (["--users", "1,x"], "'1,x' is not a list of whole numbers above 0"),
+        (["--users", "0"], "'0' is not a list of whole numbers above 0"),
+        (["--rates", "-2"], "'-2' is not a list of numbers above 0"),
+        (["--rates", "inf"], "'inf' is not a list of numbers above 0"),
         (["--requests", "0"], "0"),
-        (["--users", "1", "--rates", "1"], "Either --users"),
-        (["--simulate", "--url", "http://localhost:1"], "Either --simulate or --url"),
+        (["--users", "1", "--rates", "1"], "Give --users"),
+        (["--simulate", "--url", "http://localhost:1"], "Give --simulate or --url"),
         (["--simulate", "--gpu", "b17"], "b17"),
         (["--simulate", "--model-params", "5"], "5 parameters"),
         (["--simulate", "--acceptance", "1.5"], "a share between 0 and 1"),
@@ -142,18 +149,15 @@ def test_a_mistake_is_one_sentence(words: list[str], said: str) -> None:
 
 def test_prompts_come_in_an_order_by_seed_all_before_any_again() -> None:
     prompts = [str(i) for i in range(7)]
-    chosen = select(prompts, 16, seed=3)
-    assert sorted(chosen[:7]) == sorted(chosen[7:14]) == prompts
-    assert chosen == select(prompts, 16, seed=3)
-    assert chosen != select(prompts, 16, seed=4)
+
+    def chosen(seed: int) -> list[str]:
+        return Loads([Level(16)], requests=9, seed=seed).choose(prompts)
+
+    assert len(chosen(3)) == 16
+    assert sorted(chosen(3)[:7]) == sorted(chosen(3)[7:14]) == prompts
+    assert chosen(3) == chosen(3)
+    assert chosen(3) != chosen(4)
     with pytest.raises(LabkitError, match="no prompt"):
-        select([], 2, seed=0)
-
-
-def test_acceptance_by_rank_counts_the_rows_that_could_have_drafted_it() -> None:
-    def step(batch: int, nodes: int, taken: tuple[int, ...]) -> Step:
-        return Step(batch=batch, nodes=nodes, taken=taken)
-
-    steps = [step(2, 2, (2, 1, 0)), step(2, 1, (0, 0, 0)), step(4, 0, (0, 0, 0))]
-    assert accepted_by_rank(steps) == [0.5, 0.5]
-    assert accepted_by_rank([]) == []
+        Loads([Level()]).choose([])
+    with pytest.raises(LabkitError, match="at least 1 of each"):
+        Loads([])

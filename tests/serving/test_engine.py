@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Literal
 
 import psutil
@@ -16,11 +16,13 @@ import pytest
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Output, Rows
 from labkit.sampling import Sampling
-from labkit.serving.batch import Fixed
-from labkit.serving.drafting import OneByOne
-from labkit.serving.engine import QueueFullError, Request, ServingEngine, measure_costs
-from labkit.serving.switch import Switch
+from labkit.serving.batch import Batch
+from labkit.serving.costs import Measured
+from labkit.serving.drafting import Drafting, OneByOne
+from labkit.serving.engine import QueueFullError, Request, ServingEngine
+from labkit.serving.measure import measure_acceptance, node_table
 from labkit.speculative.generate import generate
+from labkit.speculative.tree import Draft
 from tests.speculative.fakes import Planned, ToyCache, ToyEngine
 
 
@@ -64,10 +66,26 @@ def toy() -> Iterator[GatedEngine]:
     made.open()
 
 
+def engine_on(
+    toy: GatedEngine,
+    eos_ids: Collection[int] = (),
+    drafting: Drafting | None = None,
+    slots: int = 8,
+    capacity: int = 512,
+    nodes: int | None = None,
+    line: int = 256,
+) -> ServingEngine:
+    """An engine on a toy; without a number of nodes, speculation goes by a measured table."""
+    batch = Batch(toy, slots, capacity, eos_ids, drafting)
+    if drafting and nodes is None:
+        return ServingEngine(batch, node_table(batch), line)
+    return ServingEngine(batch, nodes or 0, line)
+
+
 @contextlib.contextmanager
 def serving(toy: GatedEngine, *given: Any, **settings: Any) -> Iterator[ServingEngine]:
     """An engine that closes even where the test fails while it waits for the gate."""
-    engine = ServingEngine(toy, *given, **settings)
+    engine = engine_on(toy, *given, **settings)
     try:
         yield engine
     finally:
@@ -212,7 +230,7 @@ def test_a_place_in_the_line_that_is_given_up_is_somebody_elses(toy: GatedEngine
 
 
 def test_closing_ends_every_request_and_refuses_new_ones(toy: GatedEngine) -> None:
-    engine = ServingEngine(toy, slots=1, capacity=40)
+    engine = engine_on(toy, slots=1, capacity=40)
     toy.gated = True
     running, waiting = engine.submit([1], 30), engine.submit([2], 3)
     wait_until(lambda: running.state == "running")
@@ -230,7 +248,7 @@ def test_closing_ends_every_request_and_refuses_new_ones(toy: GatedEngine) -> No
 
 
 def test_a_bug_in_the_model_reaches_everyone_who_waits_for_it(toy: GatedEngine) -> None:
-    engine = ServingEngine(toy, slots=1, capacity=40)
+    engine = engine_on(toy, slots=1, capacity=40)
     toy.gated = True
     running, waiting = engine.submit([1], 30), engine.submit([2], 3)
     wait_until(lambda: running.state == "running")
@@ -268,7 +286,7 @@ def test_totals_count_what_was_drafted_and_committed(toy: GatedEngine) -> None:
         done = engine.totals - start
         assert done.row_steps == 10
         assert done.drafted == 3 * 9 + 1
-        assert engine.decisions == []
+        assert engine.table is None
 
 
 @pytest.mark.parametrize(
@@ -284,26 +302,51 @@ def test_an_engine_that_could_not_serve_is_refused(
     toy: GatedEngine, settings: dict[str, int], said: str
 ) -> None:
     with pytest.raises(LabkitError, match=said):
-        ServingEngine(toy, **settings)
+        engine_on(toy, **settings)
 
 
-def test_measuring_what_steps_cost_covers_every_kind_and_leaves_the_engine_as_it_was(
+def test_measuring_covers_every_kind_of_step_and_leaves_the_batch_as_it_was(
     toy: GatedEngine,
 ) -> None:
-    with serving(toy, {4}, drafting(toy), slots=3, capacity=40) as engine:
-        switch = engine.switch
-        assert isinstance(switch, Switch)
-        assert {1, 2, 3, 1 + 6, 3 * (1 + 6)} <= set(switch.costs.check.sizes)
-        assert {1, 6, 18} <= set(switch.costs.draft.sizes)
-        assert set(switch.costs.prefill.sizes) == {1, 8, 16, 32}
+    batch = Batch(toy, 3, 40, {4}, drafting(toy))
+    pace = batch.pace
+    table = node_table(batch)
+    costs = table.costs
+    assert isinstance(costs, Measured)
+    assert {1, 2, 3, 1 + 6, 3 * (1 + 6)} <= set(costs.check.sizes)
+    assert {1, 6, 18} <= set(costs.draft.sizes)
+    assert set(costs.prefill.sizes) == {1, 8, 16, 32}
+    assert (batch.eos_ids, batch.pace, batch.running) == ({4}, pace, [])
+    with ServingEngine(batch, table) as engine:
         assert engine.free_slots == 3
         assert engine.submit([1], 12).result() == generate(toy, [1], 12, eos_ids={4}).tokens
-        batch = engine._batch
-        batch.pace = Fixed(0)
-        engine.drain()
-        measure_costs(batch, repeats=1)
-        assert batch.eos_ids == {4}
-        assert isinstance(batch.pace, Fixed)
+
+
+@pytest.mark.parametrize("right", [0, 2, 4])
+def test_acceptance_is_measured_by_rank(toy: GatedEngine, right: int) -> None:
+    made = OneByOne(lambda: Planned(toy, 4, lambda _: right))
+    batch = Batch(toy, 2, 400, (), made)
+    chances, drafted = measure_acceptance(batch, [[1, 2], [3]])
+    assert chances == pytest.approx([1.0] * right + [0.0] * (4 - right))
+    assert drafted == 1
+    assert batch.running == []
+
+
+def test_a_drafter_that_seldom_drafts_is_charged_for_what_it_drafts_only(toy: GatedEngine) -> None:
+    class Seldom(Planned):
+        def draft(self, *given: Any) -> Draft:
+            draft = super().draft(*given)
+            return draft if self.steps % 4 == 0 else Draft()
+
+    batch = Batch(toy, 2, 400, (), OneByOne(lambda: Seldom(toy, 4, lambda _: 4)))
+    chances, drafted = measure_acceptance(batch, [[1, 2], [3]])
+    assert chances == pytest.approx([0.25] * 4)
+    assert drafted == pytest.approx(0.25)
+
+
+def test_known_chances_are_taken_as_they_are(toy: GatedEngine) -> None:
+    batch = Batch(toy, 2, 40, (), drafting(toy))
+    assert node_table(batch, chances=[0.5, 0.2]).chances == (0.5, 0.2)
 
 
 def test_memory_comes_back_once_a_crowd_has_gone(toy: GatedEngine) -> None:

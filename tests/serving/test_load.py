@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from labkit.errors import LabkitError
+from labkit.serving.batch import Batch
 from labkit.serving.engine import ServingEngine
 from labkit.serving.load import Answer, Load, closed_loop, open_loop, spread, summarise
 from labkit.serving.targets import EngineTarget
@@ -164,7 +165,7 @@ def test_a_load_of_nothing_is_refused(users: int, prompts: list[str]) -> None:
 
 def test_the_engine_is_asked_in_this_process_and_refusals_are_errors() -> None:
     toy = ToyEngine()
-    with ServingEngine(toy, slots=2, capacity=40) as engine:
+    with ServingEngine(Batch(toy, 2, 40)) as engine:
         target = EngineTarget(engine, lambda prompt: [int(prompt)])
         answer = target.ask("3", 9)
         assert answer.output == tuple(toy.greedy([3], 9))

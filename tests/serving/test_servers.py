@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from labkit.cli import main
 from labkit.errors import LabkitError
-from labkit.serving.bench import Level, bench_server
+from labkit.serving.bench import Level, Loads, bench_server
 from labkit.serving.load import Answer
 from labkit.serving.targets import RemoteServer, Said, read_events
 from tests.conftest import make_toy
@@ -114,7 +114,7 @@ def test_levels_of_users_and_rates_give_rows(address: str, models: dict[str, Pat
     server = RemoteServer(address, str(models["plain"]))
     said: list[str] = []
     levels = [Level(1), Level(3), Level(rate=20.0)]
-    outcome = bench_server(server, levels, ["Hello", "Good day"], 6, 10, say=said.append)
+    outcome = bench_server(server, ["Hello", "Good day"], Loads(levels, 6, 10), said.append)
     assert outcome.lost is None
     assert [row.method for row in outcome.log.rows] == ["server"] * 3
     assert [row.users for row in outcome.log.rows][:2] == [1, 3]
@@ -238,7 +238,7 @@ def test_content_as_a_list_of_parts_is_read(scripted) -> None:
     script.events = [delta(content=parts), piece("", "stop")]
     answer = server.ask("p", 9)
     assert (answer.output, len(answer.arrivals), answer.error) == ("Hm. Good day", 1, None)
-    assert bench_server(server, [Level(2)], ["p"], 4, 9).log.rows[0].errors == 0
+    assert bench_server(server, ["p"], Loads([Level(2)], 4, 9)).log.rows[0].errors == 0
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_fields_that_a_server_refuses_are_left_out(
     url, script = scripted
     script.refuse = lambda body: (status, "") if refuses & set(body) else None
     server = RemoteServer(url)
-    row = bench_server(server, [Level(2)], ["p"], 4, 9).log.rows[0]
+    row = bench_server(server, ["p"], Loads([Level(2)], 4, 9)).log.rows[0]
     assert (row.requests, row.errors) == (4, 0)
     for body in script.asked[-4:]:
         assert sent <= set(body)
@@ -278,7 +278,7 @@ def test_a_gateway_without_a_list_of_models_and_one_refusal_do_not_end_a_load(
     server = RemoteServer(url, "m")
     refusals = iter([(429, "0.2"), (418, "")])
     script.refuse = lambda _: next(refusals, None)
-    row = bench_server(server, [Level(1)], ["p"], 6, 9).log.rows[0]
+    row = bench_server(server, ["p"], Loads([Level(1)], 6, 9)).log.rows[0]
     assert (row.requests, row.errors) == (6, 1), "429 is tried again, another refusal is an error"
 
 
@@ -347,7 +347,7 @@ def test_an_event_that_cannot_be_read_fails_its_request_and_no_other(scripted, e
         script.events = bad if next(number) == 2 else good
 
     script.refuse = alternate
-    row = bench_server(server, [Level(1)], ["p"], 6, 9).log.rows[0]
+    row = bench_server(server, ["p"], Loads([Level(1)], 6, 9)).log.rows[0]
     assert (row.requests, row.errors) == (6, 1)
 
 
@@ -463,7 +463,7 @@ def test_an_answer_that_breaks_off_is_an_error_and_the_server_is_still_there(
     assert answer.error == said
     assert server.lost() is None
     with pytest.raises(LabkitError, match=r"None of 3 requests was answered: The server"):
-        bench_server(server, [Level(1)], ["p"], 3, 9)
+        bench_server(server, ["p"], Loads([Level(1)], 3, 9))
 
 
 def test_later_levels_that_fail_leave_the_earlier_ones(scripted) -> None:
@@ -473,7 +473,7 @@ def test_later_levels_that_fail_leave_the_earlier_ones(scripted) -> None:
     def fail(_: str) -> None:
         script.events = [piece("Good")]
 
-    outcome = bench_server(server, [Level(1), Level(2)], ["p"], 3, 9, say=fail)
+    outcome = bench_server(server, ["p"], Loads([Level(1), Level(2)], 3, 9), say=fail)
     assert [row.users for row in outcome.log.rows] == [1]
     assert "None of 3 requests was answered" in (outcome.lost or "")
 

@@ -13,29 +13,40 @@ from labkit.errors import LabkitError
 from labkit.records import LossLog, ServingLog, ServingRow, ValidationPoint
 from labkit.serving import bench
 from labkit.serving.batch import PREFILL_ROWS, Batch
-from labkit.serving.bench import Level, bench_simulated, shipped_acceptance
-from labkit.serving.costs import Curve, Measured
+from labkit.serving.bench import Level, Loads, bench_simulated, shipped_acceptance
+from labkit.serving.costs import Costs, Curve, Measured, NodeTable
 from labkit.serving.drafting import OneByOne
 from labkit.serving.load import summarise
 from labkit.serving.simulate import (
-    GPUS,
     Check,
     GpuCosts,
     Job,
-    Shape,
+    ModelSize,
     chances_by_rank,
     check_prediction,
     gains,
     simulate,
 )
+from labkit.training.plan import GPUS
 from tests.speculative.fakes import Planned, ToyEngine
 
 ACCEPT = ((0.55, 0.15), (0.45, 0.1), (0.4, 0.1))
 FLAT = Measured(Curve({1: 0.5}), Curve({1: 1.0}), Curve({1: 0.25}))
 
 
+def vanilla(costs: Costs) -> NodeTable:
+    return NodeTable(costs, ())
+
+
+class Stubborn(NodeTable):
+    """Drafts as much as it can at every load."""
+
+    def nodes(self, batch: int, cached: int = 0) -> int:
+        return len(self.chances)
+
+
 def test_one_user_alone_by_hand() -> None:
-    made = simulate(FLAT, [Job(10, 4)] * 2, users=1)
+    made = simulate(vanilla(FLAT), [Job(10, 4)] * 2, users=1)
     first, second = made.load.answers
     assert first.arrivals == (0.5, 1.5, 2.5, 3.5)
     assert second.sent == 3.5
@@ -45,7 +56,7 @@ def test_one_user_alone_by_hand() -> None:
 
 
 def test_certain_drafts_by_hand() -> None:
-    made = simulate(FLAT, [Job(10, 7)], 1, [1.0, 1.0])
+    made = simulate(NodeTable(FLAT, (1.0, 1.0)), [Job(10, 7)], 1)
     (answer,) = made.load.answers
     assert answer.arrivals == (0.5, 1.75, 3.0)
     assert answer.tokens == 7
@@ -53,7 +64,7 @@ def test_certain_drafts_by_hand() -> None:
 
 
 def test_a_user_who_comes_later_waits_for_a_slot_and_for_the_chunk_before_his() -> None:
-    made = simulate(FLAT, [Job(10, 3)] * 3, users=3, slots=2, prefill_rows=15)
+    made = simulate(vanilla(FLAT), [Job(10, 3)] * 3, users=3, slots=2, prefill_rows=15)
     a, b, c = made.load.answers
     assert a.arrivals == (0.5, 1.5, 3.0)
     assert b.arrivals == (2.0, 3.0, 4.5)
@@ -80,10 +91,8 @@ def test_it_takes_the_steps_that_the_batch_itself_takes(
             batch.join([1] * prompt, limit)
         steps.append(batch.step())
     costs = Measured(Curve({1: 1.0}), Curve({1: 1000.0}), Curve({1: 0.0}))
-    chances = [1.0] * right + [0.0] * (3 - right)
-    simulated = simulate(
-        costs, [Job(*job) for job in jobs], len(jobs), chances, slots, PREFILL_ROWS, nodes=3
-    )
+    table = Stubborn(costs, (1.0,) * right + (0.0,) * (3 - right))
+    simulated = simulate(table, [Job(*job) for job in jobs], len(jobs), slots, PREFILL_ROWS)
     prompts = sum(step.prompt_rows > 0 for step in steps)
     answers = sum(step.batch > 0 for step in steps)
     assert simulated.load.seconds == pytest.approx(prompts + 1000 * answers)
@@ -100,7 +109,7 @@ def test_chances_are_products_along_paths_in_falling_order() -> None:
 def test_13b_on_an_a100_gains_most_alone_and_less_with_every_doubling_of_users() -> None:
     levels = [Level(users) for users in (1, 2, 4, 8, 16, 32, 64, 128)]
     for accept in (ACCEPT, [[0.5], [0.42], [0.4]]):
-        log = bench_simulated("a100", 13e9, levels, accept).log
+        log = bench_simulated("a100", 13e9, accept, Loads(levels)).log
         found = [gains(log.rows, "simulated")[level.users, "mlp"] for level in levels]
         assert found[0] > 1.3
         assert all(b < a + 0.01 for a, b in pairwise(found))
@@ -114,10 +123,10 @@ def test_13b_on_an_a100_gains_most_alone_and_less_with_every_doubling_of_users()
 def test_drafting_on_regardless_becomes_a_loss() -> None:
     costs = GpuCosts.of("a100", 13e9, 256)
     jobs = [Job(128, 32)] * 256
-    chances = chances_by_rank(ACCEPT, 12)
+    chances = tuple(chances_by_rank(ACCEPT, 12))
     plain, stubborn, clever = (
-        summarise(simulate(costs, jobs, 128, drafted, nodes=nodes).load, 128, "x").tokens_per_s
-        for drafted, nodes in (([], None), (chances, 12), (chances, None))
+        summarise(simulate(table, jobs, 128).load, 128, "x").tokens_per_s
+        for table in (vanilla(costs), Stubborn(costs, chances), NodeTable(costs, chances))
     )
     assert stubborn < 0.75 * plain
     assert clever > plain
@@ -132,7 +141,7 @@ def test_a_decoding_step_of_13b_takes_what_reading_its_weights_takes() -> None:
         2 * 13e9 * 1000 / (0.6 * 312e12) + costs.launch_s
     )
     assert costs.check_s(1, 10_000) - costs.check_s(1, 0) == pytest.approx(
-        10_000 * 4 * 40 * costs.shape.width / (0.75 * 2039e9)
+        10_000 * 4 * 40 * costs.size.width / (0.75 * 2039e9)
     )
     assert GpuCosts.of("a100", 13e9, 256, heads=5).draft_s(1, 8) > costs.draft_s(1, 8)
     assert costs.draft_s(1, 0) == 0
@@ -154,13 +163,13 @@ def test_weights_are_as_wide_as_the_memory_allows(gpu: str, parameters: float, w
     costs = GpuCosts.of(gpu, parameters, 256)
     assert costs.width_name == width
     assert costs.slots(256) >= 1
-    used = parameters * costs.bytes_a_weight + costs.slots(256) * 256 * costs.shape.cache_bytes
+    used = parameters * costs.bytes_a_weight + costs.slots(256) * 256 * costs.size.cache_bytes
     assert used < GPUS[gpu].memory
 
 
 def test_a_faster_memory_answers_one_user_sooner() -> None:
     speeds = [
-        bench_simulated(gpu, 7e9, [Level(1)], ACCEPT).log.rows[0].tpot_ms.mean
+        bench_simulated(gpu, 7e9, ACCEPT, Loads([Level(1)])).log.rows[0].tpot_ms.mean
         for gpu in ("t4", "a100", "h100", "h200")
     ]
     assert speeds == sorted(speeds, reverse=True)
@@ -169,7 +178,7 @@ def test_a_faster_memory_answers_one_user_sooner() -> None:
 @pytest.mark.parametrize(
     ("gpu", "parameters", "said"),
     [
-        ("b17", 13e9, "There is no GPU 'b17': give one of a100, h100, h200, t4"),
+        ("b17", 13e9, "There is no GPU 'b17': give one of a100, h100, h200, l4, t4"),
         ("t4", 70e9, "does not fit one NVIDIA T4 16 GB even in 4 bits"),
         ("a100", 12, "A model of 12 parameters was asked for"),
         ("a100", float("nan"), "A model of nan parameters was asked for"),
@@ -177,37 +186,39 @@ def test_a_faster_memory_answers_one_user_sooner() -> None:
 )
 def test_what_cannot_be_computed_is_refused(gpu: str, parameters: float, said: str) -> None:
     with pytest.raises(LabkitError, match=said):
-        bench_simulated(gpu, parameters, [Level(1)], ACCEPT)
+        bench_simulated(gpu, parameters, ACCEPT, Loads([Level(1)]))
 
 
 def test_shares_that_are_none_rates_and_empty_loads_are_refused() -> None:
     for accept in ([], [[1.2]], [[0.7, 0.4]], [[-0.1]]):
         with pytest.raises(LabkitError, match="a share between 0 and 1"):
-            bench_simulated("a100", 13e9, [Level(1)], accept)
+            bench_simulated("a100", 13e9, accept, Loads([Level(1)]))
     with pytest.raises(LabkitError, match="give no rates"):
-        bench_simulated("a100", 13e9, [Level(rate=2.0)], ACCEPT)
+        bench_simulated("a100", 13e9, ACCEPT, Loads([Level(rate=2.0)]))
     for users, jobs, slots in ((0, [Job(1, 1)], None), (1, [], None), (1, [Job(1, 1)], 0)):
         with pytest.raises(LabkitError, match="at least 1"):
-            simulate(FLAT, jobs, users, slots=slots)
+            simulate(vanilla(FLAT), jobs, users, slots=slots)
 
 
 def test_the_same_seed_gives_the_same_log() -> None:
     def made(seed: int) -> list[ServingRow]:
-        return list(bench_simulated("a100", 13e9, [Level(8)], ACCEPT, seed=seed).log.rows)
+        return list(bench_simulated("a100", 13e9, ACCEPT, Loads([Level(8)], seed=seed)).log.rows)
 
     assert made(1) == made(1)
     assert made(1) != made(2)
 
 
 def test_mlp_shape_of_llamas() -> None:
-    assert Shape.of(13e9).layers == 40
-    assert Shape.of(13e9).inner == 4096
-    assert Shape.of(1e8).inner == Shape.of(1e8).width < 4096
-    assert Shape.of(7e9).layers == 33
+    assert ModelSize.of(13e9).layers == 40
+    assert ModelSize.of(13e9).inner == 4096
+    assert ModelSize.of(1e8).inner == ModelSize.of(1e8).width < 4096
+    assert ModelSize.of(7e9).layers == 33
 
 
 def row(users: int, method: str, origin: str, tpot_s: float) -> ServingRow:
-    made = simulate(Measured(Curve({1: 0.0}), Curve({1: tpot_s}), Curve({1: 0.0})), [Job(1, 5)], 1)
+    made = simulate(
+        vanilla(Measured(Curve({1: 0.0}), Curve({1: tpot_s}), Curve({1: 0.0}))), [Job(1, 5)], 1
+    )
     return summarise(made.load, users, method, origin)
 
 

@@ -65,6 +65,7 @@ def test_weights_are_counted_as_their_makers_do():
     assert billions["llama2-7b"] == pytest.approx(6.738, abs=2e-3)
     assert billions["llama2-13b"] == pytest.approx(13.016, abs=2e-3)
     assert billions["llama3-8b"] == pytest.approx(8.030, abs=2e-3)
+    assert billions["smollm2-1.7b"] == pytest.approx(1.711, abs=1e-3)
     assert billions["real"] == pytest.approx(0.1345, abs=2e-4)
 
 

@@ -1,7 +1,8 @@
-"""``labkit bench serving``: latency against users, measured here or elsewhere, or computed."""
+"""``labkit bench serving``: latency against users, measured here or on a server, or computed."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,9 @@ from labkit.cli._output import json_option, only_results_on_stdout, say, table
 from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
-    from labkit.serving.bench import Outcome
+    from labkit.serving.bench import Loads, Outcome
 
 MEASURED_USERS, SIMULATED_USERS = "1,2,4,8", "1,2,4,8,16,32,64,128"
-
-SHOWN = 8
-"""Changes of the switch's mind that a person is told."""
 
 
 class Numbers(click.ParamType):
@@ -35,7 +33,7 @@ class Numbers(click.ParamType):
         self.kind = kind
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """A tuple of the numbers, or a sentence on what is none."""
+        """Return a tuple of the numbers; fail with a sentence on an invalid value."""
         if not isinstance(value, str):
             return value
         try:
@@ -44,7 +42,7 @@ class Numbers(click.ParamType):
             found = ()
         if not found or not all(0 < number < float("inf") for number in found):
             what = "whole numbers" if self.kind is int else "numbers"
-            self.fail(f"{value!r} is not a row of {what} above 0, such as 1,2,4.", param, ctx)
+            self.fail(f"{value!r} is not a list of {what} above 0, such as 1,2,4.", param, ctx)
         return found
 
 
@@ -56,14 +54,14 @@ class Numbers(click.ParamType):
     help=f"Users at once, level by level (default: {MEASURED_USERS}; simulated up to 128).",
 )
 @click.option(
-    "--rates", type=Numbers(float), help="In place of users: requests a second, by Poisson's law."
+    "--rates", type=Numbers(float), help="Instead of users: requests a second (a Poisson process)."
 )
 @click.option(
     "--requests",
     type=COUNT,
     default=24,
     show_default=True,
-    help="Requests of each level, at least one a user.",
+    help="Requests at each level, at least one for each user.",
 )
 @max_new_tokens_option
 @click.option(
@@ -72,121 +70,119 @@ class Numbers(click.ParamType):
     help="JSON lines with id, category, and prompt or turns (default: the lab's own 48).",
 )
 @click.option(
-    "--methods", default="vanilla,mlp", show_default=True, help="Methods, with commas between."
+    "--methods", default="vanilla,mlp", show_default=True, help="Methods, separated by commas."
 )
 @click.option("--slots", type=COUNT, help="Requests answered at once (default: users, up to 32).")
 @click.option("--check", is_flag=True, help="Simulate the same users too, and compare the gains.")
 @click.option(
-    "--url", help="Measure the server there, by OpenAI's protocol, instead of a model here."
+    "--url", help="Measure the server at this address (OpenAI's protocol), not a model here."
 )
-@click.option("--model", help="The model to ask that server for (default: the first it lists).")
-@click.option("--simulate", is_flag=True, help="Compute a model on a GPU instead of measuring.")
+@click.option("--model", help="The model to use on that server (default: the first it lists).")
+@click.option("--simulate", is_flag=True, help="Compute a model on a GPU, measure nothing.")
 @click.option(
-    "--model-params", type=float, default=13e9, show_default=True, help="Its parameters: 13e9."
+    "--model-params",
+    type=float,
+    default=13e9,
+    show_default=True,
+    help="Parameters of the computed model.",
 )
 @click.option(
     "--gpu",
-    type=click.Choice(["a100", "h100", "h200", "t4"]),
+    type=click.Choice(["a100", "h100", "h200", "l4", "t4"]),
     default="a100",
     show_default=True,
-    help="The GPU that is computed.",
+    help="GPU of the computed model.",
 )
 @click.option(
     "--acceptance",
     type=Numbers(float),
-    help="How often each head is right, as 0.6,0.5,0.4 (default: as --base's heads were).",
+    help="How often each head is right, as 0.6,0.5,0.4 (default: as the heads of --base are).",
 )
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep the record in this file, for the ServingCurves widget.",
+    help="Save the record in this file, for the ServingCurves widget.",
 )
 @seed_option
 @device_option
 @json_option
-def command(
-    *,
-    base: str,
-    users: tuple[int, ...] | None,
-    rates: tuple[float, ...] | None,
-    requests: int,
-    max_new_tokens: int,
-    prompts: Path | None,
-    methods: str,
-    slots: int | None,
-    check: bool,
-    url: str | None,
-    model: str | None,
-    simulate: bool,
-    model_params: float,
-    gpu: str,
-    acceptance: tuple[float, ...] | None,
-    out: Path | None,
-    seed: int,
-    device: str | None,
-    as_json: bool,
-) -> None:
+def command(*, out: Path | None, as_json: bool, **given: Any) -> None:
     """Measure TTFT, ITL and time per token as users grow, plain and speculative."""
-    if simulate and url:
-        raise LabkitError("Either --simulate or --url: a server elsewhere is measured.")
-    if users and rates:
-        raise LabkitError("Either --users, who wait for their answers, or --rates.")
+    asked = Asked(**given)
     with only_results_on_stdout() as show:
-        from labkit.serving.bench import (
-            Level,
-            bench_engine,
-            bench_server,
-            bench_simulated,
-            shipped_acceptance,
-        )
+        from labkit.serving.bench import Level, Loads
 
-        default = SIMULATED_USERS if simulate else MEASURED_USERS
-        if rates:
-            levels = [Level(rate=rate) for rate in rates]
+        if asked.rates:
+            levels = [Level(rate=rate) for rate in asked.rates]
         else:
-            counts = users or tuple(map(int, default.split(",")))
+            default = SIMULATED_USERS if asked.simulate else MEASURED_USERS
+            counts = asked.users or map(int, default.split(","))
             levels = [Level(users=count) for count in counts]
-        if simulate:
-            accept = [[a] for a in acceptance] if acceptance else shipped_acceptance(base)
-            outcome = bench_simulated(
-                gpu, model_params, levels, accept, requests, max_new_tokens, seed
-            )
-        else:
-            from labkit.questions import read_questions
-
-            texts = [question.turns[0] for question in read_questions(prompts)]
-            if url:
-                from labkit.serving.targets import RemoteServer
-
-                outcome = bench_server(
-                    RemoteServer(url, model), levels, texts, requests, max_new_tokens, seed, say
-                )
-            else:
-                from labkit.models import load
-                from labkit.speculative.decoder import Decoder
-
-                chosen = [name.strip() for name in methods.split(",")]
-                outcome = bench_engine(
-                    Decoder(load(base, device)),
-                    levels,
-                    texts,
-                    requests,
-                    max_new_tokens,
-                    chosen,
-                    slots,
-                    check,
-                    seed,
-                    say,
-                )
+        loads = Loads(levels, asked.requests, asked.max_new_tokens, asked.seed)
+        outcome = measure(asked, loads)
         if out:
             outcome.log.save(out)
         show(as_object(outcome) if as_json else as_text(outcome))
     if outcome.lost:
-        raise LabkitError(f"{outcome.lost} The figures above are those of before.")
+        raise LabkitError(f"{outcome.lost} The figures above are from before that.")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The command's options."""
+
+    base: str
+    users: tuple[int, ...] | None
+    rates: tuple[float, ...] | None
+    requests: int
+    max_new_tokens: int
+    prompts: Path | None
+    methods: str
+    slots: int | None
+    check: bool
+    url: str | None
+    model: str | None
+    simulate: bool
+    model_params: float
+    gpu: str
+    acceptance: tuple[float, ...] | None
+    seed: int
+    device: str | None
+
+    def __post_init__(self) -> None:
+        if self.simulate and self.url:
+            raise LabkitError("Give --simulate or --url, not both: a server elsewhere is measured.")
+        if self.users and self.rates:
+            raise LabkitError("Give --users, who wait for their answers, or --rates, not both.")
+
+
+def measure(asked: Asked, loads: Loads) -> Outcome:
+    """Put the loads on what was asked for."""
+    from labkit.serving import bench
+
+    if asked.simulate:
+        given = asked.acceptance
+        accept = [[share] for share in given] if given else bench.shipped_acceptance(asked.base)
+        return bench.bench_simulated(asked.gpu, asked.model_params, accept, loads)
+
+    from labkit.questions import read_questions
+
+    texts = [question.turns[0] for question in read_questions(asked.prompts)]
+    if asked.url:
+        from labkit.serving.targets import RemoteServer
+
+        return bench.bench_server(RemoteServer(asked.url, asked.model), texts, loads, say)
+
+    from labkit.models import load
+    from labkit.speculative.decoder import Decoder
+
+    decoder = Decoder(load(asked.base, asked.device))
+    methods = [name.strip() for name in asked.methods.split(",")]
+    return bench.bench_engine(decoder, texts, loads, methods, asked.slots, asked.check, say)
 
 
 def as_object(outcome: Outcome) -> dict[str, Any]:
-    """The outcome as a JSON object."""
+    """Return the outcome as a JSON object."""
     log = outcome.log
     return {
         "name": log.name,
@@ -216,7 +212,7 @@ HEADER = ("load", "method", "origin", "TTFT ms", "p90", "TPOT ms", "p90", "ITL m
 
 
 def as_text(outcome: Outcome) -> str:
-    """The outcome for a person: a row a load and method, then what is to be said about them."""
+    """Return the outcome for a person: a row for each load and method, then remarks."""
     from labkit.serving.simulate import gains
 
     log = outcome.log
@@ -247,14 +243,13 @@ def as_text(outcome: Outcome) -> str:
         f"{log.name} ({log.target}), up to {log.max_new_tokens} tokens",
         table(header, rows),
         "TPOT is the time per token, which the lecture calls inter-token latency; ITL is the gap "
-        "between outputs, each of which can hold several tokens. Gain: vanilla's TPOT over it.",
+        "between outputs, each of which can hold several tokens. Gain: vanilla's TPOT over this.",
     ]
     if log.provenance and log.provenance.note:
         parts.append(log.provenance.note)
     for method, decisions in outcome.decisions.items():
-        latest = decisions[-SHOWN:]
-        told = f"{method} changed how much it drafts {len(decisions)} times; the latest:"
-        parts.append("\n".join((told, *latest)))
+        told = f"How much {method} drafts after each row, by the costs measured before the load:"
+        parts.append("\n".join((told, *decisions)))
     if outcome.checks:
         lines = [
             (
@@ -266,13 +261,13 @@ def as_text(outcome: Outcome) -> str:
             )
             for check in outcome.checks
         ]
-        parts.append(table(("users", "method", "measured gain", "predicted", "off by"), lines))
+        parts.append(table(("users", "method", "measured gain", "predicted", "error"), lines))
     if outcome.identical is not None:
         same = "the same" if outcome.identical else "NOT the same"
         parts.append(f"Every prompt got {same} answer at every load and by every method.")
     if outcome.contended:
         parts.append(
-            f"Other processes took {outcome.contention:.0%} of the processor meanwhile, so these "
-            "times mean little: run it again when the machine is quiet."
+            f"Other processes took {outcome.contention:.0%} of the processor during the run, so "
+            "these times mean little: run it again when the machine is quiet."
         )
     return "\n\n".join(parts)

@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = public_names(
         "labkit.serving.costs": "NodeTable",
         "labkit.serving.engine": "ServingEngine",
         "labkit.serving.load": "Answer",
+        "labkit.serving.replay": "bench_replayed",
         "labkit.serving.simulate": "check_prediction gains",
         "labkit.serving.started": "bench_command",
         "labkit.training.plan": "GPUS",

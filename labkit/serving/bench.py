@@ -6,6 +6,7 @@ that the ServingCurves widget and `labkit.plots.plot_serving` draw.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -380,12 +381,17 @@ def check_acceptance(accept: Sequence[Sequence[float]]) -> None:
         )
 
 
-def shipped_acceptance(base: str) -> list[list[float]]:
-    """Return how often each shipped head's first choice was right in its training's validation.
+def shipped_acceptance(base: str) -> list[float]:
+    """Return how often each shipped head's first choice is right.
 
-    Raises `LabkitError` where no heads are shipped for ``base``.
+    Taken from the evaluation on the benchmark's prompts where one is shipped, else from the
+    training's own validation. Raises `LabkitError` where no heads are shipped for ``base``.
     """
-    path = heads_folder(base) / "losslog.json"
+    folder = heads_folder(base)
+    if (folder / "evaluation.json").is_file():
+        heads = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["heads"]
+        return [float(head["top1"]) for head in heads]
+    path = folder / "losslog.json"
     if not path.is_file():
         raise LabkitError(
             f"No record of heads for {base!r} is in {data_dir() / 'heads'}: say how often each "
@@ -394,7 +400,7 @@ def shipped_acceptance(base: str) -> list[list[float]]:
     validation = LossLog.load(path).validation
     if not validation:
         raise LabkitError(f"{path} has no validation: say how often each head is right.")
-    return [[share] for share in validation[-1].accept]
+    return list(validation[-1].accept)
 
 
 def level_row(level: Level, load: Load, method: str) -> ServingRow:

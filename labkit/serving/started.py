@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from labkit.errors import LabkitError
 from labkit.questions import read_questions
 from labkit.records import ServingLog
-from labkit.serving.bench import Level, bench_server
+from labkit.serving.bench import Level, Loads, bench_server
 from labkit.serving.targets import RemoteServer
 
 PAUSE = 1.0
@@ -34,7 +34,7 @@ def bench_command(
     try:
         server = _reached(process, url, time.monotonic() + start_s)
         prompts = [question.turns[0] for question in read_questions()]
-        return bench_server(server, [Level(n) for n in users], prompts, requests).log
+        return bench_server(server, prompts, Loads([Level(n) for n in users], requests)).log
     finally:
         process.terminate()
         try:

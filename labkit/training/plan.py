@@ -180,7 +180,7 @@ def plan_training(
     and in ``total``. Raises `LabkitError` for names that are not known and counts that cannot be.
     """
     recipe = Recipe.load(recipe_path)
-    base = _named("base model shape", shape, SHAPES)
+    base = shape_named(shape)
     machine = this_cpu() if gpu == "cpu" else _named("device", gpu, {**GPUS, "cpu": None})
     if gpus < 1:
         raise LabkitError(f"There cannot be {gpus} devices: give 1 or more.")
@@ -209,9 +209,15 @@ def plan_training(
     }
 
 
+def shape_named(name: str) -> Shape:
+    """Return the base model shape called ``name``."""
+    shape: Shape = _named("base model shape", name, SHAPES)
+    return shape
+
+
 def _named(what: str, name: str, known: dict[str, Any]) -> Any:
     if name not in known:
-        raise LabkitError(f"There is no {what} {name!r} to plan for: give {', '.join(known)}.")
+        raise LabkitError(f"There is no {what} {name!r}: give {', '.join(known)}.")
     return known[name]
 
 

@@ -127,7 +127,10 @@ def test_the_shipped_heads_acceptance_is_taken_where_none_is_given() -> None:
         (["--rates", "inf"], "'inf' is not a list of numbers above 0"),
         (["--requests", "0"], "0"),
         (["--users", "1", "--rates", "1"], "Give --users"),
-        (["--simulate", "--url", "http://localhost:1"], "Give --simulate or --url"),
+        (
+            ["--simulate", "--url", "http://localhost:1"],
+            "Give only one of --simulate, --url and --shape",
+        ),
         (["--simulate", "--gpu", "b17"], "b17"),
         (["--simulate", "--model-params", "5"], "5 parameters"),
         (["--simulate", "--acceptance", "1.5"], "a share between 0 and 1"),

@@ -252,6 +252,9 @@ def test_acceptance_comes_from_the_log_of_the_shipped_heads(tmp_path, monkeypatc
         for s in (1, 5)
     )
     log.model_copy(update={"validation": points}).save(path)
-    assert shipped_acceptance("mine") == [[0.5], [0.2]]
+    assert shipped_acceptance("mine") == [0.5, 0.2]
     assert bench.heads_folder("mine") == path.parent
+    heads = [{"top1": 0.3, "top4": 0.6}, {"top1": 0.25, "top4": 0.5}]
+    (path.parent / "evaluation.json").write_text(json.dumps({"heads": heads}), encoding="utf-8")
+    assert shipped_acceptance("mine") == [0.3, 0.25], "the benchmark's prompts come first"
     assert json.loads(path.read_text(encoding="utf-8"))["kind"] == "losslog"

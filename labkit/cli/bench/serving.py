@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,10 @@ class Numbers(click.ParamType):
     "--url", help="Measure the server at this address (OpenAI's protocol), not a model here."
 )
 @click.option("--model", help="The model to use on that server (default: the first it lists).")
+@click.option(
+    "--shape",
+    help="Measure random weights of this shape, as llama2-13b; drafts are kept by --acceptance.",
+)
 @click.option("--simulate", is_flag=True, help="Compute a model on a GPU, measure nothing.")
 @click.option(
     "--model-params",
@@ -143,6 +148,7 @@ class Asked:
     url: str | None
     model: str | None
     simulate: bool
+    shape: str | None
     model_params: float
     gpu: str
     acceptance: tuple[float, ...] | None
@@ -150,8 +156,8 @@ class Asked:
     device: str | None
 
     def __post_init__(self) -> None:
-        if self.simulate and self.url:
-            raise LabkitError("Give --simulate or --url, not both: a server elsewhere is measured.")
+        if sum(map(bool, (self.simulate, self.url, self.shape))) > 1:
+            raise LabkitError("Give only one of --simulate, --url and --shape.")
         if self.users and self.rates:
             raise LabkitError("Give --users, who wait for their answers, or --rates, not both.")
 
@@ -160,10 +166,15 @@ def measure(asked: Asked, loads: Loads) -> Outcome:
     """Put the loads on what was asked for."""
     from labkit.serving import bench
 
+    accept: Sequence[float] = asked.acceptance or ()
+    if (asked.simulate or asked.shape) and not accept:
+        accept = bench.shipped_acceptance(asked.base)
     if asked.simulate:
-        given = asked.acceptance
-        accept = [[share] for share in given] if given else bench.shipped_acceptance(asked.base)
-        return bench.bench_simulated(asked.gpu, asked.model_params, accept, loads)
+        return bench.bench_simulated(asked.gpu, asked.model_params, [[a] for a in accept], loads)
+    if asked.shape:
+        from labkit.serving.replay import bench_replayed
+
+        return bench_replayed(asked.shape, accept, loads, asked.device, asked.slots, say)
 
     from labkit.questions import read_questions
 

@@ -65,7 +65,7 @@ class Decoder:
         self.storage = storage
         self.draft_base = load(draft) if isinstance(draft, str) else draft
         self._max_nodes = max_nodes
-        self._folder = heads
+        self.folder = heads
 
     @property
     def max_nodes(self) -> int:
@@ -80,7 +80,7 @@ class Decoder:
     @cached_property
     def heads(self) -> Heads:
         """The hierarchical heads."""
-        return self._open_heads(self._folder or heads_folder(self.base.name))
+        return self._open_heads(self.folder or heads_folder(self.base.name))
 
     @cached_property
     def medusa_heads(self) -> Heads:

@@ -8,6 +8,8 @@ FIT := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
   $$python -c '$(FIT)' 2>/dev/null && echo $$python && break; done)
 FLAGS :=
+TORCH :=
+WHEELS := $(if $(filter cpu,$(TORCH)),cpu,$(if $(filter cuda,$(TORCH)),cu130,))
 
 .PHONY: help setup lab test bench notebooks docs assignments grade named lint clean
 
@@ -22,6 +24,7 @@ help:
 	@echo "make grade        grade SUBMISSIONS=DIR, DIR/STUDENT/NAME/NAME.ipynb, into build/grades.csv"
 	@echo "make lint         check style and types"
 	@echo "make clean        remove $(VENV)"
+	@echo "TORCH=cpu or TORCH=cuda chooses the build of torch when installing (see README.md)"
 	@echo "FLAGS='...' is passed on to the program; PYTHON=... chooses the Python"
 
 setup: $(READY)
@@ -35,7 +38,8 @@ $(READY): pyproject.toml constraints.txt
 	  "$(VENV): on Debian and Ubuntu, install python3-venv." >&2; exit 2; }
 	@echo "Installing into $(VENV): a few minutes, once ..." >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[dev]'
+	  --constraint constraints.txt --editable '.[dev]' \
+	  $(if $(WHEELS),--extra-index-url https://download.pytorch.org/whl/$(WHEELS))
 	@touch $@
 
 lab: setup

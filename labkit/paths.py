@@ -11,19 +11,26 @@ from labkit.errors import LabkitError
 
 
 def data_dir() -> Path:
-    """The repository's ``data`` folder: prompts, shipped weights, recorded records.
+    """Return the lab's ``data`` folder: prompts, shipped weights, recorded records.
 
-    It stands beside the package, which is installed from its own checkout; the environment variable
-    ``LABKIT_DATA`` names another one. Raises `LabkitError` where there is none.
+    A wheel carries it inside the package, a checkout next to it; the environment variable
+    ``LABKIT_DATA`` names another one. Raises `LabkitError` if there is none.
     """
     named = os.environ.get("LABKIT_DATA")
-    folder = Path(named) if named else Path(__file__).resolve().parent.parent / "data"
+    folder = Path(named) if named else carried("data")
     if not folder.is_dir():
         advice = (
             "which LABKIT_DATA names" if named else "set LABKIT_DATA, or install from a checkout"
         )
         raise LabkitError(f"There is no data folder {folder} ({advice}).")
     return folder
+
+
+def carried(name: str) -> Path:
+    """Return a folder of the project: inside the package (a wheel) or next to it (a checkout)."""
+    package = Path(__file__).resolve().parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
 
 
 def cache_dir() -> Path:

@@ -20,7 +20,17 @@ from labkit.records.base import RecordError, write_whole
 Value = bool | int | float | str
 """What can be predicted: a number, a word, or True or False."""
 
-FILE = Path("predictions.json")
+DRIVE = Path("/content/drive/MyDrive")
+"""Google Drive on Colab, where it is mounted: files there outlive the session."""
+
+
+def predictions_file(drive: Path = DRIVE) -> Path:
+    """Return where predictions are kept: in Drive where it is mounted, else in this folder."""
+    name = "predictions.json"
+    return drive / f"labkit-{name}" if drive.is_dir() else Path(name)
+
+
+FILE = predictions_file()
 """Where predictions are kept: beside the notebook, which is where its kernel works."""
 
 CLOSE = 0.1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabkitError
+from labkit.paths import carried
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CELL_SECONDS = 900
@@ -28,10 +29,10 @@ class Run:
 
 
 def notebooks_dir() -> Path:
-    """The folder of the course's notebooks, beside the package; `LabkitError` if there is none."""
-    folder = Path(__file__).resolve().parents[2] / "notebooks"
+    """Return the folder of the course's notebooks; raise `LabkitError` if there is none."""
+    folder = carried("notebooks")
     if not folder.is_dir():
-        raise LabkitError(f"There is no folder {folder}: the notebooks come with a checkout.")
+        raise LabkitError(f"There is no folder {folder}: install labkit anew, or from a checkout.")
     return folder
 
 

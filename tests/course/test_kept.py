@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from labkit import LabkitError, compare, predict, predictions
-from labkit.course.kept import FILE
+from labkit.course.kept import FILE, predictions_file
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +117,8 @@ def test_a_folder_that_cannot_be_written_is_named(monkeypatch):
     monkeypatch.setattr("labkit.course.kept.FILE", Path("file") / "predictions.json")
     with pytest.raises(LabkitError, match=r"predictions\.json"):
         predict("it", 1)
+
+
+def test_predictions_are_kept_in_drive_only_where_it_is_mounted(tmp_path):
+    assert predictions_file(tmp_path / "absent") == Path("predictions.json")
+    assert predictions_file(tmp_path) == tmp_path / "labkit-predictions.json"

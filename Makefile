@@ -9,7 +9,6 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
   $$python -c '$(FIT)' 2>/dev/null && echo $$python && break; done)
 FLAGS :=
 TORCH :=
-WHEELS := $(if $(filter cpu,$(TORCH)),cpu,$(if $(filter cuda,$(TORCH)),cu130,))
 
 .PHONY: help setup lab test bench notebooks docs assignments grade named lint clean
 
@@ -39,7 +38,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): a few minutes, once ..." >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[dev]' \
-	  $(if $(WHEELS),--extra-index-url https://download.pytorch.org/whl/$(WHEELS))
+	  $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH:cuda=cu130))
 	@touch $@
 
 lab: setup

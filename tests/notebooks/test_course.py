@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from docs.figures import FIGURES
+from docs.terms import unlinked
 from labkit.course.run import complaints, course, notebooks_dir, run
 
 PATHS = course()
@@ -203,3 +204,9 @@ def test_a_figure_keeps_its_words_inside_and_needs_nothing_from_elsewhere(name):
     assert "prefers-color-scheme:dark" in text and "url(http" not in text and "\n\n" not in text
     for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)"', text):
         assert 0 < float(x) < pen.width and 0 < float(y) < pen.height
+
+
+@every_notebook
+def test_every_glossary_term_that_it_uses_is_linked(path):
+    missing = [use[0] for _, use, _ in unlinked(read(path))]
+    assert missing == [], "run python -m docs.terms"

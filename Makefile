@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 FLAGS :=
 TORCH :=
 
-.PHONY: help setup lab test bench notebooks docs assignments grade named lint clean
+.PHONY: help setup lab test bench notebooks docs assignments students grade named lint clean
 
 help:
 	@echo "make lab          open the course in JupyterLab"
@@ -20,6 +20,7 @@ help:
 	@echo "make notebooks    run the course without a browser, and say what is amiss"
 	@echo "make docs         build the site, into build/site; FLAGS=--execute runs the notebooks"
 	@echo "make assignments  make the students' copies, into build/release"
+	@echo "make students     write the course for students, without solutions, into build/students"
 	@echo "make grade        grade SUBMISSIONS=DIR, DIR/STUDENT/NAME/NAME.ipynb, into build/grades.csv"
 	@echo "make lint         check style and types"
 	@echo "make clean        remove $(VENV)"
@@ -61,6 +62,9 @@ docs: setup
 
 assignments: setup
 	$(BIN)/python -m labkit.cli assignments $(FLAGS)
+
+students: setup
+	$(BIN)/python -m labkit.cli students $(FLAGS)
 
 grade: named setup
 	$(BIN)/python -m labkit.cli grade $(FLAGS) "$(SUBMISSIONS)"

@@ -140,15 +140,15 @@ def aggregated(
 
 
 def _against_mean(ours: list[str], theirs: list[str], weights: Floats) -> Floats:
-    mean: Counter[str] = Counter()
+    average: Counter[str] = Counter()
     for text, weight in zip(theirs, weights, strict=True):
         for pair, count in pairs_of(text).items():
-            mean[pair] += weight * count
-    total = sum(mean.values())
+            average[pair] += weight * count
+    total = sum(average.values())
     return np.array(
         [
             2
-            * sum(min(count, mean[pair]) for pair, count in pairs_of(text).items())
+            * sum(min(count, average[pair]) for pair, count in pairs_of(text).items())
             / max(pairs_of(text).total() + total, 1e-12)
             for text in ours
         ]

@@ -108,7 +108,7 @@ def head_state(step: Callable[..., Any], seed: int = 0, width: int = 6, inner: i
     mean = mixed - mixed.mean(-1, keepdim=True)
 
     def scaled(normed: Tensor) -> Tensor:
-        return functional.gelu(normed * head["scale"] + head["shift"])
+        return functional.gelu(head["scale"] * normed + head["shift"])
 
     plain = {**head, "scale": torch.ones(inner), "shift": torch.zeros(inner)}
     return verdict(

@@ -207,7 +207,7 @@ def _greedy_case(
     """
     while True:
         logits = rng.normal(size=(drafted + 1, vocabulary))
-        choices = logits.argmax(axis=1).tolist()
+        choices = logits.argmax(axis=-1).tolist()
         draft = choices[:drafted]
         if kept < drafted:
             draft[kept] = (choices[kept] + 1 + int(rng.integers(vocabulary - 1))) % vocabulary
@@ -220,9 +220,9 @@ def _greedy_case(
 def _committed(draft: Sequence[int], choices: Sequence[int]) -> list[int]:
     """Return what greedy verification commits if the base model's choices are ``choices``."""
     kept = 0
-    while kept < len(draft) and draft[kept] == choices[kept]:
+    while kept < len(draft) and choices[kept] == draft[kept]:
         kept += 1
-    return [*draft[:kept], choices[kept]]
+    return list(draft[:kept]) + [choices[kept]]
 
 
 @exercise
@@ -631,8 +631,8 @@ def _steps(
     base: Toy, drafter: Toy, context: Sequence[int], new: int, drafted: int, bonus: bool = True
 ) -> int:
     """Return the steps of the right loop, or of one that writes no bonus token."""
-    text, steps = list(context), 0
-    while len(text) < len(context) + new:
+    text, steps, end = list(context), 0, len(context) + new
+    while len(text) < end:
         draft = _plain_text(drafter, text, drafted)
         out = _committed(draft, _plain_text(base, text, drafted + 1))
         text += out if bonus or len(out) <= drafted else out[:-1]

@@ -6,6 +6,7 @@ No solution, no hidden test, checksums and locks as nbgrader writes them: the sa
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,23 @@ def release(source: Path) -> Any:
 
 
 def build(out: Path, names: tuple[str, ...] = (), folder: Path | None = None) -> list[Path]:
-    """Write the students' copies of the named assignments, or of all: ``out``/NAME/NAME.ipynb."""
+    """Write the students' copies of the named assignments, or of all: ``out``/NAME/NAME.ipynb.
+
+    Links to notebooks that are not where a copy would look for them become plain text.
+    """
     chosen = {name: source_path(name, folder) for name in names} or sources(folder)
-    return [
-        write_whole(out / name / f"{name}.ipynb", nbformat.writes(release(path)) + "\n")
-        for name, path in chosen.items()
-    ]
+    paths = []
+    for name, source in chosen.items():
+        path, copy = out / name / f"{name}.ipynb", release(source)
+        for cell in copy.cells:
+            if cell.cell_type == "markdown" and "nbgrader" not in cell.metadata:
+                cell.source = _without_dead_links(cell.source, path.parent)
+        paths.append(write_whole(path, nbformat.writes(copy) + "\n"))
+    return paths
+
+
+def _without_dead_links(text: str, folder: Path) -> str:
+    def mended(link: re.Match[str]) -> str:
+        return link[0] if (folder / link[2]).exists() else f"*{link[1]}*"
+
+    return re.sub(r"\[([^]]+)\]\(([^):#]+\.ipynb)(?:#[^)]*)?\)", mended, text)

@@ -29,12 +29,15 @@ from labkit.grading.build import sources
 from labkit.grading.feedback import page
 from labkit.grading.judge import Outcome
 from labkit.grading.limits import Limits
-from labkit.grading.notebook import GradedCell, graded_cells, read
+from labkit.grading.notebook import GradedCell, graded_cells, read, written_cells
 from labkit.grading.stage import Stage
 from labkit.paths import data_dir
 from labkit.records.base import RecordError, write_whole
 
-COLUMNS = ("student", "assignment", "status", "score", "max_score", "comment")
+COLUMNS = (
+    "student", "assignment", "status", "score", "max_score", "written", "written_max", "comment",
+)  # fmt: skip
+"""The table's columns. ``score`` is by the tests; the teacher fills in ``written``."""
 MARK = "LABKIT_SUBMISSION"
 """In the environment of everything that a submission starts: by it what is left is found."""
 KEEPER_SECONDS = 60
@@ -87,7 +90,7 @@ class Submission:
 
     def grade(self, status: str, comment: str, most: float = 0.0) -> Grade:
         """Return its row where there is nothing to run."""
-        return Grade(_text(self.student), _text(self.assignment), status, 0.0, most, comment)
+        return Grade(*_key(self), status, 0.0, most, comment)
 
 
 @dataclass
@@ -100,6 +103,8 @@ class Grade:
     score: float = 0.0
     max_score: float = 0.0
     comment: str = ""
+    written: str = ""
+    written_max: float = 0.0
     outcomes: list[Outcome] = field(default_factory=list)
     cells: list[dict[str, Any]] = field(default_factory=list)
 
@@ -126,6 +131,10 @@ def find(folder: Path) -> list[Submission]:
     if not found:
         raise LabkitError(f"There are no submissions STUDENT/NAME/NAME.ipynb in {folder}.")
     return found
+
+
+def _key(one: Submission) -> tuple[str, str]:
+    return _text(one.student), _text(one.assignment)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -163,37 +172,67 @@ def grade(
     grades: dict[int, Grade] = {}
     with Stage(sources(folder)) as stage, ThreadPoolExecutor(max(1, jobs)) as pool:
         batch = _Batch(out, limits or Limits(), stage, max(1, jobs), again)
+        table = out / "grades.csv"
+        rows = read_table(table) if table.exists() else []
+        ours = set(map(_key, submissions))
+        earlier = {key: row for row in rows if (key := _row_key(row)) in ours}
         waiting = {
             pool.submit(batch.grade, submission): number
             for number, submission in enumerate(submissions)
         }
         try:
             for done in watch(as_completed(waiting)):
-                grades[waiting[done]] = done.result()
-                write_table([grades[i] for i in sorted(grades)], out / "grades.csv")
+                one = grades[waiting[done]] = done.result()
+                one.written = earlier.pop((one.student, one.assignment), {}).get("written") or ""
+                write_table([grades[i] for i in sorted(grades)], table, earlier.values())
         except BaseException:
             batch.stop()
             raise
     return [grades[number] for number in sorted(grades)]
 
 
-def write_table(grades: Sequence[Grade], path: Path) -> Path:
-    """The table: one row a submission, whole or not at all."""
+def write_table(
+    grades: Sequence[Grade], path: Path, earlier: Iterable[dict[str, str]] = ()
+) -> Path:
+    """Write the table, one row a submission, with the ``earlier`` rows of those not yet graded."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
     for one in grades:
-        writer.writerow(
-            [
-                one.student,
-                one.assignment,
-                one.status,
-                f"{one.score:g}",
-                f"{one.max_score:g}",
-                one.comment,
-            ]
-        )
+        scores = {name: f"{getattr(one, name):g}" for name in ("score", "max_score", "written_max")}
+        writer.writerow(vars(one) | scores)
+    writer.writerows(earlier)
     return write_whole(path, text.getvalue())
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a table of grades, in which the teacher may have filled in the ``written`` points.
+
+    Raises `LabkitError` if it is no such table, or such points are not from 0 to ``written_max``.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LabkitError(f"The table {path} cannot be read: {error}.") from None
+    for row in rows:
+        if not set(COLUMNS) <= set(row) or None in row.values():
+            raise LabkitError(f"{path} is no table of grades: it needs {', '.join(COLUMNS)}.")
+        written, most = row["written"].strip() or "0", row["written_max"]
+        try:
+            good = 0 <= float(written) <= float(most)
+        except ValueError:
+            good = False
+        if not good:
+            raise LabkitError(
+                f"In {path} the written points of {row['student']} in {row['assignment']} are "
+                f"{written!r}: give a number from 0 to {most}."
+            )
+    return rows
+
+
+def _row_key(row: dict[str, str]) -> tuple[str, str]:
+    return row["student"], row["assignment"]
 
 
 @dataclass
@@ -234,7 +273,12 @@ class _Batch:
             return one.grade(
                 "unknown assignment", f"there is no assignment of that name: there are {names}"
             )
-        tests = graded_cells(read(source))
+        notebook = read(source)
+        made = self._tested(one, source, graded_cells(notebook))
+        made.written_max = sum(points for _, points in written_cells(notebook))
+        return made
+
+    def _tested(self, one: Submission, source: Path, tests: Sequence[GradedCell]) -> Grade:
         most = sum(test.points for test in tests)
         try:
             if not one.path.is_file():
@@ -362,14 +406,13 @@ def _grade_of(
     comment = "; ".join(dict.fromkeys(text for text in (*said, *notes) if text))
     cells: list[Any] = next((line["cells"] for line in reversed(lines) if "cells" in line), [])
     return Grade(
-        _text(one.student),
-        _text(one.assignment),
+        *_key(one),
         NAMES.get(status, status),
         0.0 if status in ("tampered", "unreadable") else score,
         sum(points.values()),
         comment or "every test is passed",
-        outcomes,
-        cells,
+        outcomes=outcomes,
+        cells=cells,
     )
 
 

@@ -55,7 +55,6 @@ class Plan:
     tests: list[GradedCell]
     notes: list[str] = field(default_factory=list)
     older: bool = False
-    by_hand: float = 0.0
 
 
 def read(path: Path) -> Any:
@@ -98,6 +97,15 @@ def graded_cells(source: Any) -> list[GradedCell]:
     ]
 
 
+def written_cells(source: Any) -> list[tuple[str, float]]:
+    """Return the names and points of the source's written answers."""
+    return [
+        (_name(cell), float(_meta(cell)["points"]))
+        for cell in source.cells
+        if cell.cell_type == "markdown" and _name(cell) and _meta(cell).get("grade")
+    ]
+
+
 def plan(submission: Any, source: Any) -> Plan:
     """What to run of a submission and where its tests stand."""
     tests = graded_cells(source)
@@ -109,11 +117,6 @@ def plan(submission: Any, source: Any) -> Plan:
         if cell.cell_type == "code" and (_is_test(cell) or _is_given(cell))
     }
     made = Plan([], tests)
-    made.by_hand = sum(
-        float(cell.metadata["nbgrader"]["points"])
-        for cell in source.cells
-        if cell.cell_type == "markdown" and _name(cell) and cell.metadata["nbgrader"]["grade"]
-    )
     _look_over(made, submission, kinds)
     items: list[tuple[str, Step]] = []  # each with its name, or ""
     seen: set[str] = set()

@@ -17,6 +17,7 @@ from nbformat.v4 import new_code_cell
 
 from labkit.cli import main
 from labkit.grading.build import release, source_path, sources
+from labkit.grading.loop import Grade, write_table
 
 
 def run(*words: str):
@@ -49,8 +50,8 @@ def test_a_submission_that_is_no_notebook_is_a_row(tmp_path, content):
     (row,) = json.loads(done.stdout)["grades"]
     assert (row["student"], row["status"], row["score"]) == ("ada", "unreadable", 0)
     table = (tmp_path / "out" / "grades.csv").read_text(encoding="utf-8").splitlines()
-    assert table[0] == "student,assignment,status,score,max_score,comment"
-    assert table[1].startswith("ada,trees,unreadable,0,19,")
+    assert table[0] == "student,assignment,status,score,max_score,written,written_max,comment"
+    assert table[1].startswith("ada,trees,unreadable,0,19,,5,")
     again = run("grade", str(tmp_path / "in"), "--out", str(tmp_path / "out"))
     assert "ada      trees       unreadable  0 of 19" in again.stdout
 
@@ -77,6 +78,24 @@ def test_copies_without_nbgrader_are_one_sentence(tmp_path, monkeypatch):
     assert done.exit_code == 2
     assert "nbgrader, which is not installed" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_students_get_a_folder_of_the_course(tmp_path):
+    done = run("students", "--out", str(tmp_path / "students"), "--json")
+    assert json.loads(done.stdout) == {"folder": str(tmp_path / "students")}
+    done = run("students", "--out", str(tmp_path))
+    assert done.exit_code == 2
+    assert "holds other files" in done.stderr
+
+
+def test_grades_go_into_a_gradebook_or_one_sentence_says_why_not(tmp_path):
+    table = write_table([Grade("ada", "trees", "missing", 0, 19, "", "3", 5)], tmp_path / "g.csv")
+    db = f"sqlite:///{tmp_path / 'gradebook.db'}"
+    done = run("gradebook", str(table), "--db", db, "--json")
+    assert json.loads(done.stdout) == {"entered": 1, "db": db}
+    done = run("gradebook", str(tmp_path / "none.csv"), "--db", db)
+    assert done.exit_code == 2
+    assert "cannot be read" in done.stderr
 
 
 def test_a_folder_without_submissions_is_one_sentence(tmp_path):

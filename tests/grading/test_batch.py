@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell
 from labkit.errors import LabkitError
 from labkit.grading.build import release
 from labkit.grading.limits import Limits
-from labkit.grading.loop import COLUMNS, Grade, find, grade, write_table
+from labkit.grading.loop import COLUMNS, Grade, find, grade, read_table, write_table
 from labkit.grading.stage import Stage
 from tests.grading import made
 
@@ -451,6 +451,40 @@ def test_what_is_no_folder_of_submissions_is_one_sentence(tmp_path):
         find(tmp_path / "none")
     with pytest.raises(LabkitError, match="There are no submissions"):
         find(tmp_path)
+
+
+def test_written_points_stay_in_the_table_when_it_is_made_again(tmp_path, folder):
+    for student in ("ada", "ben"):
+        made.hand_in(tmp_path / "in", student, b"")
+    out = tmp_path / "out"
+    grade(find(tmp_path / "in"), out, LIMITS, folder=folder)
+    table = out / "grades.csv"
+    text = table.read_text(encoding="utf-8")
+    assert "ada,small,unreadable,0,5,,1," in text
+    table.write_text(text.replace("5,,1", "5,0.5,1", 1), encoding="utf-8")
+    again = grade(find(tmp_path / "in"), out, LIMITS, folder=folder, again=True)
+    assert [(one.written, one.written_max) for one in again] == [("0.5", 1), ("", 1)]
+    assert "ada,small,unreadable,0,5,0.5,1," in table.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("points", ["2", "-1", "many", "nan"])
+def test_written_points_that_cannot_be_are_one_sentence(tmp_path, points):
+    path = write_table(
+        [Grade("ada", "small", "graded", written=points, written_max=1)], tmp_path / "t"
+    )
+    with pytest.raises(LabkitError, match="written points of ada in small"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"student\nada\n", b"\xff\xfe", b"a,b\n1,2,3\n"])
+def test_what_is_no_table_of_grades_is_one_sentence(tmp_path, content):
+    path = tmp_path / "grades.csv"
+    path.write_bytes(content)
+    if content:
+        with pytest.raises(LabkitError, match="table"):
+            read_table(path)
+    else:
+        assert read_table(path) == []
 
 
 def test_the_table_reads_back_whatever_stands_in_it(tmp_path):

@@ -75,8 +75,7 @@ def test_nbgrader_generates_the_same_copy_with_the_repositorys_settings(name, tm
     done = nbgrader("generate_assignment", name, "--create", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     theirs = nbformat.read(tmp_path / "build" / "release" / name / f"{name}.ipynb", as_version=4)
-    (ours,) = build(tmp_path / "ours", (name,))
-    assert nbformat.read(ours, as_version=4) == theirs
+    assert release(source_path(name)) == theirs
 
 
 def test_nbgraders_validate_agrees_on_copy_and_source(folder, tmp_path):

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from labkit.grading.build import release
-from labkit.grading.notebook import Unreadable, graded_cells, plan, read, without_hidden
+from labkit.grading.notebook import (
+    Unreadable,
+    graded_cells,
+    plan,
+    read,
+    without_hidden,
+    written_cells,
+)
 from tests.grading import made
 
 
@@ -40,7 +47,7 @@ def test_an_untouched_copy_has_nothing_to_note(handed_out):
     found = plan(handed_out, made.source())
     assert found.notes == []
     assert not found.older
-    assert found.by_hand == 1
+    assert written_cells(made.source()) == [("why", 1)]
     assert steps(handed_out) == USUAL
 
 

@@ -222,7 +222,7 @@ def _committed(draft: Sequence[int], choices: Sequence[int]) -> list[int]:
     kept = 0
     while kept < len(draft) and choices[kept] == draft[kept]:
         kept += 1
-    return list(draft[:kept]) + [choices[kept]]
+    return [*list(draft)[:kept], choices[kept]]
 
 
 @exercise

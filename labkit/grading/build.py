@@ -6,6 +6,7 @@ No solution, no hidden test, checksums and locks as nbgrader writes them: the sa
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,6 @@ def build(out: Path, names: tuple[str, ...] = (), folder: Path | None = None) ->
 
 def _without_dead_links(text: str, folder: Path) -> str:
     def mended(link: re.Match[str]) -> str:
-        return link[0] if (folder / link[2]).exists() else f"*{link[1]}*"
+        return link[0] if Path(os.path.normpath(folder / link[2])).exists() else f"*{link[1]}*"
 
     return re.sub(r"\[([^]]+)\]\(([^):#]+\.ipynb)(?:#[^)]*)?\)", mended, text)

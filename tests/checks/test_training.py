@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import astuple, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import torch
 from labkit import load
 from labkit.checks import training
 from labkit.checks.training import Lesson, LessonRows, curves, new_heads, right_shares, trained
+from tests.elsewhere import imitate_a_device
 
 
 def read(looks, turn=-1, end=-1):
@@ -119,53 +119,6 @@ def test_the_lesson_is_made_of_the_tiny_models_own_answers():
     assert made.text.hidden.shape[:2] == (len(made.text.tokens), training.WINDOW - 1)
 
 
-class OnCuda(torch.Tensor):
-    """A tensor that stands for one on another device: no operation mixes it with one of the CPU."""
-
-    @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None):
-        moved = function is torch.Tensor.cpu
-        with torch._C.DisableTorchFunctionSubclass():
-            given = [
-                one
-                for arg in (*args, *(kwargs or {}).values())
-                for one in (arg if isinstance(arg, list | tuple) else [arg])
-                if isinstance(one, torch.Tensor) and one.ndim
-            ]
-        if not moved and len({type(one) for one in given}) > 1:
-            raise RuntimeError("Expected all tensors to be on the same device")
-        if function is torch.Tensor.numpy:
-            raise TypeError("can't convert a device's tensor to numpy")
-        result = super().__torch_function__(function, types, args, kwargs)
-        return result.as_subclass(torch.Tensor) if moved else result
-
-
-class Elsewhere:
-    """A module on a device that takes tensors of that device and gives such tensors back."""
-
-    device = torch.device("meta")
-
-    def __init__(self, module):
-        self.module = module
-
-    def __call__(self, ids, **settings):
-        assert type(ids) is OnCuda, "the tokens are not on the model's device"
-        with torch.no_grad():
-            out = self.module(ids.as_subclass(torch.Tensor), **settings)
-        out.logits = out.logits.as_subclass(OnCuda)
-        return out
-
-    def base_model(self, input_ids, **settings):
-        assert type(input_ids) is OnCuda, "the tokens are not on the model's device"
-        out = self.module.base_model(input_ids.as_subclass(torch.Tensor), **settings)
-        out.last_hidden_state = out.last_hidden_state.as_subclass(OnCuda)
-        return out
-
-    def get_output_embeddings(self):
-        table = self.module.get_output_embeddings().weight.detach()
-        return SimpleNamespace(weight=table.as_subclass(OnCuda))
-
-
 def same(one, other):
     pairs = zip(astuple(one), astuple(other), strict=True)
     return all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in pairs)
@@ -174,14 +127,7 @@ def same(one, other):
 def test_a_base_model_on_another_device_gives_the_same_lesson_on_the_cpu(monkeypatch):
     base = load("tiny")
     wanted = training.lesson(base, rows=4, held_out=2)
-    usual = torch.Tensor.to
-
-    def to(tensor, *args, **settings):
-        there = args[:1] == (Elsewhere.device,)
-        return tensor.as_subclass(OnCuda) if there else usual(tensor, *args, **settings)
-
-    monkeypatch.setattr(torch.Tensor, "to", to)
-    monkeypatch.setitem(vars(base), "module", Elsewhere(base.module))
+    imitate_a_device(monkeypatch, base)
     found = training.lesson(base, rows=4, held_out=2)
     for part in ("text", "answers", "held_out"):
         assert same(getattr(found, part), getattr(wanted, part)), part

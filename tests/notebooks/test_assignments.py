@@ -5,16 +5,21 @@ from __future__ import annotations
 import ast
 import re
 from itertools import pairwise
+from types import SimpleNamespace
 
 import nbformat
+import numpy as np
 import pytest
+import torch
 from nbformat.v4 import new_notebook
 
+from labkit import load
 from labkit.grading.build import assignments_dir, release, sources
 from labkit.grading.judge import free_names
 from labkit.grading.limits import Limits
 from labkit.grading.loop import Submission, grade
 from labkit.grading.notebook import graded_cells, hidden_lines
+from tests.elsewhere import imitate_a_device
 
 SOURCES = sources()
 NAMES = ("accept_or_reject", "heads", "minimum_bayes_risk", "trees")
@@ -171,3 +176,43 @@ def test_a_notebook_without_marks_is_left_as_it_is():
 def test_the_folder_holds_the_sources_alone():
     found = {path.name for path in assignments_dir().rglob("*") if path.is_file()}
     assert {name for name in found if not name.startswith(".")} == {f"{n}.ipynb" for n in NAMES}
+
+
+def run_cells(name, cell_ids, base):
+    """Run some cells of an assignment with ``base`` as its model; returns what they define."""
+    by_id = {cell.id: cell.source for cell in source(name).cells}
+    namespace = {"np": np, "torch": torch, "load": lambda _: base, "base_name": lambda: "tiny"}
+    for cell in cell_ids:
+        exec(by_id[cell], namespace)
+    return namespace
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_assignments_feed_a_model_in_bfloat16_and_on_another_device(elsewhere, monkeypatch):
+    base = load("tiny", dtype="bfloat16")
+    wanted = base.module(torch.tensor([[5, 6, 7]])).logits[0].float().detach()
+    if elsewhere:
+        imitate_a_device(monkeypatch, base)
+    chain = run_cells("accept_or_reject", ["real"], base)
+    found = chain["next_token"]([5, 6, 7])
+    assert type(found) is np.ndarray
+    assert np.abs(found - wanted[-1].softmax(-1).numpy()).max() < 1e-6
+    tree = run_cells("trees", ["positions", "mask", "paths"], base)
+    tree |= {"Decoder": lambda _: SimpleNamespace(base=base), "EXAMPLE": [-1, -1, 0, 0, 1, 2]}
+    for cell in source("trees").cells:
+        if cell.id in ("pass-tree", "pass-run"):
+            exec(cell.source, tree)
+    assert torch.allclose(tree["last_logits"]([5, 6, 7]), wanted)
+    alone = tree["last_logits"]([*tree["context"], 11, 13])[-1]
+    at_once = tree["at_once"][len(tree["context"]) + 2]
+    assert type(alone) is torch.Tensor
+    assert (at_once - alone).abs().max() < 0.05 * alone.abs().max()
+
+
+@every_assignment
+def test_the_rubric_gives_each_point_of_the_written_answer(name):
+    (answer,) = cells(name, "written")
+    rubric = answer.source.partition("**Rubric**")[2]
+    points = [int(number) for number in re.findall(r"^\* (\d) points?: \S", rubric, re.MULTILINE)]
+    assert sum(points) == answer.metadata["nbgrader"]["points"]
+    assert "Rubric" not in "".join(cell.source for cell in release(SOURCES[name]).cells)

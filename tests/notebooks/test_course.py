@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from docs.figures import FIGURES
-from docs.terms import unlinked
+from docs.terms import terms, unlinked
 from labkit.course.run import complaints, course, notebooks_dir, run
 
 PATHS = course()
@@ -160,7 +160,9 @@ def test_its_links_to_files_lead_somewhere(path):
     links = re.findall(r"\]\(([^)]+)\)|href=\"([^\"]+)\"", text(path))
     files = [a or b for a, b in links if not (a or b).startswith(("http", "#"))]
     for link in files:
-        assert (notebooks_dir() / link).exists(), link
+        file, _, anchor = link.partition("#")
+        assert (notebooks_dir() / file).exists(), link
+        assert not file.endswith("glossary.md") or anchor in terms().values(), link
 
 
 def test_what_a_reader_would_be_shown_amiss_is_seen():

@@ -170,6 +170,8 @@ def export_published(
     config = speculator.config
     if not config.hierarchical:
         raise LabkitError("Independent Medusa heads have no place in the MLPSpeculator form.")
+    if config.context:
+        raise LabkitError("The MLPSpeculator form cannot hold heads with a context layer.")
     settings = {
         "architectures": ["MLPSpeculatorPreTrainedModel"],
         "model_type": "mlp_speculator",

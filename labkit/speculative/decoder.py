@@ -107,10 +107,12 @@ class Decoder:
         check_layers(speculator.config.layers, self.engine.layer_count)
         if not on_panels:
             return TorchHeads(speculator.to(table.device), ids)
+        from labkit.kernels.context import ContextPanelHeads
         from labkit.kernels.heads import PanelHeads
 
         weights = {name: value.numpy() for name, value in speculator.state_dict().items()}
-        return PanelHeads(speculator.config, weights, rows, ids)
+        make = ContextPanelHeads if speculator.config.context else PanelHeads
+        return make(speculator.config, weights, rows, ids)
 
     def _embeddings(self) -> torch.Tensor:
         """The base model's embedding table (V, D), as transformers holds it."""
@@ -135,7 +137,7 @@ class Decoder:
     def _mlp_lookup(self) -> MLPLookup:
         few = max(1, self.max_nodes * 2 // 3)
         lookup = PromptLookup(max(1, self.max_nodes - few), shortest=3)
-        return MLPLookup(MLPDrafter(self.heads, few), lookup)
+        return MLPLookup(tree_drafter(self.heads, few), lookup)
 
     def _draft_model(self) -> DraftModel:
         if self.draft_base is None:

@@ -29,9 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from labkit.speculative.context import rotated
 from labkit.speculative.speculator import ParameterNorm
-
-ROTARY_BASE = 10_000.0
 
 
 class EagleConfig(BaseModel):
@@ -173,13 +172,3 @@ class Eagle(nn.Module):
         """Logits (..., V) of a feature, or over the rows of ``table`` (a part of the tokens)."""
         del head
         return self.out(self.output_norm(state)) @ (self.table if table is None else table).T
-
-
-def rotated(x: Tensor, positions: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021): x (..., T, h, d) turned by ``positions`` (T,)."""
-    half = x.shape[-1] // 2
-    speeds = ROTARY_BASE ** (-torch.arange(half, device=x.device) / half)
-    angles = (positions[:, None] * speeds)[:, None, :].to(x.dtype)  # (T, 1, d / 2)
-    first, second = x.chunk(2, dim=-1)
-    cosine, sine = angles.cos(), angles.sin()
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)

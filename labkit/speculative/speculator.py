@@ -29,6 +29,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from torch import Tensor, nn
 from torch.nn import functional
 
+from labkit.speculative.context import ContextConfig, ContextLayer, ContextMemory, over_rms
+
 
 def rising(layers: tuple[int, ...]) -> tuple[int, ...]:
     """``layers`` if they are numbers from 1, each larger than the one before; else `ValueError`."""
@@ -47,6 +49,7 @@ class SpeculatorConfig(BaseModel):
     ``hierarchical`` false gives Medusa's independent heads, where no token enters any state.
     ``scale_input`` normalises Z and scales it by 1/sqrt(2) first, as the published option does.
     ``layers``, counted from 1, are those whose states stand in Z before the last one; see `joined`.
+    With ``context`` a `ContextLayer` runs first and its output is the first part of Z.
     ``emb_dim`` is the width D of the base model's table, ``z_dim`` that of Z. With ``tied`` all
     heads share P, Q, the norm and, from the second on, the projection, as the published
     ``tie_weights`` has it.
@@ -63,6 +66,7 @@ class SpeculatorConfig(BaseModel):
     scale_input: bool = True
     layers: Layers = ()
     tied: bool = False
+    context: ContextConfig | None = None
 
     @model_validator(mode="after")
     def _check(self) -> SpeculatorConfig:
@@ -72,8 +76,13 @@ class SpeculatorConfig(BaseModel):
 
     @property
     def z_dim(self) -> int:
-        """The width of Z: D for each of the layers that it is of."""
-        return self.emb_dim * (len(self.layers) + 1)
+        """The width of Z: D for each of the layers that it is of, and for the context layer."""
+        return self.emb_dim * (self.more + 1)
+
+    @property
+    def more(self) -> int:
+        """How many parts Z has before the last layer's state."""
+        return len(self.layers) + (self.context is not None)
 
     @property
     def state_weight(self) -> float:
@@ -84,11 +93,6 @@ class SpeculatorConfig(BaseModel):
     def emb_weight(self) -> float:
         """b: so that a normalised state and a unit-variance embedding add up to variance 1."""
         return math.sqrt((1 - self.state_weight**2) * (self.inner_dim / 2))
-
-
-def over_rms(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """x divided by the root mean square of its last axis."""
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
 
 
 def joined(hidden: Tensor, layers: int, width: int) -> Tensor:
@@ -160,6 +164,9 @@ class Speculator(nn.Module):
         if config.tied:
             tie(self.token, self.norm, self.out, self.proj)
         self.input_norm = ParameterNorm(config.z_dim, learnt=False)
+        self.context: ContextLayer | None = None
+        if config.context:
+            self.context = ContextLayer(config.context, width, len(config.layers) + 1)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -175,6 +182,13 @@ class Speculator(nn.Module):
             nn.init.normal_(
                 self.out[i].get_parameter("weight"), std=1 / math.sqrt(config.inner_dim)
             )
+        if self.context is not None:
+            self.context.reset_parameters()
+
+    def new_context(self) -> ContextMemory:
+        """Return the context layer over a new text."""
+        assert self.context is not None
+        return ContextMemory(self.context, self.table, self.table_scale)
 
     def start(self, hidden: Tensor) -> Tensor:
         """The state before the first head: Z, normalised where the config says so.
@@ -182,7 +196,7 @@ class Speculator(nn.Module):
         ``hidden`` (..., W) is what an engine tells of each place; see `joined`.
         """
         config = self.config
-        z = joined(hidden, len(config.layers), config.emb_dim)
+        z = joined(hidden, config.more, config.emb_dim)
         return self.input_norm(z) / math.sqrt(2) if config.scale_input else z
 
     def step(self, head: int, state: Tensor, token: Tensor) -> Tensor:
@@ -205,6 +219,10 @@ class Speculator(nn.Module):
         places of ``tokens`` beyond T are read.
         """
         places = hidden.shape[1]
+        if self.context is not None:  # its output at place t is the first part of Z there
+            embedded = functional.embedding(tokens[:, :places], self.table) / self.table_scale
+            states = hidden[..., -self.context.parts * self.config.emb_dim :]
+            hidden = torch.cat([self.context(states, embedded)[0].float(), states], dim=-1)
         first = state = self.start(hidden)
         for head in range(self.config.n_predict):
             before = state if self.config.hierarchical else first

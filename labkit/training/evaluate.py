@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from labkit.speculative.decoder import Decoder
 from labkit.speculative.drafters.base import Drafter, Watcher
+from labkit.speculative.drafters.context import ContextHeads, has_context
 from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
 from labkit.speculative.drafters.mlp import Heads
 from labkit.speculative.tree import ROOT, Draft
@@ -98,10 +99,14 @@ def score_heads(heads: Heads, answers: Iterable[Answer]) -> list[dict[str, float
     sums = [{"loss": 0.0, "top1": 0, "top4": 0, "places": 0} for _ in range(count)]
     column = {int(token): place for place, token in enumerate(heads.draft_ids)}
     for answer in answers:
+        states = answer.states
         if isinstance(heads, EagleHeads):
             heads.begin()
+        if has_context(heads):
+            context = cast("ContextHeads", heads).new_context().extend(states, answer.tokens)
+            states = torch.cat([torch.from_numpy(context), states], dim=1)
         for place in range(len(answer.tokens) - 1):
-            first = state = heads.start(answer.states[place].numpy())
+            first = state = heads.start(states[place].numpy())
             for head in range(min(count, len(answer.tokens) - 1 - place)):
                 before = state if heads.config.hierarchical else first
                 given = torch.tensor([answer.tokens[place + head]]).numpy()

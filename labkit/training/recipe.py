@@ -47,6 +47,9 @@ class Heads(Frozen):
     layers: Layers = ()
     """Layers of the base model, counted from 1, whose states the heads read as well as the last
     layer's; none for an eagle, which reads only the last layer's."""
+    context: bool = False
+    """Whether a context layer over the verified positions runs before the heads (Hydra++'s prefix
+    attention); a window should then hold a whole answer."""
     scale_input: bool = True
     """Whether the base model's hidden state is normalised first and scaled by 1/sqrt(2)."""
     draft_vocabulary: Annotated[int, Field(ge=0, multiple_of=16)] = 0
@@ -55,8 +58,10 @@ class Heads(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Heads:
-        if self.kind == "eagle" and (self.tied or self.layers):
-            raise ValueError("an eagle cannot be tied and reads only the last layer")
+        if self.kind == "eagle" and (self.tied or self.layers or self.context):
+            raise ValueError(
+                "an eagle cannot be tied, reads only the last layer and needs no context"
+            )
         if self.tied and not self.hierarchical:
             raise ValueError("tied independent heads would all predict the same")
         return self

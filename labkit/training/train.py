@@ -18,6 +18,7 @@ from labkit.provenance import provenance
 from labkit.records.base import RecordError
 from labkit.records.losslog import LossLog
 from labkit.speculative.checkpoint import new_heads, save_heads
+from labkit.speculative.context import ContextConfig
 from labkit.speculative.eagle import Eagle, EagleConfig
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.training.answers import Answers, Continue, Writing, made_answers, read_answers
@@ -195,10 +196,17 @@ def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator | Eagle:
             scale_input=shape.scale_input,
             layers=shape.layers,
             tied=shape.tied,
+            context=_context(base, table.shape[1]) if shape.context else None,
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return new_heads(config, table)
+
+
+def _context(base: LanguageModel, width: int) -> ContextConfig:
+    """Return the shape of a context layer like one of the base model's layers."""
+    inner = getattr(base.config, "intermediate_size", None) or 4 * width
+    return ContextConfig(heads=base.config.num_attention_heads, inner_dim=inner)
 
 
 def command_line(name: str, **options: str | Path | None) -> str:

@@ -21,6 +21,7 @@ kind = "{kind}"
 count = 2
 inner_width = 32
 tied = {tied}
+context = {context}
 
 [loss]
 labels = "{labels}"
@@ -104,6 +105,7 @@ def make_recipe(base_folder: Path, tmp_path: Path):
         steps: int = 12,
         kind: str = "mlp",
         tied: bool = False,
+        context: bool = False,
     ) -> Path:
         path = tmp_path / "recipe.toml"
         path.write_text(
@@ -115,6 +117,7 @@ def make_recipe(base_folder: Path, tmp_path: Path):
                 steps=steps,
                 kind=kind,
                 tied=str(tied).lower(),
+                context=str(context).lower(),
             ),
             encoding="utf-8",
         )

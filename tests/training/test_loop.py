@@ -63,9 +63,9 @@ def figures(process: subprocess.Popen[str]) -> dict:
     return json.loads(out.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize("kind", ["mlp", "eagle"])
+@pytest.mark.parametrize("kind", ["mlp", "mlp with context", "eagle"])
 def test_heads_learn_what_comes_next_and_the_log_tells_it(small_world, make_recipe, kind):
-    recipe = make_recipe(steps=150, kind=kind)
+    recipe = make_recipe(steps=150, kind=kind.split()[0], context="context" in kind)
     result = train_all(recipe, small_world / "out", write=count_up)
     log = LossLog.load(Path(result["heads"]) / "losslog.json")
     first, last = log.validation[0], log.validation[-1]
@@ -76,9 +76,10 @@ def test_heads_learn_what_comes_next_and_the_log_tells_it(small_world, make_reci
     assert list(last.loss) == pytest.approx(result["final_loss"])
 
 
-@pytest.mark.parametrize("tied", [False, True], ids=["own weights", "tied"])
-def test_killed_at_a_random_moment_it_ends_at_the_same_losses(small_world, make_recipe, tied):
-    recipe = make_recipe(steps=30, labels="soft", sampled=64, tied=tied)
+@pytest.mark.parametrize("shape", ["own weights", "tied", "context"])
+def test_killed_at_a_random_moment_it_ends_at_the_same_losses(small_world, make_recipe, shape):
+    special = {} if shape == "own weights" else {shape: True}
+    recipe = make_recipe(steps=30, labels="soft", sampled=64, **special)
     out = small_world / "killed"
     log, lines = out / LOG_NAME, random.randrange(3, 60)
     process = start(recipe, out, lines)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
 
+from labkit.speculative.drafters.context import ContextDrafter, ContextHeads, has_context
 from labkit.speculative.drafters.mlp import Heads, MLPDrafter
 from labkit.speculative.eagle import Eagle
 from labkit.speculative.tree import Draft
@@ -126,7 +128,9 @@ class EagleDrafter(MLPDrafter):
 def tree_drafter(
     heads: Heads, max_nodes: int, width: int | None = None, top_k: int = 6
 ) -> MLPDrafter:
-    """The drafter of a tree of at most so many nodes, for heads of either kind."""
+    """Return the drafter of a tree of at most so many nodes, for heads of any kind."""
     if isinstance(heads, EagleHeads):
         return EagleDrafter(heads, max_nodes, width, top_k)
+    if has_context(heads):
+        return ContextDrafter(cast("ContextHeads", heads), max_nodes, width, top_k)
     return MLPDrafter(heads, max_nodes, width, top_k)

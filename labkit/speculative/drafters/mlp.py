@@ -20,6 +20,7 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.speculative.checkpoint import PublishedConfig, PublishedSpeculator
+from labkit.speculative.context import ContextMemory
 from labkit.speculative.eagle import EagleConfig
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.speculative.tree import ROOT, Draft
@@ -64,6 +65,11 @@ class TorchHeads:
         self.draft_ids = draft_ids
         ids = torch.as_tensor(draft_ids)
         self._rows = [speculator.rows(head, ids) for head in range(self.config.n_predict)]
+
+    def new_context(self) -> ContextMemory:
+        """Return the context layer over a new text, for heads that have one."""
+        assert isinstance(self.speculator, Speculator)
+        return self.speculator.new_context()
 
     @torch.no_grad()
     def start(self, hidden: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
+from labkit.speculative.drafters.base import Watcher
 from labkit.speculative.drafters.mlp import MLPDrafter
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.tree import Draft, join
@@ -28,6 +29,12 @@ class MLPLookup:
     def begin(self, prompt: Sequence[int]) -> None:
         """Index the prompt."""
         self.lookup.begin(prompt)
+        self.heads.begin(prompt)
+
+    def see(self, hidden: torch.Tensor) -> None:
+        """Pass the committed states on to heads that remember them."""
+        if isinstance(self.heads, Watcher):
+            self.heads.see(hidden)
 
     def draft(
         self,

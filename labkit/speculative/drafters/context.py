@@ -1,0 +1,75 @@
+"""Heads with a context layer as a drafter: they remember the verified positions of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from labkit.speculative.drafters.mlp import Heads, MLPDrafter
+from labkit.speculative.tree import Draft
+
+
+class Memory(Protocol):
+    """A context layer over one text."""
+
+    def begin(self) -> None:
+        """Forget the text before."""
+
+    def extend(self, states: torch.Tensor, tokens: Sequence[int]) -> np.ndarray:
+        """Add C verified positions, by states (C, W) and next tokens; return outputs (C, D)."""
+
+
+class ContextHeads(Heads, Protocol):
+    """Heads that read a context layer's output as the first part of Z."""
+
+    def new_context(self) -> Memory:
+        """Return the context layer over a new text."""
+
+
+def has_context(heads: Heads) -> bool:
+    """Return whether the heads read a context layer."""
+    return getattr(heads.config, "context", None) is not None
+
+
+class ContextDrafter(MLPDrafter):
+    """Drafts trees with heads that read a context layer; everything else is as in `MLPDrafter`.
+
+    `see` gets the states of exactly the committed rows, so the layer's memory holds verified
+    positions only and never a rejected draft. The layer runs at the next draft, when the token
+    after the last position is known.
+    """
+
+    stateless = False
+
+    def __init__(
+        self, heads: ContextHeads, max_nodes: int = 12, width: int | None = None, top_k: int = 6
+    ) -> None:
+        super().__init__(heads, max_nodes, width, top_k)
+        self.memory = heads.new_context()
+        self._unread: list[torch.Tensor] = []
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Forget the generation before."""
+        self.memory.begin()
+        self._unread = []
+
+    def see(self, hidden: torch.Tensor) -> None:
+        """Keep the states (C, W) at the positions that led to the C tokens committed last."""
+        self._unread.append(hidden.clone())
+
+    def draft(
+        self,
+        tokens: Sequence[int],
+        hidden: torch.Tensor,
+        generator: torch.Generator | None = None,
+        temperature: float = 0.0,
+    ) -> Draft:
+        """Draft a tree after the last of ``tokens``; see `Drafter.draft`."""
+        states = torch.cat(self._unread)
+        self._unread = []
+        context = self.memory.extend(states, tokens[len(tokens) - len(states) :])
+        last = torch.from_numpy(context[-1]).to(hidden.device)
+        return super().draft(tokens, torch.cat([last, hidden.float()]), generator, temperature)

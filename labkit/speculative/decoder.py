@@ -135,9 +135,8 @@ class Decoder:
         return makers[method]()
 
     def _mlp_lookup(self) -> MLPLookup:
-        few = max(1, self.max_nodes * 2 // 3)
-        lookup = PromptLookup(max(1, self.max_nodes - few), shortest=3)
-        return MLPLookup(tree_drafter(self.heads, few), lookup)
+        nodes = self.max_nodes
+        return MLPLookup(tree_drafter(self.heads, nodes), PromptLookup(nodes))
 
     def _draft_model(self) -> DraftModel:
         if self.draft_base is None:

@@ -162,7 +162,7 @@ def chain(tokens: Sequence[int], source: str, q: Sequence[float | None] | None =
 
 
 def join(first: Draft, second: Draft) -> Draft:
-    """Both trees under one root; nodes that spell the same text are one node, the first's."""
+    """Join both trees under one root; nodes that spell the same text are one, with the larger q."""
     index = {
         (parent, token): node
         for node, (parent, token) in enumerate(zip(first.parents, first.tokens, strict=True))
@@ -179,6 +179,8 @@ def join(first: Draft, second: Draft) -> Draft:
             parents.append(above)
             q.append(second.q[node])
             sources.append(second.sources[node])
+        elif q[known] is not None and second.q[node] is not None:
+            q[known] = max(q[known], second.q[node])
         place[node] = known
     return Draft(
         tuple(tokens), tuple(parents), tuple(q), tuple(sources), first.outlooks, first.considered

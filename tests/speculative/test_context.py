@@ -118,7 +118,7 @@ def drafter_of(method: str, engine: Any, other: Any) -> Any:
     return {
         "vanilla": lambda: None,
         "mlp": lambda: MLPDrafter(heads(True), 7),
-        "mlp_lookup": lambda: MLPLookup(MLPDrafter(heads(True), 5), PromptLookup(4, shortest=3)),
+        "mlp_lookup": lambda: MLPLookup(MLPDrafter(heads(True), 5), PromptLookup(5)),
         "medusa": lambda: MLPDrafter(heads(False), 7, name="medusa"),
         "eagle": eagle,
         "prompt_lookup": lambda: PromptLookup(8),

@@ -15,7 +15,7 @@ from labkit.speculative.drafters.mlp import MLPDrafter, TorchHeads
 from labkit.speculative.drafters.mlp_lookup import MLPLookup
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
-from labkit.speculative.tree import ROOT, Draft
+from labkit.speculative.tree import ROOT, Draft, join
 from tests.speculative.test_tree import spelled
 
 VOCABULARY, WIDTH, HEADS = 40, 12, 3
@@ -243,24 +243,27 @@ def test_sampled_siblings_are_drawn_in_turn_without_being_put_back(temperature: 
     assert chisquare(counts[kept], hopes[kept] * counts.sum() / hopes.sum()).pvalue > 1e-3
 
 
-def test_lookup_branch_stands_beside_the_heads_tree() -> None:
+def test_the_likeliest_nodes_of_heads_and_lookup_are_drafted() -> None:
     heads = MLPDrafter(TorchHeads(speculator(), DRAFT_IDS), 6, 3, 3)
-    lookup = PromptLookup(max_nodes=5)
+    lookup = PromptLookup(6)
     both = MLPLookup(heads, lookup)
-    text, z = [1, 2, 30, 31, 32, 1, 2], hidden(7)
+    text, z = [1, 2, 3, 4, 30, 31, 32, 1, 2, 3, 4], hidden(7)
     both.begin(text)
-    draft = both.draft(text, z)
-    assert spelled(heads.draft(text, z)) <= spelled(draft)
-    assert (30, 31, 32, 1, 2) in spelled(draft)
-    assert len(draft) <= both.max_nodes
-    assert set(draft.sources) >= {"lookup", "head 1"}
+    draft, every = both.draft(text, z), join(heads.draft(text, z), lookup.draft(text, z))
+    assert len(draft) == both.max_nodes == 6
+    assert spelled(draft) <= spelled(every)
+    assert (30, 31) in spelled(draft)
+    assert set(draft.sources) == {"lookup", "head 1"}
+    both.begin([1, 2])
+    assert both.draft([1, 2], z) == heads.draft([1, 2], z)
 
 
 def test_under_sampling_a_long_match_stands_alone_and_a_short_one_is_left_out() -> None:
     heads = MLPDrafter(TorchHeads(speculator(), DRAFT_IDS), 6, 3, 3, shape=(2, 1))
-    both = MLPLookup(heads, PromptLookup(max_nodes=3, longest=3))
+    both = MLPLookup(heads, PromptLookup(3))
     generator = torch.Generator().manual_seed(0)
-    for text, source in (([5, 1, 2, 30, 5, 1, 2], "lookup"), ([5, 1, 2, 30, 6, 1, 2], "head 1")):
+    long, short = [5, 6, 1, 2, 30, 5, 6, 1, 2], [5, 1, 2, 30, 6, 1, 2]
+    for text, source in ((long, "lookup"), (short, "head 1")):
         both.begin(text)
         draft = both.draft(text, hidden(8), generator, 1.0)
         assert draft.sources[0] == source

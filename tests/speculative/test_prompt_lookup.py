@@ -1,4 +1,4 @@
-"""Prompt lookup's index against looking through the whole text, and its branch beside the heads."""
+"""The suffix automaton against a search through the whole text, and the tree drafted from it."""
 
 from __future__ import annotations
 
@@ -8,60 +8,107 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.errors import LabkitError
-from labkit.speculative.drafters.prompt_lookup import PromptLookup
+from labkit.speculative.drafters.prompt_lookup import DOUBT, PromptLookup
+from labkit.speculative.suffixes import START, SuffixAutomaton
+from labkit.speculative.tree import ROOT
 
 NOTHING = torch.zeros(1)
+texts = st.lists(st.integers(0, 2), max_size=40)
 
 
-def look_through(tokens: list[int], longest: int, shortest: int) -> tuple[int, int]:
-    """The longest suffix that stood earlier, and where its latest earlier occurrence ends."""
-    for length in range(min(longest, len(tokens)), shortest - 1, -1):
-        suffix = tokens[len(tokens) - length :]
-        for end in range(len(tokens) - 1, length - 1, -1):
-            if tokens[end - length : end] == suffix:
-                return length, end
-    return 0, 0
+def occurrences(text: list[int], part: list[int]) -> int:
+    return sum(text[at : at + len(part)] == part for at in range(len(text) - len(part) + 1))
 
 
-@given(
-    text=st.lists(st.integers(0, 2), min_size=1, max_size=60),
-    steps=st.lists(st.integers(1, 5), max_size=12),
-    longest=st.integers(1, 5),
-    data=st.data(),
-)
-@settings(max_examples=150, deadline=None)
-def test_index_finds_what_looking_through_the_text_finds(
-    text: list[int], steps: list[int], longest: int, data: st.DataObject
-) -> None:
-    shortest = data.draw(st.integers(1, longest))
-    lookup = PromptLookup(max_nodes=4, longest=longest, shortest=shortest)
+def walked(text: SuffixAutomaton, part: list[int]) -> int | None:
+    """The state that ``part`` leads to from the start, if it is a substring."""
+    state = START
+    for token in part:
+        if token not in text.after[state]:
+            return None
+        state = text.after[state][token]
+    return state
+
+
+@given(texts, st.lists(st.integers(0, 3), min_size=1, max_size=5))
+@settings(max_examples=200, deadline=None)
+def test_every_substring_is_counted_as_a_search_counts_it(text, part):
+    automaton = SuffixAutomaton()
+    for token in text:
+        automaton.read(token)
+    state = walked(automaton, part)
+    assert (automaton.count[state] if state is not None else 0) == occurrences(text, part)
+    assert len(automaton.length) <= max(2 * len(text), 1)
+    assert sum(map(len, automaton.after)) <= max(3 * len(text), 1)
+
+
+@given(texts)
+@settings(max_examples=200, deadline=None)
+def test_the_match_is_the_longest_suffix_that_occurred_before_at_every_length_of_text(text):
+    automaton = SuffixAutomaton()
+    for end, token in enumerate(text, start=1):
+        automaton.read(token)
+        before = text[:end]
+        longest = next(
+            size for size in range(end - 1, -1, -1) if occurrences(before, before[end - size :]) > 1
+        )
+        assert automaton.length[automaton.match] == longest
+        followed = {
+            before[at + longest]
+            for at in range(end - longest)
+            if before[at : at + longest] == before[end - longest :]
+        }
+        assert longest == 0 or set(automaton.after[automaton.match]) == followed
+
+
+@given(texts, st.lists(st.integers(1, 5), max_size=8), st.integers(1, 9))
+@settings(max_examples=100, deadline=None)
+def test_drafts_do_not_depend_on_how_the_text_was_read(text, steps, nodes):
+    text = [*text, 1]
+    piecewise, at_once = PromptLookup(nodes), PromptLookup(nodes)
     end = max(1, len(text) - sum(steps))
-    lookup.begin(text[: end - 1] or text[:1])
-    for step in [0, *steps]:
+    piecewise.begin(text[:end])
+    for step in steps:
+        piecewise.draft(text[:end], NOTHING)
         end = min(end + step, len(text))
-        length, place = look_through(text[:end], longest, shortest)
-        assert lookup.match(text[:end]) == (length, place)
-        draft = lookup.draft(text[:end], NOTHING)
-        assert list(draft.tokens) == (text[place : min(place + 4, end)] if length else [])
-        assert draft.parents == tuple(range(-1, len(draft) - 1))
+    at_once.begin(text)
+    draft = piecewise.draft(text, NOTHING)
+    assert draft == at_once.draft(text, NOTHING)
+    assert len(draft) <= nodes
+    for node in range(len(draft)):
+        spelled = [text[-1], *(draft.tokens[above] for above in draft.path(node))]
+        assert occurrences(text, spelled[-2:]) > 0
+        assert 0 < draft.q[node] < 1
 
 
-def test_new_generation_forgets_the_old_one() -> None:
-    lookup = PromptLookup()
-    lookup.begin([1, 2, 3, 1, 2])
-    assert lookup.draft([1, 2, 3, 1, 2], NOTHING).tokens == (3, 1, 2)
-    lookup.begin([5, 1, 2])
-    assert not len(lookup.draft([5, 1, 2], NOTHING))
-
-
-def test_latest_occurrence_wins() -> None:
-    lookup = PromptLookup(max_nodes=1)
-    text = [1, 2, 7, 1, 2, 8, 1, 2]
+def test_the_tree_follows_a_match_and_prefers_what_followed_more_often():
+    lookup = PromptLookup(4)
+    text = [1, 2, 7, 1, 2, 8, 1, 2, 8, 1, 2]
     lookup.begin(text)
-    assert lookup.draft(text, NOTHING).tokens == (8,)
+    draft = lookup.draft(text, NOTHING)
+    assert lookup.match(text) == 5  # 8 1 2 8 1 2 overlaps itself
+    assert draft.tokens[0] == 8
+    assert draft.parents[0] == ROOT
+    assert draft.q[0] == pytest.approx(5 / (5 + DOUBT))
 
 
-@pytest.mark.parametrize("settings", [(0, 4, 2), (8, 1, 2), (8, 4, 0)])
-def test_settings_that_can_find_nothing_are_refused(settings: tuple[int, int, int]) -> None:
-    with pytest.raises(LabkitError, match="shortest <= longest"):
-        PromptLookup(*settings)
+def test_a_new_generation_forgets_the_old_one_unless_told_to_keep_it():
+    first, second = [1, 2, 3, 4, 1, 2], [5, 1, 2]
+    for earlier, found in ((False, ()), (True, (3, 4))):
+        lookup = PromptLookup(2, earlier=earlier)
+        lookup.begin(first)
+        assert lookup.draft(first, NOTHING).tokens == (3, 4)
+        lookup.begin(second)
+        assert lookup.draft(second, NOTHING).tokens == found
+
+
+def test_no_draft_goes_across_the_end_of_an_earlier_text():
+    lookup = PromptLookup(8, earlier=True)
+    lookup.begin([4, 1, 2])
+    lookup.begin([9, 1, 2])
+    assert not len(lookup.draft([9, 1, 2], NOTHING))
+
+
+def test_no_node_is_refused():
+    with pytest.raises(LabkitError, match="at least 1 node"):
+        PromptLookup(0)

@@ -1,7 +1,6 @@
-"""The heads' tree joined with a prompt-lookup branch where one matches.
+"""The heads' tree and prompt lookup's in one: of all their nodes the likeliest are drafted.
 
 The two err in different places: lookup is right where the text repeats itself, the heads elsewhere.
-A long match is followed further than the heads could see; the heads' tree keeps a few nodes beside.
 """
 
 from __future__ import annotations
@@ -15,16 +14,19 @@ from labkit.speculative.drafters.mlp import MLPDrafter
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.tree import Draft, join
 
+LONG = 4
+"""Under sampling, a match of so many tokens replaces the heads' tree."""
+
 
 class MLPLookup:
-    """A heads' tree of ``heads.max_nodes`` nodes with lookup's chain joined to it."""
+    """Drafts at most ``heads.max_nodes`` nodes, each from the drafter that believes in it more."""
 
     name = "mlp_lookup"
 
     def __init__(self, heads: MLPDrafter, lookup: PromptLookup) -> None:
         self.heads, self.lookup = heads, lookup
         self.layers = heads.layers
-        self.max_nodes = heads.max_nodes + lookup.max_nodes
+        self.max_nodes = heads.max_nodes
 
     def begin(self, prompt: Sequence[int]) -> None:
         """Index the prompt."""
@@ -43,13 +45,13 @@ class MLPLookup:
         generator: torch.Generator | None = None,
         temperature: float = 0.0,
     ) -> Draft:
-        """Both drafts under one root; see `Drafter.draft`.
+        """Draft the likeliest nodes of both trees; see `Drafter.draft`.
 
-        Under sampling a drawn tree and an outright chain cannot share siblings, so a match of
-        lookup's longest length replaces the heads' tree there.
+        Under sampling a drawn tree and nodes chosen outright cannot share a parent, so a long match
+        replaces the heads' tree.
         """
         found = self.lookup.draft(tokens, hidden)
         if generator is not None:
-            longest = self.lookup.match(tokens)[0] == self.lookup.longest
+            longest = self.lookup.match(tokens) >= LONG
             return found if longest else self.heads.draft(tokens, hidden, generator, temperature)
-        return join(self.heads.draft(tokens, hidden), found)
+        return join(self.heads.draft(tokens, hidden), found).best_part(self.max_nodes)

@@ -1,60 +1,72 @@
-"""Prompt lookup: what followed the last time these words stood there (Saxena 2023).
+"""Prompt lookup: what followed the last tokens where they occurred before (Saxena 2023).
 
-It needs no weights and costs next to nothing; it is right where the output repeats the prompt or
-itself: summaries, corrections, code, loops.
+It needs no weights and costs next to nothing. It is right where the output repeats the prompt or
+itself: summaries, corrections, code, loops. A suffix automaton finds every earlier continuation of
+the longest suffix that occurred before, and of its shorter suffixes, with their frequencies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Sequence
+from itertools import count
 
 import torch
 
 from labkit.errors import LabkitError
-from labkit.speculative.tree import Draft, chain
+from labkit.speculative.suffixes import START, SuffixAutomaton
+from labkit.speculative.tree import ROOT, Draft
+
+DOUBT = 1.6
+"""A suffix of n tokens is followed as it was before with probability n / (n + `DOUBT`).
+
+Fitted to the share measured on greedy answers of `real` to 48 prompts: 0.34, 0.58, 0.69, 0.68, 0.72
+for 1 to 5 tokens, 0.94 for 8 and more."""
+
+LEAST = 0.05
+"""Nodes that are less likely to be reached than this are not drafted."""
+
+BREAK = -1
+"""Separates texts: no token, so no match goes across it."""
 
 
 class PromptLookup:
-    """Finds the latest earlier occurrence of the longest suffix and drafts what followed it."""
+    """Drafts the likeliest continuations of suffixes that occurred before, as a tree.
+
+    A continuation's probability is its share among all of its suffix, times that of the suffix (see
+    `DOUBT`); what is left goes to the next shorter suffix. With ``earlier`` the texts of earlier
+    generations are searched too.
+    """
 
     name = "prompt_lookup"
     layers = ()
 
-    def __init__(self, max_nodes: int = 8, longest: int = 4, shortest: int = 2) -> None:
-        if max_nodes < 1 or not 1 <= shortest <= longest:
-            raise LabkitError(
-                f"Prompt lookup needs at least 1 node and 1 <= shortest <= longest; got "
-                f"{max_nodes}, {shortest} and {longest}."
-            )
+    def __init__(self, max_nodes: int = 8, earlier: bool = False) -> None:
+        if max_nodes < 1:
+            raise LabkitError(f"Prompt lookup needs at least 1 node; got {max_nodes}.")
         self.max_nodes = max_nodes
-        self.longest, self.shortest = longest, shortest
-        self._seen: dict[tuple[int, ...], int] = {}
+        self.earlier = earlier
+        self._text = SuffixAutomaton()
         self._read = 0
 
     def begin(self, prompt: Sequence[int]) -> None:
-        """Forget the earlier generation; remember the prompt's n-grams."""
-        self._seen.clear()
+        """Start a generation: forget the earlier one, or separate it, and index the prompt."""
+        if not self.earlier:
+            self._text = SuffixAutomaton()
+        elif self._read:
+            self._text.read(BREAK)
         self._read = 0
-        self._remember(prompt)
+        self._index(prompt)
 
-    def _remember(self, tokens: Sequence[int]) -> None:
-        """Note where each n-gram ends, for all but the one that ends the text."""
-        for end in range(max(self._read, 1), len(tokens)):
-            for length in range(self.shortest, min(self.longest, end) + 1):
-                self._seen[tuple(tokens[end - length : end])] = end
+    def _index(self, tokens: Sequence[int]) -> None:
+        for token in tokens[self._read :]:
+            self._text.read(int(token))
         self._read = max(self._read, len(tokens))
 
-    def match(self, tokens: Sequence[int]) -> tuple[int, int]:
-        """(length of the longest suffix seen before, the place after its latest occurrence).
-
-        (0, 0) where not even the shortest was seen.
-        """
-        self._remember(tokens)
-        for length in range(min(self.longest, len(tokens)), self.shortest - 1, -1):
-            place = self._seen.get(tuple(tokens[len(tokens) - length :]))
-            if place is not None:
-                return length, place
-        return 0, 0
+    def match(self, tokens: Sequence[int]) -> int:
+        """Return the length of the longest suffix of ``tokens`` that occurred before."""
+        self._index(tokens)
+        return self._text.length[self._text.match]
 
     def draft(
         self,
@@ -63,8 +75,37 @@ class PromptLookup:
         generator: torch.Generator | None = None,
         temperature: float = 0.0,
     ) -> Draft:
-        """The tokens that followed, as a chain chosen outright; see `Drafter.draft`."""
-        length, place = self.match(tokens)
-        if not length:
+        """Draft the likeliest nodes, chosen outright; see `Drafter.draft`."""
+        self._index(tokens)
+        chosen: list[tuple[int, int, float]] = []  # token, parent, probability after its parent
+        order = count()
+        heap: list[tuple[float, int, int, int, float, int]] = []
+
+        def grow(parent: int, state: int, reached: float) -> None:
+            for token, after, q in self._continuations(state):
+                if reached * q >= LEAST:
+                    heapq.heappush(heap, (-reached * q, next(order), parent, token, q, after))
+
+        grow(ROOT, self._text.match, 1.0)
+        while heap and len(chosen) < self.max_nodes:
+            reached, _, parent, token, q, after = heapq.heappop(heap)
+            chosen.append((token, parent, q))
+            grow(len(chosen) - 1, after, -reached)
+        if not chosen:
             return Draft()
-        return chain([int(token) for token in tokens[place : place + self.max_nodes]], "lookup")
+        ids, parents, q = zip(*chosen, strict=True)
+        return Draft(ids, parents, q, ("lookup",) * len(chosen))
+
+    def _continuations(self, state: int) -> Iterator[tuple[int, int, float]]:
+        """Yield each token that followed the state's suffixes, its state, and its probability."""
+        text, seen, left = self._text, {BREAK}, 1.0
+        while state > START and left > LEAST:
+            after, length = text.after[state], text.length[state]
+            here = left * length / (length + DOUBT) if after else 0.0
+            total = sum(text.count[following] for following in after.values())
+            for token, following in after.items():
+                if token not in seen:
+                    seen.add(token)
+                    yield token, following, here * text.count[following] / total
+            left -= here
+            state = text.link[state]

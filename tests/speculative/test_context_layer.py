@@ -169,7 +169,7 @@ def test_an_error_in_rolling_back_is_found(planted):
 def test_sampled_output_keeps_the_base_models_distribution(lookup):
     drafter = drafter_over(made_heads(6))
     if lookup:
-        drafter = MLPLookup(drafter, PromptLookup(2, shortest=1))
+        drafter = MLPLookup(drafter, PromptLookup(2))
     engine = WideEngine(6)
     assert chance(engine, drafter, Sampling(temperature=1.0), SAMPLES) > ALARM
     assert len(PROMPT) == 2
@@ -194,7 +194,7 @@ def test_greedy_output_on_the_fast_path_is_vanillas():
         drafter = tree_drafter(heads, 8)
         assert isinstance(drafter, ContextDrafter)
         assert generate(engine, prompt, 40, drafter).tokens == whole
-        lookup = MLPLookup(tree_drafter(heads, 6), PromptLookup(4, shortest=3))
+        lookup = MLPLookup(tree_drafter(heads, 6), PromptLookup(4))
         assert generate(engine, prompt, 40, lookup).tokens == whole
 
 

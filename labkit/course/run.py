@@ -19,7 +19,7 @@ CELL_SECONDS = 900
 
 
 @dataclass(frozen=True)
-class Run:
+class NotebookRun:
     """One notebook's run: how long it took, and each thing amiss in one line."""
 
     path: Path
@@ -41,7 +41,7 @@ def course() -> list[Path]:
     return sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
 
 
-def run(path: Path, base: str) -> Run:
+def run(path: Path, base: str) -> NotebookRun:
     """Run a notebook on the model called ``base`` in an empty folder, so nothing is left beside it.
 
     The run ends at the first cell that raises. Raises `LabkitError` where ``path`` is no notebook.
@@ -72,7 +72,7 @@ def run(path: Path, base: str) -> Run:
         except (CellTimeoutError, DeadKernelError) as error:
             broken.append(" ".join(str(error).split())[:300])
     found = (*broken, *complaints(notebook))
-    return Run(path, time.perf_counter() - began, found, notebook)
+    return NotebookRun(path, time.perf_counter() - began, found, notebook)
 
 
 def complaints(notebook: Any) -> Iterator[str]:

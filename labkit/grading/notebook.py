@@ -39,7 +39,7 @@ class GradedCell:
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedCell:
     """One thing to do, in order: run a cell's ``text``, or see what a test will need."""
 
     text: str
@@ -51,7 +51,7 @@ class Step:
 class Plan:
     """What to run and to test, with a line for each thing that was not as it should be."""
 
-    steps: list[Step]
+    steps: list[PlannedCell]
     tests: list[GradedCell]
     notes: list[str] = field(default_factory=list)
     older: bool = False
@@ -118,7 +118,7 @@ def plan(submission: Any, source: Any) -> Plan:
     }
     made = Plan([], tests)
     _look_over(made, submission, kinds)
-    items: list[tuple[str, Step]] = []  # each with its name, or ""
+    items: list[tuple[str, PlannedCell]] = []  # each with its name, or ""
     seen: set[str] = set()
     for cell in submission.cells:
         name = _name(cell)
@@ -129,10 +129,10 @@ def plan(submission: Any, source: Any) -> Plan:
             continue
         if known is not None and _is_given(known):
             if name not in seen:
-                items.append((name, Step(known.source, given=True)))
+                items.append((name, PlannedCell(known.source, given=True)))
             seen.add(name)
         elif cell.cell_type == "code" and cell.source.strip():
-            items.append((name, Step(cell.source)))
+            items.append((name, PlannedCell(cell.source)))
             seen.add(name)
     for name in order:
         cell = kinds[name]
@@ -141,9 +141,9 @@ def plan(submission: Any, source: Any) -> Plan:
         if _is_test(cell):
             while place < len(items) and not items[place][0]:
                 place += 1
-            items.insert(place, (name, Step("", test=name)))
+            items.insert(place, (name, PlannedCell("", test=name)))
         elif _is_given(cell) and name not in seen:
-            items.insert(place, (name, Step(cell.source, given=True)))
+            items.insert(place, (name, PlannedCell(cell.source, given=True)))
     made.steps = [step for _, step in items]
     return made
 

@@ -21,8 +21,9 @@ MARK = ".labkit-students"
 """The file by which a folder is known as one that this module wrote."""
 ROOT_FILES = (
     "pyproject.toml", "constraints.txt", "environment.yml", "postBuild", "Makefile", "LICENSE*",
-    "CITATION.cff",
+    "CITATION.cff", "docs/glossary.md", "docs/transformer.md", "docs/capstone.md",
 )  # fmt: skip
+"""Copied as they are: what `make lab` needs, and the pages that notebooks link to."""
 PICTURES = (".svg", ".png")
 README = """# labkit: how language models decode
 

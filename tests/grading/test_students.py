@@ -65,14 +65,16 @@ def test_the_course_the_assignments_and_what_they_need_are_there(handed_out):
     released = handed_out / "notebooks" / "assignments"
     assert sorted(path.stem for path in released.glob("*/*.ipynb")) == list(sources())
     assert list((handed_out / "data" / "models").rglob("*.safetensors"))
-    for left_out in ("tests", "docs", "nbgrader_config.py"):
+    for left_out in ("tests", "docs/teaching.md", "nbgrader_config.py"):
         assert not (handed_out / left_out).exists()
 
 
 def links(path):
-    cells = nbformat.read(path, as_version=4).cells
-    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    return re.findall(r"\]\(([^)#:]+\.ipynb)[^)]*\)", text)
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = nbformat.reads(text, as_version=4).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return re.findall(r"\]\(((?!https?:|attachment:|mailto:)[^)#\s]+)[^)]*\)", text)
 
 
 def test_links_in_released_assignments_lead_somewhere(handed_out, tmp_path):
@@ -81,6 +83,18 @@ def test_links_in_released_assignments_lead_somewhere(handed_out, tmp_path):
     for path in [*paths, *build(tmp_path / "release")]:
         for link in links(path):
             assert (path.parent / link).is_file(), (path, link)
+
+
+def test_links_in_the_course_that_students_get_lead_somewhere(handed_out):
+    pages = [*(handed_out / "notebooks").glob("*.ipynb"), *(handed_out / "docs").glob("*.md")]
+    dead = [
+        (path.name, link)
+        for path in pages
+        for link in links(path)
+        if not (path.parent / link).exists()
+    ]
+    assert len(pages) > 10
+    assert dead == []
 
 
 def test_written_again_it_holds_nothing_that_is_gone(handed_out):

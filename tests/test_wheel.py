@@ -66,3 +66,8 @@ def test_notebook_00_runs_from_an_empty_folder(python, tmp_path):
     said = run(python, "-m", "labkit.cli", "notebooks", "--base", "tiny", first, cwd=tmp_path)
     assert "clean" in said
     assert sorted(tmp_path.iterdir()) == [first]
+
+
+def test_what_is_there_already_is_kept(python, tmp_path):
+    said = run(python, "-m", "labkit.course.setup", cwd=tmp_path)
+    assert "nothing; all was there" in said

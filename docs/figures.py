@@ -345,5 +345,45 @@ def _launches(pen: Pen) -> None:
     pen.text(440, 204, "the same work ends sooner, without waiting", "small soft", "start")
 
 
+@figure("batching", 860, 330)
+def _batching(pen: Pen) -> None:
+    """Continuous batching over twelve steps with three slots. Each row is a slot, each column a
+    step that one pass over the weights serves. Requests A, B and C are read (prefill) one after
+    the other and then get a token at every step; when C and A end, the waiting requests E and D
+    take their slots at the next step, while B goes on; F follows when B has ended.
+    """
+    fills = {"A": "blue", "B": "green", "C": "orange", "D": "blue", "E": "orange", "F": "green"}
+    slots = (
+        (("A", 1, 5), ("D", 6, 12)),
+        (("B", 2, 9), ("F", 10, 12)),
+        (("C", 3, 6), ("E", 7, 12)),
+    )
+    pen.text(24, 34, "Continuous batching", "big ink", "start")
+    pen.text(836, 34, "time, in steps", "small soft", "end")
+    for step in range(1, 13):
+        pen.text(91 + 59 * step, 62, str(step), "small soft")
+    for row, requests in enumerate(slots):
+        y = 74 + 52 * row
+        pen.text(108, y + 25, f"slot {row + 1}", "ink", "end")
+        pen.line((120, y + 20), (830, y + 20), look="stroke dash")
+        for name, first, last in requests:
+            for step in range(first, last + 1):
+                words = f"read {name}" if step == first else name
+                fill = "violet" if step == first else fills[name]
+                pen.box(64 + 59 * step, y, 55, 40, words, fill, "small ink")
+    pen.box(64 + 59 * 8, 68, 55, 156, "", "none", edge="strong")
+    pen.arrow((91 + 59 * 8, 250), (91 + 59 * 8, 228))
+    pen.lines(
+        91 + 59 * 8,
+        268,
+        "one step: one pass over the weights,\nthe last token of every slot",
+        "soft",
+    )
+    pen.box(40, 256, 24, 22, "", "violet")
+    pen.text(72, 272, "prefill: the prompt is read, the first token comes", "small soft", "start")
+    pen.box(40, 290, 24, 22, "", "blue")
+    pen.text(72, 306, "one more token (with drafts: one or more)", "small soft", "start")
+
+
 if __name__ == "__main__":
     main()

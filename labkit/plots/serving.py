@@ -24,7 +24,7 @@ def plot_serving(log: ServingLog, gap: Gap = "tpot") -> Picture:
     """Draw TTFT and ``gap`` against the number of users, for each method and origin.
 
     Lines are means, the bands run from the median to the 90th percentile; measured rows are
-    solid with full marks, simulated ones dashed with hollow marks; each point carries its users.
+    solid with full marks, simulated ones dashed with hollow marks; each point shows its users.
     """
     with styled():
         figure = picture(9.5, 4.2)
@@ -42,7 +42,7 @@ def plot_serving(log: ServingLog, gap: Gap = "tpot") -> Picture:
 
 
 def series(log: ServingLog) -> list[tuple[str, str]]:
-    """The pairs of method and origin in the order in which the log has them."""
+    """Return the pairs of method and origin, in the order of the log."""
     return list(dict.fromkeys((row.method, row.origin) for row in log.rows))
 
 
@@ -52,7 +52,7 @@ def _hue(log: ServingLog, method: str) -> str:
 
 
 def _draw(axes: Axes, rows: list[ServingRow], measure: str, color: str, mark: str) -> None:
-    """One method's line with its band."""
+    """Draw one method's line with its band."""
     rows = sorted(rows, key=lambda row: row.users)
     users = [row.users for row in rows]
     spreads = [getattr(row, f"{measure}_ms") for row in rows]
@@ -78,7 +78,7 @@ def _draw(axes: Axes, rows: list[ServingRow], measure: str, color: str, mark: st
 
 
 def _write_users(axes: Axes, rows: Sequence[ServingRow], measure: str) -> None:
-    """The users on the points: once a load, above the highest of them."""
+    """Write the number of users above the highest point of each load."""
     highest: dict[int, float] = {}
     for row in rows:
         mean = getattr(row, f"{measure}_ms").mean
@@ -95,7 +95,7 @@ def _write_users(axes: Axes, rows: Sequence[ServingRow], measure: str) -> None:
 
 
 def _axes(axes: Axes, measure: str, users: list[int]) -> None:
-    """Users on a doubling axis, latency from nought."""
+    """Set up the axes: users on a doubling scale, latency from 0."""
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(users))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -27,10 +27,9 @@ class ServingRow(Part):
     pooled over requests; one output can hold several tokens under speculation. TPOT: (end to end
     - TTFT) / (output tokens - 1), per request: the lecture's "inter-token latency".
 
-    ``nodes_per_step`` is how much was drafted after a row in a step on average: where it falls as
-    users grow, speculation turned itself down. ``rate_per_s`` is the rate at which requests arrived
-    where users did not wait for their answers; ``users`` then says how many were under way on
-    average.
+    ``nodes_per_step`` is the number of draft nodes after a row in a step on average: if it falls as
+    users grow, speculation was turned down. ``rate_per_s`` is the rate of requests in an open loop;
+    ``users`` is then the number of requests under way on average.
     """
 
     users: Annotated[int, Field(ge=1)]

@@ -300,10 +300,10 @@ def _measure(
     load = loads.put(level, target, chosen)
     engine.drain()
     row, done = level_row(level, load, method), engine.totals - before
-    if done.row_steps:
+    if done["row_steps"]:
         update = {
-            "tokens_per_step": done.committed / done.row_steps,
-            "nodes_per_step": done.drafted / done.row_steps,
+            "tokens_per_step": done["committed"] / done["row_steps"],
+            "nodes_per_step": done["drafted"] / done["row_steps"],
         }
         row = row.model_copy(update=update)
     return load, row

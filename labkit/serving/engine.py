@@ -1,4 +1,4 @@
-"""The engine that many users share: requests come and go at any step, one thread decodes them all::
+"""The engine that many users share: requests come and go at any step, one thread decodes all::
 
     with ServingEngine.of(decoder, "mlp", slots=4) as engine:
         requests = [engine.submit(decoder.base.encode(prompt), 32) for prompt in prompts]
@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from labkit.errors import LabkitError
 from labkit.sampling import Sampling
-from labkit.serving.batch import Batch, Emitted, Fixed, Row, Step
+from labkit.serving.batch import Batch, Emitted, Fixed, Row
 from labkit.serving.costs import NodeTable
 from labkit.serving.drafting import drafting_for
 from labkit.serving.measure import TEXTS, node_table
@@ -73,7 +73,7 @@ class Request:
 
     @property
     def state(self) -> State:
-        """Where the request stands now."""
+        """The request's state now."""
         return self._state
 
     @property
@@ -83,7 +83,7 @@ class Request:
             return [token for piece in self._pieces for token in piece.tokens]
 
     def __iter__(self) -> Iterator[Piece]:
-        """Each output as soon as it is there; ends with the answer, or where it was cancelled.
+        """Iterate over the outputs as they come, up to the end of the answer or a cancellation.
 
         Raises `LabkitError` if the engine failed. Every iteration starts from the first output.
         """
@@ -101,24 +101,24 @@ class Request:
             raise self._failure
 
     def result(self) -> list[int]:
-        """Wait for the answer; its tokens, or those before it was cancelled."""
+        """Wait for the answer and return its tokens (if it was cancelled, those before)."""
         for _ in self:
             pass
         return self.tokens
 
     def cancel(self) -> None:
-        """Give up the answer; its slot is free before the engine's next step."""
+        """Cancel the request; its slot is free before the engine's next step."""
         self._on_cancel(self)
 
     def settle(self, state: State, failure: LabkitError | None = None) -> None:
-        """The engine's word on where the request stands; what is over stays over."""
+        """Set the state, unless the request is over. Called by the engine."""
         with self._changed:
             if self._state not in OVER:
                 self._state, self._failure = state, failure
             self._changed.notify_all()
 
     def deliver(self, tokens: tuple[int, ...], at: float, ended: bool) -> None:
-        """The engine's outputs for the request."""
+        """Add an output. Called by the engine."""
         with self._changed:
             self._pieces.append(Piece(tokens, at))
             if ended and self._state not in OVER:
@@ -126,43 +126,14 @@ class Request:
             self._changed.notify_all()
 
 
-@dataclass(frozen=True)
-class Totals:
-    """What an engine did so far: sums over its steps.
-
-    ``row_steps`` counts a step once for each row that it answered, so tokens per step of one
-    request is ``committed / row_steps``.
-    """
-
-    steps: int = 0
-    row_steps: int = 0
-    drafted: int = 0
-    committed: int = 0
-
-    def __sub__(self, earlier: Totals) -> Totals:
-        return Totals(
-            self.steps - earlier.steps,
-            self.row_steps - earlier.row_steps,
-            self.drafted - earlier.drafted,
-            self.committed - earlier.committed,
-        )
-
-    def plus(self, step: Step) -> Totals:
-        """The sums with one more step."""
-        return Totals(
-            self.steps + 1,
-            self.row_steps + step.batch,
-            self.drafted + step.drafted,
-            self.committed + step.committed,
-        )
-
-
 class ServingEngine:
     """Serves requests on one base model with continuous batching; `submit` from any thread.
 
     ``batch`` decodes: as many requests at once as it has slots, the cache for all of them allocated
     once. ``line`` requests may wait, in their order; the next is refused. ``nodes`` is how much is
-    drafted after each row, a number for any load or a `NodeTable` (see `node_table`).
+    drafted after each row, a number for any load or a `NodeTable` (see `node_table`). ``totals``
+    sums the steps: ``row_steps`` counts a step once for each row that it answered, so the tokens
+    per step of one request are ``committed`` / ``row_steps``.
     """
 
     def __init__(self, batch: Batch, nodes: int | NodeTable = 0, line: int = WAITING_LINE) -> None:
@@ -174,7 +145,7 @@ class ServingEngine:
         self._batch = batch
         self._batch.pace = nodes if isinstance(nodes, NodeTable) else Fixed(nodes)
         self.line = line
-        self.totals = Totals()
+        self.totals: Counter[str] = Counter()
         self._waiting: deque[Request] = deque()
         self._rows: dict[Row, Request] = {}
         self._cancelled: set[Request] = set()
@@ -213,7 +184,7 @@ class ServingEngine:
 
     @property
     def failure(self) -> LabkitError | None:
-        """What stopped the engine, if anything did."""
+        """The error that stopped the engine, or None."""
         return self._failure
 
     @property
@@ -235,11 +206,11 @@ class ServingEngine:
         sampling: Sampling | None = None,
         seed: int = 0,
     ) -> Request:
-        """Ask for a continuation of ``prompt`` (token ids); returns at once.
+        """Request a continuation of ``prompt`` (token ids); returns at once.
 
         Its output is what it would be alone, greedy or sampled by ``seed``. Raises
-        `QueueFullError` where slots and line are full, and `LabkitError` for a request that no
-        slot could serve, or once the engine is closed.
+        `QueueFullError` if slots and line are full, and `LabkitError` for a request that no slot
+        could serve, or after the engine was closed.
         """
         sampling = sampling or Sampling()
         self._batch.check(prompt, max_new_tokens, sampling)
@@ -262,7 +233,7 @@ class ServingEngine:
             self._changed.wait_for(lambda: not self._waiting and not self._rows)
 
     def close(self) -> None:
-        """Cancel what is not answered yet and stop; harmless when done twice."""
+        """Cancel all unanswered requests and stop; a second call does nothing."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -277,31 +248,33 @@ class ServingEngine:
                 self._cancelled.add(request)
 
     def _run(self) -> None:
-        """The engine's thread: let requests in and out, then take a step; until closed."""
+        """Run the engine's thread: let requests join and leave, then take a step, until closed."""
         try:
             while self._arrange():
                 step = self._batch.step(self._deliver)
-                self.totals = self.totals.plus(step)
-        except Exception as error:  # whatever it was, nobody may wait for ever
+                self.totals += Counter(
+                    row_steps=step.batch, drafted=step.drafted, committed=step.committed
+                )
+        except Exception as error:  # of any kind: no request may wait for ever
             reason = f"The engine stopped on an error ({type(error).__name__}: {error})."
             self._failure = LabkitError(reason)
             self._failure.__cause__ = error
         self._finish()
 
     def _arrange(self) -> bool:
-        """Let requests out and in, waiting for some if need be; False once it is to close."""
+        """Let requests leave and join, wait if there are none; return False to close."""
         with self._changed:
             while not self._closing:
                 self._let_out()
                 self._let_in()
                 if self._rows:
                     return True
-                self._changed.notify_all()  # to whoever waits for the last to go
+                self._changed.notify_all()  # wakes drain()
                 self._changed.wait()
             return False
 
     def _let_out(self) -> None:
-        """Free the slots of those who cancelled."""
+        """Free the slots of cancelled requests."""
         for row, request in list(self._rows.items()):
             if request in self._cancelled:
                 self._batch.leave(row)
@@ -310,7 +283,7 @@ class ServingEngine:
         self._cancelled.clear()
 
     def _let_in(self) -> None:
-        """Give free slots to those who wait, in their order."""
+        """Give free slots to waiting requests, in their order."""
         while self._waiting and self._batch.free:
             request = self._waiting.popleft()
             row = self._batch.join(
@@ -320,7 +293,7 @@ class ServingEngine:
             request.settle("running")
 
     def _deliver(self, emitted: Emitted) -> None:
-        """Give a request what the batch had for it."""
+        """Pass the batch's output on to its request."""
         request = self._rows[emitted.row]
         request.deliver(emitted.tokens, time.perf_counter(), emitted.ended)
         if emitted.ended:
@@ -328,7 +301,7 @@ class ServingEngine:
                 del self._rows[emitted.row]
 
     def _finish(self) -> None:
-        """Tell every request that is not answered that it will not be, and free the slots."""
+        """End all unanswered requests and free their slots."""
         state: State = "failed" if self._failure else "cancelled"
         with self._changed:
             for row, request in self._rows.items():

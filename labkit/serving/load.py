@@ -1,8 +1,8 @@
-"""Users: what each of them waits for, and how that is summed up.
+"""Loads: users who send requests, and the latencies that they see.
 
-Two kinds of load, as vLLM's benchmark has them. *Closed loop*: so many users, each of whom sends a
-request, waits for the answer, and sends the next. *Open loop*: requests arrive at a rate, by
-Poisson's law, whether or not the earlier ones were answered.
+There are two kinds of load, as in vLLM's benchmark. *Closed loop*: each of so many users sends a
+request, waits for the answer, and sends the next. *Open loop*: requests arrive at a rate (a
+Poisson process), whether or not earlier ones were answered.
 
 The definitions are vLLM's as well (`vllm bench serve`):
 
@@ -13,7 +13,7 @@ The definitions are vLLM's as well (`vllm bench serve`):
 * **TPOT**, time per output token: (end to end - TTFT) / (output tokens - 1), of each request.
 * **end to end**: from a request being sent to its last output.
 
-Requests that fail count as errors and in nothing else.
+Requests that fail count as errors and nowhere else.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from labkit.errors import LabkitError
 from labkit.records import ServingRow, Spread
 
 GRACE = 0.05
-"""Seconds between looks at whether all users are done, so that an interruption is noticed."""
+"""Seconds between checks whether all users are done, so that an interruption is noticed."""
 
 
 @dataclass(frozen=True)
 class Answer:
     """One request as its user saw it; times in seconds on one clock.
 
-    ``arrivals`` are those of the streamed outputs. ``tokens`` counts the output's tokens,
-    ``output`` is what they were (token ids, or text from a server elsewhere). ``error`` says in one
-    sentence why there was no whole answer.
+    ``arrivals`` are the times of the streamed outputs, ``tokens`` is the number of output tokens,
+    ``output`` holds them (token ids, or text from a server elsewhere). ``error`` says in one
+    sentence why the answer is not whole.
     """
 
     prompt: str
@@ -71,7 +71,7 @@ class Answer:
 
 
 class Target(Protocol):
-    """Something that answers requests; asked by many threads at once."""
+    """Something that answers requests, from many threads at once."""
 
     name: str
 
@@ -79,15 +79,14 @@ class Target(Protocol):
         """Send a request and read its answer to the end; a failure is an `Answer` with an error."""
 
     def lost(self) -> str | None:
-        """Why no further request will be answered, in a sentence; None where there is hope."""
+        """Return in a sentence why no further request will be answered; None if one may be."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a load found: the answers to those requests that were sent, and how long it went on.
+    """The result of a load: the answers to the requests that were sent, and how long it took.
 
-    ``lost`` says why the target stopped answering, where it did; what was measured until then
-    stands.
+    ``lost`` says why the target stopped answering, if it did; the answers before that count.
     """
 
     answers: tuple[Answer, ...]
@@ -106,12 +105,12 @@ class Load:
 
     @property
     def in_flight(self) -> float:
-        """How many requests were under way on average (Little's law)."""
+        """The requests under way on average (Little's law)."""
         return sum(answer.e2e for answer in self.good) / self.seconds if self.seconds else 0.0
 
 
 def closed_loop(target: Target, prompts: Sequence[str], users: int, max_new_tokens: int) -> Load:
-    """``users`` send the ``prompts`` between them, each the next one once its last is answered."""
+    """Let ``users`` send the ``prompts`` between them, each the next one after an answer."""
     if users < 1 or not prompts:
         raise LabkitError(f"{users} users with {len(prompts)} prompts: give at least 1 of each.")
     line = iter(prompts)
@@ -135,7 +134,7 @@ def open_loop(
     max_new_tokens: int,
     rng: np.random.Generator,
 ) -> Load:
-    """Send the ``prompts`` at ``rate`` a second on average, by Poisson's law."""
+    """Send the ``prompts`` at ``rate`` a second on average, as a Poisson process."""
     if rate <= 0 or not prompts:
         raise LabkitError(f"{rate} requests a second of {len(prompts)}: give more than 0 of each.")
     asking = _Asking(target, max_new_tokens)
@@ -185,7 +184,7 @@ class _Asking:
         self._over.wait(max(0.0, self.began + at - time.perf_counter()))
 
     def run(self, users: Sequence[Callable[[], None]]) -> Load:
-        """Let every user act in a thread of its own."""
+        """Run every user in a thread of its own and collect the answers."""
         threads = [threading.Thread(target=user, daemon=True) for user in users]
         self.began = time.perf_counter()
         for thread in threads:
@@ -201,7 +200,7 @@ class _Asking:
 
 
 def spread(seconds: Sequence[float]) -> Spread:
-    """Mean and percentiles in milliseconds, numpy's way; all 0 where there is nothing.
+    """Return mean and percentiles (as numpy has them) in milliseconds; all 0 for no values.
 
     >>> spread([0.001, 0.002, 0.003]).p50
     2.0
@@ -220,7 +219,7 @@ def summarise(
     nodes_per_step: float | None = None,
     rate_per_s: float | None = None,
 ) -> ServingRow:
-    """A load as a row of the record; raises `LabkitError` where nothing was answered."""
+    """Return a load as a row of the record; raises `LabkitError` if nothing was answered."""
     good = load.good
     if not good:
         said = next((answer.error for answer in load.answers if answer.error), load.lost)

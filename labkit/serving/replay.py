@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -137,15 +137,20 @@ class RandomModel:
     @cached_property
     def module(self) -> Any:
         """The transformers model, for the plain path."""
+        return self._module_on(self.device)
+
+    def _module_on(self, device: torch.device) -> Any:
         from transformers import AutoModelForCausalLM
 
-        with self.device:
+        with device:
             module = AutoModelForCausalLM.from_config(self.config, dtype=self.dtype)
         return module.eval().requires_grad_(False)
 
     def weights(self) -> Mapping[str, np.ndarray]:
         """Return the weights in float32 by transformers' names, each made when it is read."""
-        return RandomWeights(self.shape, self.seed)
+        empty = self._module_on(torch.device("meta"))
+        shapes = {name: tuple(weight.shape) for name, weight in empty.named_parameters()}
+        return RandomWeights(shapes, self.seed)
 
     def speculator(self, heads: int) -> PublishedSpeculator:
         """Return a speculator of the published shape with random weights."""
@@ -183,44 +188,17 @@ class RandomModel:
             )
 
 
-@dataclass(frozen=True)
 class RandomWeights(Mapping[str, np.ndarray]):
-    """Random weights of a shape, of which only the one that is read takes memory."""
+    """Random weights of these shapes, of which only the one that is read takes memory."""
 
-    shape: Shape
-    seed: int = 0
-
-    @cached_property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each weight by its name in transformers."""
-        s = self.shape
-        queries, others = s.heads * s.head_width, s.key_value_heads * s.head_width
-        layer = {
-            "self_attn.q_proj": (queries, s.width),
-            "self_attn.k_proj": (others, s.width),
-            "self_attn.v_proj": (others, s.width),
-            "self_attn.o_proj": (s.width, queries),
-            "mlp.gate_proj": (s.inner, s.width),
-            "mlp.up_proj": (s.inner, s.width),
-            "mlp.down_proj": (s.width, s.inner),
-            "input_layernorm": (s.width,),
-            "post_attention_layernorm": (s.width,),
-        }
-        found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (s.vocabulary, s.width)}
-        for number in range(s.layers):
-            found |= {f"model.layers.{number}.{at}.weight": size for at, size in layer.items()}
-        found["model.norm.weight"] = (s.width,)
-        return found if s.tied else {**found, "lm_head.weight": (s.vocabulary, s.width)}
-
-    @cached_property
-    def _numbers(self) -> np.ndarray:
-        """A stretch of random numbers, of a length that fits no row, to fill weights with."""
-        rng = np.random.default_rng(self.seed)
-        return rng.standard_normal((1 << 20) + 7, np.float32)
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> None:
+        self.shapes = shapes
+        rng = np.random.default_rng(seed)
+        self._numbers = rng.standard_normal((1 << 20) + 7, np.float32)  # a length that fits no row
 
     def __getitem__(self, name: str) -> np.ndarray:
         shape = self.shapes[name]
-        if len(shape) == 1:
+        if len(shape) == 1:  # a norm
             return np.ones(shape, np.float32)
         return np.resize(self._numbers, shape) / np.float32(math.sqrt(shape[1]))
 

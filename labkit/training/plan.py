@@ -1,4 +1,4 @@
-"""What a recipe would cost on a machine: memory, time and batch from a stated model of cost.
+"""An estimate of the memory and time that a recipe takes on a machine, from a model of cost.
 
 Counting rules. A product of (m, k) with (k, n) is 2 m k n operations. The base model is passed
 forward only: 2 operations per weight and token, and 4 T D per layer and token for attention over T
@@ -6,8 +6,8 @@ tokens. A head's own product costs three times its forward pass (two more for th
 weights and of its input), and twice where one of them is frozen: where it reads the base model's
 state or a token's embedding, and where the logits are taken with the table. A machine reaches
 ``pass_reach`` of its peak in passes of the base model and ``head_reach`` in steps of the heads,
-whose softmaxes are no products. Writing text is bound by the larger of that and of reading the
-weights once per token of every row at a time. Nothing else is counted: not the loading of data, not
+whose softmaxes are no products. Writing text takes the larger of that and of reading the
+weights once for each token of all rows. Nothing else is counted, neither the loading of data nor
 the waiting of processes for each other.
 
 Checked on one core of an AVX2 machine (87 GFLOP/s in a product of 512 x 576 x 1536), seconds of
@@ -111,7 +111,7 @@ GPUS = {
 
 
 def this_cpu() -> Machine:
-    """The processor here, in float32: its rates measured in half a second, memory not limited."""
+    """Return this CPU in float32: its rates are measured here, its memory is unlimited."""
     left, right = torch.randn(512, 576), torch.randn(576, 1536)
     operations = 2 * 512 * 576 * 1536 / _seconds(lambda: left @ right)
     block = torch.zeros(16_000_000)
@@ -121,7 +121,7 @@ def this_cpu() -> Machine:
 
 
 def _seconds(work: Any, enough: float = 0.2) -> float:
-    """The least time of several calls of ``work``."""
+    """Return the least time of several calls of ``work``."""
     work()
     best, end = float("inf"), time.perf_counter() + enough
     while time.perf_counter() < end:
@@ -132,13 +132,13 @@ def _seconds(work: Any, enough: float = 0.2) -> float:
 
 
 def base_operations(shape: Shape, tokens: int, context: int) -> int:
-    """Operations of a forward pass without the head over ``tokens`` in texts of ``context``."""
+    """Return the operations of a forward pass, head apart: ``tokens`` in texts of ``context``."""
     attention = 4 * context * shape.heads * shape.head_width * shape.layers
     return tokens * (2 * shape.layer_weights + attention)
 
 
 def head_weights(recipe: Recipe, shape: Shape) -> list[int]:
-    """Weights of each head that are trained, norms apart: projection, token's and output's.
+    """Return the trained weights of each head, norms apart: projection, token's and output's.
 
     Tied heads are counted as often as they are used.
     """
@@ -151,12 +151,12 @@ def head_weights(recipe: Recipe, shape: Shape) -> list[int]:
 
 
 def _z_width(recipe: Recipe, shape: Shape) -> int:
-    """How many numbers of a place the heads read."""
+    """Return the width of the states that the heads read."""
     return shape.width * (len(recipe.heads.layers) + 1)
 
 
 def head_operations(recipe: Recipe, shape: Shape, positions: int) -> int:
-    """Operations of a forward and backward pass of all heads over ``positions``."""
+    """Return the operations of a forward and backward pass of all heads over ``positions``."""
     tokens = recipe.loss.sampled_vocabulary or shape.vocabulary
     logits = 2 * shape.width * min(tokens, shape.vocabulary)
     own, kind = sum(head_weights(recipe, shape)), recipe.heads.hierarchical
@@ -224,7 +224,7 @@ def _named(what: str, name: str, known: dict[str, Any]) -> Any:
 def _memory(
     recipe: Recipe, base: Shape, machine: Machine, schedule: Schedule, gpus: int
 ) -> dict[str, float]:
-    """Bytes on one device, by part: weights, what AdamW keeps, activations of a micro-batch."""
+    """Return bytes on one device by part: weights, AdamW's state, activations of a micro-batch."""
     trained = sum(head_weights(recipe, base))
     rows = schedule.rows / gpus / schedule.micro_batches
     positions = rows * schedule.window
@@ -248,7 +248,7 @@ def _memory(
 def _fitting(
     recipe: Recipe, base: Shape, machine: Machine, schedule: Schedule, gpus: int
 ) -> int | None:
-    """The fewest micro-batches with which a phase fits into 90% of the memory."""
+    """Return the fewest micro-batches with which a phase fits into 90% of the memory."""
     for count in range(1, schedule.rows // gpus + 1):
         if schedule.rows % (gpus * count):
             continue
@@ -259,7 +259,7 @@ def _fitting(
 
 
 def _disk(recipe: Recipe, base: Shape) -> int:
-    """Bytes of the answers' hidden states in float16, where they are kept."""
+    """Return the bytes of the answers' hidden states in float16, if they are kept."""
     made = recipe.generation
     if made is None or not made.keep_hidden or recipe.phase2 is None:
         return 0
@@ -268,7 +268,7 @@ def _disk(recipe: Recipe, base: Shape) -> int:
 
 
 def _times(recipe: Recipe, base: Shape, machine: Machine, gpus: int) -> dict[str, float]:
-    """Seconds of every stage, were answers all of full length."""
+    """Return the seconds of every stage, if all answers have full length."""
     passing = machine.speed * machine.pass_reach * gpus
     training = machine.speed * machine.head_reach * gpus
     times: dict[str, float] = {}

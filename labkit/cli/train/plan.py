@@ -1,4 +1,4 @@
-"""``labkit train plan``: what a recipe would cost on other machines."""
+"""``labkit train plan``: the memory and time that a recipe would take on another machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from labkit.cli.train._shared import recipe_option
 @click.option("--gpus", type=COUNT, default=1, show_default=True, help="How many of them.")
 @json_option
 def command(*, recipe: Path, shape: str, gpu: str, gpus: int, as_json: bool) -> None:
-    """Estimate what memory and time a recipe takes elsewhere."""
+    """Estimate the memory and time that a recipe takes on another machine."""
     with only_results_on_stdout() as show:
         from labkit.training.plan import plan_training
 
@@ -28,7 +28,7 @@ def command(*, recipe: Path, shape: str, gpu: str, gpus: int, as_json: bool) -> 
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """The plan for a person: memory by part, time by stage."""
+    """Return the plan for a person: memory by part, time by stage."""
     memory = [(part, f"{size / 1e9:.2f}") for part, size in result["memory"].items()]
     times = [(stage, duration(seconds)) for stage, seconds in result["seconds"].items()]
     batches = ", ".join(
@@ -48,7 +48,7 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as a person says it.
+    """Return a time in words.
 
     >>> duration(42.4), duration(600), duration(9000)
     ('42 s', '10.0 min', '2.5 h')

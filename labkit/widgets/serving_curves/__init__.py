@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 class ServingCurves(RecordWidget):
     """Latency as users grow: vanilla and speculative, measured and simulated.
 
-    Traits to read or to set:
+    Traits to read or set:
 
-    * ``gap``: what the second panel shows: ``tpot`` (time per token), ``itl`` (gap between
+    * ``gap``: the measure of the second panel: ``tpot`` (time per token), ``itl`` (gap between
       outputs, each of which can hold several tokens under speculation), or ``gain`` (vanilla's
       time per token over the method's);
     * ``line``: ``mean``, ``p50``, ``p90`` or ``p99``; ``band``: from the median to ``p90`` or
       ``p99``, or ``none``; ``log_scale``: the latencies' axis;
-    * ``users``: where the read-out stands (a load of the log, or the one nearest to it).
+    * ``users``: the load that the read-out shows (one of the log's, or the nearest to it).
     """
 
     READS: ClassVar = ServingLog
@@ -43,18 +43,18 @@ class ServingCurves(RecordWidget):
             self.fit_state()
 
     def fit_state(self) -> None:
-        """Put the read-out at the fewest users."""
+        """Show the fewest users in the read-out."""
         if self.record is not None and self.record.rows:
             self.users = min(row.users for row in self.record.rows)
 
     def figure(self) -> Figure:
-        """The two panels on paper."""
+        """Return the two panels as a matplotlib figure."""
         from labkit.plots import plot_serving
 
         return plot_serving(self.record, gap="itl" if self.gap == "itl" else "tpot")
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
-        """Every row of the log."""
+        """Return the headings and every row of the log."""
         rows = [
             (
                 row.users,
@@ -81,7 +81,7 @@ class ServingCurves(RecordWidget):
         return headings, rows
 
     def summary(self) -> str:
-        """What speculation gains at the fewest and at the most users, in one sentence."""
+        """Return in one sentence the gain at the fewest and at the most users."""
         log: ServingLog = self.record
         gains = [
             f"{row.method} {gain:.2f}× at {row.users} ({row.origin})"
@@ -91,11 +91,11 @@ class ServingCurves(RecordWidget):
         if not gains:
             return f"{log.name}: {len(log.rows)} rows of latency against users."
         ends = list(dict.fromkeys((gains[0], gains[-1])))
-        return f"{log.name}: time per token gained over vanilla by users: {'; '.join(ends)}."
+        return f"{log.name}: gain in time per token over vanilla, by users: {'; '.join(ends)}."
 
 
 def _gain(log: ServingLog, row: ServingRow) -> float | None:
-    """How many times vanilla's pace a row has under the same load, or None where unknown."""
+    """Return vanilla's time per token over the row's under the same load; None if unknown."""
     for plain in log.rows:
         if (plain.method, plain.origin, plain.users) == ("vanilla", row.origin, row.users):
             own = row.tpot_ms.mean

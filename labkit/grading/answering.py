@@ -1,8 +1,7 @@
-"""In the student's kernel: keep what the cells defined, and answer the tests' calls.
+"""The part that runs in the student's kernel: keeps what cells defined, answers the tests' calls.
 
-This is the one file of the room that runs where a student's code runs. What that code may do to
-it changes the bytes that it sends and nothing else: the other side takes plain data from it, and
-judges what it takes.
+This is the only file of the room that runs next to a student's code. That code can change the bytes
+that it sends and nothing else: the other side reads plain data from it, and judges that data.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ import numpy as np
 from labkit.grading.wire import Line, WireError, pack, unpack
 
 KEPT: dict[str, dict[str, Any]] = {}
-"""For each test, what the names that it uses meant at its place in the notebook."""
+"""For each test, the values of the names that it uses, at its place in the notebook."""
 
 
 def keep(test: str, names: Sequence[str], namespace: dict[str, Any]) -> None:
-    """Remember what ``names`` mean now, since a later cell may use them for something else."""
+    """Keep the present values of ``names``, since a later cell may rebind them."""
     KEPT[test] = {name: namespace[name] for name in names if name in namespace}
 
 
@@ -61,14 +60,14 @@ def answer(port: int, key: str) -> None:
 
 
 class Answerer:
-    """Serves one connection: looks names up, calls functions, passes errors back."""
+    """One connection to the examiner: looks names up, calls functions, passes errors back."""
 
     def __init__(self, line: Line) -> None:
         self._line = line
         self._functions: list[Callable[..., Any]] = []
 
     def run(self) -> None:
-        """Answer until the other side is gone; a call that is interrupted ends with an error."""
+        """Answer until the other side closes; an interrupted call ends with an error."""
         while True:
             try:
                 request = self._read(self._line.receive())
@@ -100,7 +99,7 @@ class Answerer:
         return unpack(message, self._from_afar)
 
     def _from_afar(self, name: Any) -> Callable[..., Any]:
-        """A function of the test's own, called by a message while the student's one is waiting."""
+        """Return a function that calls the test's own by a message while the student's waits."""
 
         def call(*args: Any, **settings: Any) -> Any:
             self._line.send(pack(["calls", name, list(args), settings], self._name))
@@ -115,14 +114,14 @@ class Answerer:
 
 
 def _bring_up_to_date(args: Sequence[Any], states: Sequence[np.random.Generator]) -> None:
-    """Move the generators among ``args`` on to where the other side left its copies."""
+    """Move the generators among ``args`` to the state in which the other side left its copies."""
     ours = [one for one in args if type(one) is np.random.Generator]
     for generator, moved in zip(ours, states, strict=True):
         generator.bit_generator.state = moved.bit_generator.state
 
 
 def _described(error: BaseException | None) -> list[str]:
-    """An error's kind, its text, and the line of the student's own where it was raised."""
+    """Return an error's type, its text, and the line of the student's code that raised it."""
     where = ""
     for frame in reversed(traceback.extract_tb(getattr(error, "__traceback__", None))):
         if "ipykernel" in frame.filename or frame.filename.startswith("<"):

@@ -19,12 +19,12 @@ from labkit.records.base import write_whole
 
 
 def assignments_dir() -> Path:
-    """The folder of the assignments' sources, ``notebooks/assignments``."""
+    """Return the folder of the assignments' sources, ``notebooks/assignments``."""
     return notebooks_dir() / "assignments"
 
 
 def source_path(name: str, folder: Path | None = None) -> Path:
-    """The source of the assignment called ``name``; raises `LabkitError` naming those there are."""
+    """Return the source of an assignment; `LabkitError` lists the names if there is none."""
     known = sources(folder)
     if name not in known:
         raise LabkitError(f"There is no assignment {name!r}; there are {', '.join(known)}.")
@@ -32,9 +32,9 @@ def source_path(name: str, folder: Path | None = None) -> Path:
 
 
 def sources(folder: Path | None = None) -> dict[str, Path]:
-    """The source of each assignment by its name: ``folder``/NAME/NAME.ipynb, in order.
+    """Return the source of each assignment by its name: ``folder``/NAME/NAME.ipynb, in order.
 
-    Raises `LabkitError` where there are none.
+    Raises `LabkitError` if there are none.
     """
     folder = folder or assignments_dir()
     paths = sorted(folder.glob("*/*.ipynb"))
@@ -45,7 +45,7 @@ def sources(folder: Path | None = None) -> dict[str, Path]:
 
 
 def release(source: Path) -> Any:
-    """The students' copy of a source, as a notebook; raises `LabkitError` where it has mistakes."""
+    """Return the students' copy of a source; raises `LabkitError` if its marks are wrong."""
     try:
         from nbgrader.preprocessors import (
             CheckCellMetadata,

@@ -1,4 +1,4 @@
-"""Grades one submission: runs the student's cells in a kernel, then the tests beside it.
+"""Grades one submission: runs the student's cells in a kernel, then the tests in this process.
 
 Reads what to do as JSON on standard input, and writes what it finds as JSON lines on standard
 output, each as soon as it is known, so that a submission that is ended midway keeps what it earned.
@@ -35,9 +35,9 @@ from labkit.grading.notebook import GradedCell, Plan, Unreadable, plan, read
 from labkit.grading.wire import ClosedError, LateError, Line, WireError
 
 STARTS = 4
-"""How many times a submission's kernel is started before it is given up."""
+"""How often a submission's kernel is started at most."""
 GRACE = 5.0
-"""Seconds that a kernel gets to react to an interrupt, and to answer a small request."""
+"""Seconds in which a kernel must react to an interrupt or answer a small request."""
 START_SECONDS = 120.0
 """Seconds that a kernel may take to start."""
 
@@ -46,11 +46,11 @@ SURROGATE = re.compile("[\ud800-\udfff]").search
 NOT_TEXT = "it holds half a character (a lone surrogate), which no Python file may hold"
 
 Tell = Callable[..., None]
-"""Writes one line of what is found."""
+"""Writes one line of results."""
 
 
 class Runner(NotebookClient):
-    """nbclient, which keeps no more of a cell's output than ``most`` characters."""
+    """An nbclient that keeps at most ``most`` characters of a cell's output."""
 
     def __init__(self, most: int, **settings: Any) -> None:
         super().__init__(nbformat.v4.new_notebook(), **settings)
@@ -58,7 +58,7 @@ class Runner(NotebookClient):
         self.left: dict[int, int] = {}
 
     def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
-        """Take a message in, or only as much of it as there is room for."""
+        """Process a message, cut to the output that the cell may still print."""
         kind, content = msg["msg_type"], msg["content"]
         if kind.startswith("comm_"):
             return None
@@ -81,7 +81,7 @@ class Runner(NotebookClient):
 
 
 class Kernel:
-    """One kernel for a student's cells, in an empty folder."""
+    """A kernel for a student's cells, in an empty folder."""
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.limits = limits
@@ -105,19 +105,19 @@ class Kernel:
         self.student: Student | None = None
 
     def run(self, text: str) -> None:
-        """Run a cell; raises nbclient's errors where it takes too long or the kernel ends."""
+        """Run a cell; raises nbclient's errors if it takes too long or the kernel ends."""
         cells = self.runner.nb.cells
         cells.append(nbformat.v4.new_code_cell(text))
         self.runner.execute_cell(cells[-1], len(cells) - 1, store_history=True)
 
     @property
     def last(self) -> tuple[list[Any], bool]:
-        """The outputs of the cell run last, and whether some were left away."""
+        """The last cell's outputs, and whether some were dropped."""
         cells = self.runner.nb.cells
         return cells[-1].outputs, self.runner.left.get(len(cells) - 1, 0) < 0
 
     def quietly(self, code: str, wait: float = GRACE) -> None:
-        """Run something of the examiner's own; it leaves no trace in history or output."""
+        """Run the examiner's own code, without a trace in history or output."""
         client: Any = self.runner.kc
         asked = client.execute(code, silent=True, store_history=False, allow_stdin=False)
         deadline = time.monotonic() + wait
@@ -130,7 +130,7 @@ class Kernel:
                 return
 
     def answers(self) -> Student:
-        """The kernel as something that answers calls, opened when it is first needed."""
+        """Return the connection that answers calls, opened when it is first needed."""
         if self.student is None:
             key = secrets.token_hex(16)
             with socket.create_server(("127.0.0.1", 0)) as server:
@@ -142,7 +142,7 @@ class Kernel:
         return self.student
 
     def interrupt(self) -> bool:
-        """Stop what it is doing; whether it then waits for the next call."""
+        """Interrupt the kernel; return whether it then waits for the next call."""
         self.manager.interrupt_kernel()
         return self.student is not None and self.student.in_step(GRACE)
 
@@ -155,7 +155,7 @@ class Kernel:
 
 
 def _accept(server: socket.socket, key: str, seconds: float) -> Line:
-    """The connection of whoever knows the key; raises `LateError` where nobody comes."""
+    """Return the connection that sends the key; raises `LateError` if none does."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         server.settimeout(left)
@@ -174,7 +174,7 @@ def _accept(server: socket.socket, key: str, seconds: float) -> Line:
 
 
 class Examination:
-    """One submission on its way through cells and tests."""
+    """The grading of one submission: its cells, then its tests."""
 
     def __init__(self, made: Plan, limits: Limits, folder: Path, tell: Tell) -> None:
         self.plan = made
@@ -188,7 +188,7 @@ class Examination:
         self.kernel: Kernel | None = None
 
     def whole(self) -> None:
-        """Run everything, and tell of each test as it is done."""
+        """Run everything, and report each test as it is done."""
         for number, why in self.left_out.items():
             self._tell_left_out(number, why)
         for number, test in enumerate(self.plan.tests):
@@ -204,7 +204,7 @@ class Examination:
         self.tell(test=outcome.test, passed=outcome.passed, says=outcome.says)
 
     def _run_cells(self) -> bool:
-        """Run the student's cells in a new kernel; whether one then stands ready for the tests."""
+        """Run the student's cells in a new kernel; return whether it is ready for the tests."""
         while self.starts < STARTS:
             self.starts += 1
             self.kernel = Kernel(self.folder, self.limits)
@@ -215,7 +215,7 @@ class Examination:
         return False
 
     def _through(self) -> list[dict[str, Any]]:
-        """All cells with their outputs; the kernel is gone where one of them has to be left out."""
+        """Run all cells and return their outputs; the kernel is gone if one has to be left out."""
         assert self.kernel is not None
         done: list[dict[str, Any]] = []
         for number, step in enumerate(self.plan.steps):
@@ -248,7 +248,7 @@ class Examination:
         self.tell(note=f"cell {number + 1} was left out: {why}", **event)
 
     def _run(self, text: str) -> str:
-        """Run a cell; the event where it takes too long or ends the kernel, or nothing."""
+        """Run a cell; return ``time`` or ``died`` if it takes too long or ends the kernel."""
         assert self.kernel is not None
         try:
             self.kernel.run(text)
@@ -259,7 +259,7 @@ class Examination:
         return ""
 
     def _test(self, test: GradedCell) -> Outcome:
-        """One test; where it takes too long or ends the kernel, the next one gets a new kernel."""
+        """Run one test; if it ends the kernel or blocks it, the next test gets a new kernel."""
         assert self.kernel is not None
         seconds = self.limits.cell_seconds
         try:
@@ -281,7 +281,7 @@ class Examination:
 
 
 def examine(spec: dict[str, Any], tell: Tell) -> None:
-    """Grade the submission that ``spec`` describes, telling of everything as it is known."""
+    """Grade the submission that ``spec`` describes, and report each result at once."""
     limits = Limits(**spec["limits"])
     source = read(Path(spec["source"]))
     try:
@@ -299,7 +299,7 @@ def examine(spec: dict[str, Any], tell: Tell) -> None:
     kernel = submission.metadata.get("kernelspec", {})
     name = kernel.get("name", "python3") if isinstance(kernel, dict) else "?"
     if name != "python3":
-        tell(event="restored", note=f"its kernel is called {str(name)[:60]!r}: python3 was used")
+        tell(event="restored", note=f"its kernel is named {str(name)[:60]!r}: python3 was used")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ["JUPYTER_RUNTIME_DIR"] = str(Path(folder) / "runtime")
         Examination(made, limits, Path(folder), tell).whole()
@@ -309,7 +309,7 @@ def main() -> None:
     """Read the task, keep standard output for what is found, and grade."""
     spec = json.load(sys.stdin)
     lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    # Whatever the kernel inherits as standard output must not be the line on which marks are told.
+    # The kernel must not inherit the standard output on which results are reported.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
     limit_this_process(Limits(**spec["limits"]))

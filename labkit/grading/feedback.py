@@ -1,7 +1,7 @@
-"""The page that a student gets back: what each test says, and the cells with their outputs.
+"""The page that a student gets back: each test's sentence, and the cells with their outputs.
 
-Everything is text that was escaped, and pictures in PNG: no markup, script or link of a
-submission's comes through, and the page needs no network.
+All text is escaped and pictures are PNG: no markup, script or link of a submission gets onto the
+page, and it needs no network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ img { max-width: 100%; background: white; }
 
 
 def page(grade: Grade, tests: Sequence[GradedCell]) -> str:
-    """The whole page as HTML."""
+    """Return the page as HTML."""
     title = f"{grade.assignment}: {grade.student}"
     points = {test.name: test.points for test in tests}
     rows = "".join(
@@ -66,7 +66,7 @@ def _cell(cell: dict[str, Any], texts: dict[str, str], says: dict[str, Any]) -> 
         )
     outputs = "".join(map(_output, cell["outputs"]))
     notes = [f"left out: {cell['left_out']}"] if cell.get("left_out") else []
-    notes += ["the rest of the output was left away"] if cell.get("cut") else []
+    notes += ["the rest of the output was dropped"] if cell.get("cut") else []
     note = f"<p class='wrong'>{html.escape('; '.join(notes))}</p>" if notes else ""
     return f"<pre>{html.escape(cell['text'])}</pre>{outputs}{note}"
 

@@ -1,4 +1,4 @@
-"""The tests, run where no student's code is: what they use of the student's is called from afar."""
+"""Runs the tests in a process without student code, and calls the student's functions remotely."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from labkit.grading.wire import ClosedError, LateError, Line, WireError, pack, u
 
 CELL = "<test>"
 HIDDEN = "the check that you see passes; the same check with other numbers does not"
-"""All that is said of a hidden test."""
+"""All that feedback says about a hidden test."""
 
 
 class StudentError(Exception):
-    """An error of a kind of its own, raised by the student's code."""
+    """An error of a type of its own, raised by the student's code."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one test went, and in one sentence why."""
+    """The result of one test, with one sentence why."""
 
     test: str
     passed: bool
@@ -37,7 +37,7 @@ class Outcome:
 
 
 class Student:
-    """The student's kernel as seen from here: names to look up and functions to call.
+    """The student's kernel as seen from the tests: names to look up and functions to call.
 
     ``deadline``, in the seconds of `time.monotonic`, is the end of the present test.
     """
@@ -47,7 +47,7 @@ class Student:
         self.deadline = 0.0
 
     def look_up(self, test: str, name: str) -> tuple[bool, Any]:
-        """Whether the name was defined at that test's place, and what it meant there."""
+        """Return whether the name was defined at that test's place, and its value there."""
         found, value, _ = self._ask(["look up", test, name], [])
         return found is True, value
 
@@ -61,7 +61,7 @@ class Student:
         return call
 
     def _ask(self, request: list[Any], ours: list[Callable[..., Any]]) -> list[Any]:
-        """Send a request, serve the calls that come meanwhile, and return what it gives."""
+        """Send a request, serve the calls that come meanwhile, and return the reply."""
 
         def name(function: Callable[..., Any]) -> int:
             ours.append(function)
@@ -92,7 +92,7 @@ class Student:
         return ["gives", result, [one for one in args if type(one) is np.random.Generator]]
 
     def in_step(self, grace: float) -> bool:
-        """After an interrupt: whether the kernel has ended its call and waits for the next."""
+        """Return whether, after an interrupt, the kernel waits for the next call."""
         deadline = time.monotonic() + grace
         try:
             reply = unpack(self.line.receive(deadline), self._function)
@@ -102,7 +102,7 @@ class Student:
 
 
 def _bring_up_to_date(args: tuple[Any, ...], moved: list[Any]) -> None:
-    """Move the generators among ``args`` on to where the kernel left its copies."""
+    """Move the generators among ``args`` to the state in which the kernel left its copies."""
     ours = [one for one in args if type(one) is np.random.Generator]
     if len(ours) != len(moved) or any(type(one) is not np.random.Generator for one in moved):
         raise WireError("the kernel's answer makes no sense")
@@ -111,7 +111,7 @@ def _bring_up_to_date(args: tuple[Any, ...], moved: list[Any]) -> None:
 
 
 def _as_raised(kind: str, text: str, where: str) -> Exception:
-    """The student's error as one of ours: Python's own kinds as they are, others by name."""
+    """Return the student's error as one of this process: Python's own types, others by name."""
     known: Any = getattr(builtins, kind, None)
     error: Exception = StudentError(f"{kind}: {text}" if text else kind)
     if isinstance(known, type) and issubclass(known, Exception):
@@ -124,7 +124,7 @@ def _as_raised(kind: str, text: str, where: str) -> Exception:
 def judge(test: GradedCell, student: Student, seconds: float) -> Outcome:
     """Run one test; the student's functions get ``seconds`` in all.
 
-    Raises `ClosedError` or `LateError` where the kernel is gone or does not answer.
+    Raises `ClosedError` or `LateError` if the kernel is gone or does not answer.
     """
     began = time.monotonic()
     student.deadline = began + seconds
@@ -144,7 +144,7 @@ def judge(test: GradedCell, student: Student, seconds: float) -> Outcome:
 
 
 def free_names(text: str) -> list[str]:
-    """The names that a cell uses and does not make itself, Python's own left out.
+    """Return the names that a cell uses but does not define, without Python's own.
 
     >>> free_names("import numpy as np\\nassert f(np.ones(2)) == g, [x for x in h]")
     ['f', 'g', 'h']
@@ -164,7 +164,7 @@ def free_names(text: str) -> list[str]:
 
 
 def _why(error: Exception, test: GradedCell) -> str:
-    """One sentence on why a test failed; of a hidden one, only that it did."""
+    """Return one sentence on why a test failed; for a hidden one, only that it did."""
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)

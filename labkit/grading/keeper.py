@@ -1,4 +1,4 @@
-"""Watches over one submission: starts its examiner, holds the limits, and ends what is left.
+"""Watches one submission: starts its examiner, enforces the limits, and ends what is left.
 
 Reads the task as JSON on standard input, writes one JSON object when everything has ended: the
 examiner's ``lines``, what the keeper had to do (``events``), and how many processes were ``left``
@@ -24,11 +24,11 @@ from labkit.grading.limits import MEGABYTE, MOST_PROCESSES, Limits, adopt_orphan
 LOOK_EVERY = 0.4
 """Seconds between two looks at time, memory and processes."""
 LONGEST_OUTPUT = 64 * MEGABYTE
-"""What is read of an examiner's findings at most."""
+"""The most that is read of an examiner's results."""
 
 
 class Keeper:
-    """One examiner and all that runs below it."""
+    """One examiner and all processes below it."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.limits = Limits(**spec["limits"])
@@ -66,7 +66,7 @@ class Keeper:
             self.errors = (self.errors + part)[-4096:]
 
     def watch(self) -> None:
-        """Wait for the end of the examiner; end it, or what it started, where a limit is passed."""
+        """Wait for the examiner; end it, or what it started, if a limit is exceeded."""
         end = time.monotonic() + self.limits.wall_seconds
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -80,7 +80,7 @@ class Keeper:
             self._look()
 
     def _look(self) -> None:
-        """End the largest process where all together use too much memory, all where too many."""
+        """End the largest process if all use too much memory, all if there are too many."""
         below = [process for process in descendants() if process.pid != self.examiner.pid]
         sizes = {process: _memory(process) for process in below}
         if len(below) > MOST_PROCESSES:
@@ -91,7 +91,7 @@ class Keeper:
             end([max(below, key=lambda process: sizes[process])])
 
     def finish(self) -> dict[str, Any]:
-        """End everything below, and give what was found."""
+        """End everything below, and return the results."""
         code = self.examiner.poll()
         left = [p for p in descendants() if p.pid != self.examiner.pid] if code is not None else []
         while remaining := descendants():
@@ -108,7 +108,7 @@ class Keeper:
 
 
 def descendants() -> list[psutil.Process]:
-    """Every living process below this one."""
+    """Return every living process below this one."""
     below = psutil.Process().children(recursive=True)
     return [process for process in below if _alive(process)]
 
@@ -133,7 +133,7 @@ def _memory(process: psutil.Process) -> int:
 
 
 def end(processes: list[psutil.Process]) -> None:
-    """End processes at once, first keeping all from starting others."""
+    """Suspend all processes, so that none starts another, then kill them."""
     for act in ("suspend", "kill"):
         for process in processes:
             with contextlib.suppress(psutil.Error):
@@ -146,7 +146,7 @@ def _stop(_number: int, _frame: object) -> None:
 
 
 def main() -> None:
-    """Keep one submission from its task on standard input to its findings on standard output."""
+    """Read the task from standard input, watch it, write the results to standard output."""
     adopt_orphans()
     signal.signal(signal.SIGTERM, _stop)
     keeper = Keeper(json.load(sys.stdin))

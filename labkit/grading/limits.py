@@ -1,4 +1,4 @@
-"""What a submission may use, and how the operating system is told.
+"""What a submission may use, and how the operating system enforces it.
 
 On Linux and macOS a process's memory, files and core dumps are limited by the system
 (``setrlimit``), and those of whatever it starts. Windows has no such call: there only the keeper's

@@ -1,7 +1,7 @@
 """The loop over a batch of submissions: a row for each, whatever it is, in ``grades.csv``.
 
-A batch that was interrupted goes on where it stopped: what is graded is kept in ``graded/``, and
-taken from there as long as the submission, its source, the checks and the limits are the same.
+An interrupted batch continues where it stopped: grades are kept in ``graded/``, and used again as
+long as the submission, its source, the checks and the limits are the same.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ COLUMNS = (
 )  # fmt: skip
 """The table's columns. ``score`` is by the tests; the teacher fills in ``written``."""
 MARK = "LABKIT_SUBMISSION"
-"""In the environment of everything that a submission starts: by it what is left is found."""
+"""An environment variable of everything that a submission starts, to find what is left."""
 KEEPER_SECONDS = 60
-"""What a keeper may take beyond its submission's time."""
+"""Seconds that a keeper may take beyond its submission's time."""
 PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "USERPROFILE",
     "APPDATA", "LOCALAPPDATA", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
     "LABKIT_CACHE", "PYTHONPATH",
 )  # fmt: skip
-"""The variables of the environment that a submission gets to see."""
+"""The environment variables that a submission sees."""
 
 STATUSES = {
     "tampered": "it changed the copy of the lab that grades, which was put back: its score is 0",
@@ -58,11 +58,11 @@ STATUSES = {
     "failed": "the grading itself failed, so look at it by hand",
     "died": "",
     "time": "",
-    "output": "it printed more than {output_kb} kB in a cell: the rest was left away",
+    "output": "it printed more than {output_kb} kB in a cell: the rest was dropped",
     "older": "",
     "restored": "",
 }
-"""What happened to a submission, the gravest first, and what to say where its notes do not."""
+"""What can happen to a submission, gravest first, and the sentence if its notes give none."""
 
 NAMES = {
     "wall": "wall limit",
@@ -73,7 +73,7 @@ NAMES = {
     "output": "output cut",
     "older": "older release",
 }
-"""The statuses that have another name in the table."""
+"""Statuses with another name in the table."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Submission:
 
 @dataclass
 class Grade:
-    """What became of a submission: a row of the table and what the page shows."""
+    """The result for a submission: a row of the table and the content of its page."""
 
     student: str
     assignment: str
@@ -110,10 +110,10 @@ class Grade:
 
 
 def find(folder: Path) -> list[Submission]:
-    """Every submission in nbgrader's layout, ``folder``/STUDENT/NAME/NAME.ipynb, in order.
+    """Return every submission in nbgrader's layout, ``folder``/STUDENT/NAME/NAME.ipynb, in order.
 
     A folder STUDENT/NAME without that notebook is a submission too, and so is a folder STUDENT that
-    cannot be read. Raises `LabkitError` where there is no folder, or nothing in it looks like this.
+    cannot be read. Raises `LabkitError` if there is no folder, or nothing like this in it.
     """
     if not folder.is_dir():
         raise LabkitError(
@@ -166,8 +166,8 @@ def grade(
     """Grade every submission, ``jobs`` at a time, into ``out``: the table and a page for each.
 
     ``folder`` holds the assignments' sources (default: the course's); ``again`` grades what is
-    graded already; ``watch`` may wrap the loop in a progress bar. Raises `LabkitError` where
-    ``out`` cannot be written.
+    graded already; ``watch`` may wrap the loop in a progress bar. Raises an error in one sentence
+    if ``out`` cannot be written.
     """
     grades: dict[int, Grade] = {}
     with Stage(sources(folder)) as stage, ThreadPoolExecutor(max(1, jobs)) as pool:
@@ -237,7 +237,7 @@ def _row_key(row: dict[str, str]) -> tuple[str, str]:
 
 @dataclass
 class _Batch:
-    """What all submissions of a batch share; `grade` runs in several threads at once."""
+    """The state that a batch's submissions share; `grade` runs in several threads at once."""
 
     out: Path
     limits: Limits
@@ -248,7 +248,7 @@ class _Batch:
     keepers: set[subprocess.Popen[str]] = field(default_factory=set)
 
     def stop(self) -> None:
-        """Begin nothing more, and end every keeper and with it all that it keeps."""
+        """Start nothing more, and end every keeper with all its processes."""
         self.stopped = True
         for keeper in list(self.keepers):
             with contextlib.suppress(OSError):
@@ -264,7 +264,7 @@ class _Batch:
             return one.grade("failed", f"{STATUSES['failed']}: {type(error).__name__}: {error}")
 
     def _grade(self, one: Submission) -> Grade:
-        """Grade a submission, or take its grade from where it was kept; write its page."""
+        """Grade a submission, or read its kept grade; write its page."""
         if one.unreadable:
             return one.grade("unreadable", one.unreadable)
         source = self.stage.sources.get(one.assignment)
@@ -305,7 +305,7 @@ class _Batch:
         return state.hexdigest()
 
     def _examined(self, one: Submission, source: Path, tests: Sequence[GradedCell]) -> Grade:
-        """Let a keeper have it examined, and make a grade of what was found."""
+        """Let a keeper run the examiner, and make a grade of the results."""
         if self.stopped:
             raise LabkitError("The grading was stopped; run the same command to go on.")
         mark = secrets.token_hex(8)
@@ -320,7 +320,7 @@ class _Batch:
         return made
 
     def _kept_by_a_keeper(self, one: Submission, source: Path, mark: str) -> dict[str, Any]:
-        """What a keeper found; where it was ended itself, that there is nothing."""
+        """Return a keeper's results; empty ones if the keeper itself was ended."""
         spec = {
             # The keeper names files in UTF-8, whatever this process does.
             "submission": os.fsencode(one.path.resolve()).decode("utf-8", "surrogateescape"),
@@ -352,7 +352,7 @@ class _Batch:
             self.keepers.discard(keeper)
 
     def _environment(self, mark: str) -> dict[str, str]:
-        """What a submission sees of the environment: no secret that the teacher's holds."""
+        """Return the environment of a submission, without the teacher's secrets."""
         kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         threads = str(max(1, (os.cpu_count() or 1) // max(1, self.jobs)))
         return {
@@ -376,7 +376,7 @@ def _holds(path: Path) -> str:
 def _grade_of(
     one: Submission, found: dict[str, Any], tests: Sequence[GradedCell], limits: Limits
 ) -> Grade:
-    """The grade that follows from what a keeper found."""
+    """Return the grade that follows from a keeper's results."""
     lines = [_valid(json.loads(line)) for line in found["lines"] if line.endswith("\n")]
     events = [*found["events"], *(line["event"] for line in lines if "event" in line)]
     notes = [line["note"] for line in lines if "note" in line]
@@ -439,7 +439,7 @@ def _kept(path: Path, state: str) -> Grade | None:
 
 
 def _end_marked(mark: str) -> None:
-    """End whatever a submission still has running, also where its keeper was ended."""
+    """End what a submission still has running, even if its keeper was ended."""
     for process in psutil.process_iter():
         try:
             if process.environ().get(MARK) == mark:

@@ -1,8 +1,8 @@
-"""A submission laid beside its source: what is run, what is tested, and what had been done to it.
+"""A submission compared with its source: what to run, what to test, and what was changed.
 
-Cells are known by nbgrader's ``grade_id``; where that is gone, by their text. Tests and locked
-cells always have the source's text. A test's place is behind everything that stands before it in
-the source, and behind the student's own cells that follow that.
+Cells are matched by nbgrader's ``grade_id``, or by their text if that is gone. Tests and locked
+cells always have the source's text. A test runs after everything that precedes it in the source,
+and after the student's own cells that follow that.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ BEGIN, END = "BEGIN HIDDEN TESTS", "END HIDDEN TESTS"
 
 
 class Unreadable(Exception):  # noqa: N818 - it is the student's mistake, and an outcome
-    """A file that is no notebook; the message says why in one sentence."""
+    """A file that is not a notebook; the message says why in one sentence."""
 
 
 @dataclass(frozen=True)
 class GradedCell:
-    """A graded cell of the source: its text with what is hidden, and its points."""
+    """A graded cell of the source: its text, hidden lines included, and its points."""
 
     name: str
     text: str
@@ -40,7 +40,7 @@ class GradedCell:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One thing to do, in order: run a cell's ``text``, or see what a test will need."""
+    """A step of a plan: run a cell's ``text``, or keep the values that a ``test`` needs."""
 
     text: str
     test: str | None = None
@@ -49,7 +49,7 @@ class PlannedCell:
 
 @dataclass
 class Plan:
-    """What to run and to test, with a line for each thing that was not as it should be."""
+    """What to run and to test, with a note for each thing that was changed."""
 
     steps: list[PlannedCell]
     tests: list[GradedCell]
@@ -58,7 +58,7 @@ class Plan:
 
 
 def read(path: Path) -> Any:
-    """The notebook at ``path`` in today's format; raises `Unreadable`."""
+    """Read the notebook at ``path`` into today's format; raises `Unreadable`."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -89,7 +89,7 @@ def read(path: Path) -> Any:
 
 
 def graded_cells(source: Any) -> list[GradedCell]:
-    """The source's tests, in order."""
+    """Return the source's tests, in order."""
     return [
         GradedCell(_name(cell), cell.source, float(cell.metadata["nbgrader"]["points"]))
         for cell in source.cells
@@ -107,7 +107,7 @@ def written_cells(source: Any) -> list[tuple[str, float]]:
 
 
 def plan(submission: Any, source: Any) -> Plan:
-    """What to run of a submission and where its tests stand."""
+    """Return what to run of a submission, and where its tests belong."""
     tests = graded_cells(source)
     order = [_name(cell) for cell in source.cells if _name(cell)]
     kinds = {_name(cell): cell for cell in source.cells if _name(cell)}
@@ -149,7 +149,7 @@ def plan(submission: Any, source: Any) -> Plan:
 
 
 def _look_over(made: Plan, submission: Any, kinds: dict[str, Any]) -> None:
-    """Note what is not as it was handed out, and whether it looks like an older release."""
+    """Note what differs from the released copy, and whether it is of an older release."""
     names = Counter(_name(cell) for cell in submission.cells if _name(cell))
     if not names:
         made.notes.append("the cells' nbgrader metadata is gone: tests were run at the end")
@@ -188,7 +188,7 @@ def _look_over(made: Plan, submission: Any, kinds: dict[str, Any]) -> None:
 
 
 def _untouched(cell: Any) -> bool:
-    """Whether the cell is as some release had it, by the checksum that nbgrader wrote into it."""
+    """Return whether the cell is as some release had it, by nbgrader's checksum in it."""
     checksum = cell.metadata["nbgrader"].get("checksum")
     if not checksum:
         return False
@@ -223,7 +223,7 @@ def _is_given(cell: Any) -> bool:
 
 
 def hidden_lines(text: str) -> set[int]:
-    """The numbers, from 1, of the lines of a test that students do not see, markers included."""
+    """Return the numbers, from 1, of a test's hidden lines, markers included."""
     found, inside = set(), False
     for number, line in enumerate(text.split("\n"), start=1):
         inside = inside or BEGIN in line
@@ -235,7 +235,7 @@ def hidden_lines(text: str) -> set[int]:
 
 
 def without_hidden(text: str) -> str:
-    """A test as students see it."""
+    """Return a test as students see it."""
     hidden = hidden_lines(text)
     lines = text.split("\n")
     return "\n".join(line for number, line in enumerate(lines, 1) if number not in hidden)

@@ -1,8 +1,8 @@
-"""The lab's code and the assignments' sources as a batch found them, in a folder of their own.
+"""A copy of the lab's code and the assignments' sources, made at the start of a batch.
 
-Examiners run from this copy. A submission that changes the lab's files, which it can where it runs
-as the same user, changes nothing of how others are graded; one that finds the copy and changes that
-is found out, and the copy is mended. The lab's own files are never written, only compared.
+Examiners run from this copy. A submission can change the lab's files if it runs as the same user,
+but that does not change how others are graded; a change of the copy is detected and undone. The
+lab's own files are only compared, never written.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Stage:
 
     @property
     def state(self) -> str:
-        """A short text that changes where the checks or the way of grading do."""
+        """A short text that changes whenever the checks or the grading do."""
         state = hashlib.sha256()
         for path, content in self._content.items():
             if path.parent.name in ("checks", "grading"):
@@ -55,7 +55,7 @@ class Stage:
         return state.hexdigest()
 
     def mend(self) -> list[str]:
-        """Put back what was changed of the copy; the names of those files."""
+        """Restore the copy; return the names of the files that were changed."""
         changed = []
         for path, content in self._content.items():
             if not path.is_file() or path.read_bytes() != content:
@@ -69,7 +69,7 @@ class Stage:
         return changed
 
     def changed_originals(self) -> list[str]:
-        """The names of the lab's own files that changed since the last time this was asked."""
+        """Return the names of the lab's own files that changed since the last call."""
         now = _digests()
         before, self._originals = self._originals, now
         return [path.name for path in before if before[path] != now.get(path)]

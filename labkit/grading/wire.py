@@ -1,4 +1,4 @@
-"""What passes between the tests and a student's kernel: plain data, and nothing that can act.
+"""What passes between the tests and a student's kernel: plain data, and nothing that can run.
 
 A message is a list of values: None, true and false, numbers, texts, lists, tuples, dictionaries
 with texts as keys, numpy's arrays and torch's tensors, numpy's generators, and functions, which
@@ -24,7 +24,7 @@ import numpy as np
 MOST_BYTES = 1 << 28
 """The longest message that is read."""
 DEEPEST = 50
-"""How far lists may stand within lists."""
+"""How deep lists may be nested."""
 KINDS = {
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
     "float32", "float64",
@@ -38,7 +38,7 @@ Callables = Callable[[Any], Callable[..., Any]]
 
 
 class WireError(Exception):
-    """A value that cannot be passed on, or a message that makes no sense; one sentence."""
+    """A value that cannot be sent, or a message that cannot be read; one sentence."""
 
 
 class ClosedError(WireError):
@@ -50,7 +50,7 @@ class LateError(WireError):
 
 
 def pack(value: object, functions: Functions) -> bytes:
-    """The value as a message; raises `WireError` for anything that is no plain data.
+    """Return the value as a message; raises `WireError` for anything but plain data.
 
     ``functions`` gives a name to each function in it.
     """
@@ -63,7 +63,7 @@ def pack(value: object, functions: Functions) -> bytes:
 
 
 def unpack(message: bytes, callables: Callables) -> Any:
-    """The value of a message; raises `WireError` where it is none.
+    """Return the value of a message; raises `WireError` if it cannot be read.
 
     ``callables`` makes of a function's name something to call.
     """
@@ -86,7 +86,7 @@ class _Writer:
         self._depth = 0
 
     def plain(self, value: Any) -> Any:
-        """JSON for a value; the bytes of arrays are added to ``buffers``."""
+        """Return JSON for a value; the bytes of arrays are added to ``buffers``."""
         kind = type(value)
         if value is None or kind in (bool, int, str):
             return value
@@ -154,7 +154,7 @@ class _Writer:
 WRITTEN = (
     float, list, tuple, set, frozenset, dict, range, EllipsisType, np.random.Generator,
 )  # fmt: skip
-"""The kinds that are written by a method of their name."""
+"""Types that are written by a method of their name."""
 
 
 class _Reader:
@@ -177,7 +177,7 @@ class _Reader:
         }
 
     def value(self, given: Any) -> Any:
-        """The value that ``given`` stands for."""
+        """Return the value that ``given`` stands for."""
         if not isinstance(given, (list, dict)):
             return given
         self._depth += 1
@@ -217,7 +217,7 @@ class Line:
         self._connection = connection
 
     def send(self, message: bytes) -> None:
-        """Send a message; raises `ClosedError` where nobody is there."""
+        """Send a message; raises `ClosedError` if the other side is gone."""
         try:
             self._connection.settimeout(None)
             self._connection.sendall(struct.pack("!Q", len(message)) + message)
@@ -225,7 +225,7 @@ class Line:
             raise ClosedError("the other side is gone") from None
 
     def receive(self, deadline: float | None = None) -> bytes:
-        """The next message; raises `ClosedError`, or `LateError` at that `time.monotonic`."""
+        """Return the next message; raises `ClosedError`, or `LateError` at ``deadline``."""
         (size,) = struct.unpack("!Q", self._read(8, deadline))
         if size > MOST_BYTES:
             raise WireError(f"it gives {size:,} bytes, which is too much")

@@ -385,5 +385,90 @@ def _batching(pen: Pen) -> None:
     pen.text(72, 306, "one more token (with drafts: one or more)", "small soft", "start")
 
 
+# --------------------------------------------------------------------- minimum Bayes risk decoding
+
+
+@figure("four-choices", 860, 330)
+def _four_choices(pen: Pen) -> None:
+    """The four choices of minimum Bayes risk decoding. Rows are the hypothesis set H, columns the
+    pseudo-references R drawn from the model, a cell is the loss L of a hypothesis against a
+    pseudo-reference, weights w stand above the columns. The weighted sum of a row is its risk,
+    and the row of least risk is the decision.
+    """
+    losses = (("0.0", "0.2", "0.9"), ("0.2", "0.0", "0.8"), ("0.9", "0.8", "0.0"))
+    fills = {"0.0": "green", "0.2": "green", "0.8": "red", "0.9": "red"}
+    texts = ("the cat sat", "a cat sat", "no")
+    weights, risks = ("0.4", "0.3", "0.3"), ("0.33", "0.32", "0.60")
+    pen.text(24, 36, "1  hypothesis set H", "big ink", "start")
+    pen.text(24, 56, "what may be written", "small soft", "start")
+    pen.text(300, 36, "2  pseudo-references R (evidence)", "big ink", "start")
+    pen.text(300, 56, "samples that stand for p(y|x)", "small soft", "start")
+    pen.text(208, 108, "4  weights w", "ink", "start")
+    for column, weight in enumerate(weights):
+        x = 310 + 110 * column
+        pen.text(x + 48, 82, texts[column], "small ink")
+        pen.box(x, 92, 96, 26, weight, "violet")
+    for row, text in enumerate(texts):
+        y = 140 + 54 * row
+        pen.box(24, y, 150, 42, text, "blue" if row != 1 else "orange")
+        for column, loss in enumerate(losses[row]):
+            pen.box(310 + 110 * column, y, 96, 42, loss, fills[loss])
+        pen.arrow((634, y + 21), (690, y + 21))
+        pen.box(694, y, 90, 42, risks[row], "orange" if row == 1 else "plain")
+    pen.text(739, 128, "risk", "ink")
+    pen.text(208, 166, "3  loss L", "ink", "start")
+    pen.text(
+        24,
+        318,
+        "risk(h) = sum over r of w(r) L(h, r); least: \u201ca cat sat\u201d",
+        "ink",
+        "start",
+    )
+
+
+@figure("equal-beginnings", 760, 230)
+def _equal_beginnings(pen: Pen) -> None:
+    """Four samples of one source as a tree of their beginnings. "The" is computed once for all
+    four, "The old" once for three of them; only where samples part does the number of rows grow.
+    """
+    tree = {
+        (60, 115): ("The", 4, None),
+        (220, 70): ("old", 3, (60, 115)),
+        (220, 180): ("elderly", 1, (60, 115)),
+        (380, 40): ("man", 2, (220, 70)),
+        (380, 110): ("gentleman", 1, (220, 70)),
+        (380, 180): ("man", 1, (220, 180)),
+        (540, 40): ("sits", 2, (380, 40)),
+        (540, 110): ("sits", 1, (380, 110)),
+        (540, 180): ("sits", 1, (380, 180)),
+    }
+    for (x, y), (word, many, parent) in tree.items():
+        if parent:
+            pen.line((parent[0] + 100, parent[1] + 18), (x, y + 18))
+        pen.box(x, y, 100, 36, f"{word}  \u00d7{many}", "green" if many > 1 else "plain")
+    pen.text(60, 34, "9 rows instead of 16", "big ink", "start")
+
+
+@figure("sets-of-answers", 860, 260)
+def _sets(pen: Pen) -> None:
+    """Samples as points: many alike on the left, fewer of another kind on the right, a blend in
+    the middle. Plain minimum Bayes risk takes the blend, the two best single hypotheses are
+    twins, and a set of two chosen together has one answer of each kind.
+    """
+    left = ((90, 110), (120, 90), (130, 130), (160, 105))
+    right = ((300, 110), (330, 135), (340, 95))
+    titles = ("the text of least risk", "the two best single texts", "two chosen together")
+    chosen = (((210, 112),), ((160, 105), (130, 130)), ((130, 112), (330, 112)))
+    for panel, (title, marks) in enumerate(zip(titles, chosen, strict=True)):
+        shift = 280 * panel
+        pen.text(shift + 150, 40, title, "big ink")
+        for x, y in (*left, *right, (210, 112)):
+            pen.circle(shift + 30 + (x - 60) * 0.75, y + 20, 9, "", "plain")
+        for x, y in marks:
+            pen.circle(shift + 30 + (x - 60) * 0.75, y + 20, 12, "\u2713", "orange")
+        pen.text(shift + 75, 190, "one kind of answer", "small soft")
+        pen.text(shift + 230, 190, "another kind", "small soft")
+
+
 if __name__ == "__main__":
     main()

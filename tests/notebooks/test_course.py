@@ -55,7 +55,7 @@ def calls(path: Path, name: str) -> list[ast.Call]:
 
 
 def test_the_course_is_whole():
-    assert [path.name[:2] for path in PATHS] == [f"{number:02}" for number in range(13)]
+    assert [path.name[:2] for path in PATHS] == [f"{number:02}" for number in range(14)]
 
 
 @every_notebook

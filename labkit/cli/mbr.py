@@ -84,7 +84,7 @@ def command(
 
 
 def as_object(decision: RiskTable) -> dict[str, Any]:
-    """The decision as JSON: a risk for each hypothesis, a weight for each evidence item."""
+    """Return the decision as JSON: a risk for each hypothesis, a weight for each evidence item."""
     return {
         "base": decision.base,
         "source": decision.source,
@@ -102,7 +102,7 @@ def as_object(decision: RiskTable) -> dict[str, Any]:
 
 
 def as_text(decision: RiskTable) -> str:
-    """The decision, and its nearest rivals, for a person."""
+    """Return the decision, and its nearest rivals, for a person."""
     order = sorted(range(len(decision.risk)), key=decision.risk.__getitem__)
     rows = [
         (f"{decision.risk[h]:.4f}", str(sample.count), " ".join(sample.text.split())[:70])

@@ -17,7 +17,7 @@ from labkit.records import Sample
 
 
 def most_probable(samples: Sequence[Sample]) -> Sample:
-    """The sample that the model gives the largest probability: MAP, as far as sampling finds it.
+    """Return the sample of largest model probability: MAP, as far as sampling finds it.
 
     Raises `LabkitError` for no samples, or one without a log-probability.
 
@@ -35,7 +35,7 @@ def most_probable(samples: Sequence[Sample]) -> Sample:
 
 
 def most_frequent(samples: Sequence[Sample]) -> Sample:
-    """The sample drawn most often, the first of equals; raises `LabkitError` for no samples.
+    """Return the sample drawn most often, the first of equals; raises `LabkitError` for no samples.
 
     >>> most_frequent([Sample(text="a"), Sample(text="b", count=2)]).text
     'b'
@@ -44,7 +44,7 @@ def most_frequent(samples: Sequence[Sample]) -> Sample:
 
 
 def oracle(samples: Sequence[Sample], reference: str, utility: str | Utility = "chrf") -> Sample:
-    """The sample most like the reference, which no decoder can know: what choosing could gain.
+    """Return the sample most like the reference, which no decoder knows: the best possible choice.
 
     >>> oracle([Sample(text="a dog"), Sample(text="a cat")], "the cat").text
     'a cat'

@@ -86,7 +86,7 @@ def bench_utility(utility: str = "chrf", size: int = 1024, seed: int = 0) -> dic
 
 
 def sentences(many: int, rng: np.random.Generator) -> list[str]:
-    """Texts with the lengths and the frequencies of words of ordinary sentences, about 80 letters.
+    """Make texts with the lengths and word frequencies of ordinary sentences, about 80 letters.
 
     >>> len(sentences(3, np.random.default_rng(0)))
     3
@@ -100,7 +100,7 @@ def sentences(many: int, rng: np.random.Generator) -> list[str]:
 
 
 def timed(call: Callable[[], T]) -> tuple[T, float]:
-    """What a call gave, and the seconds that it took."""
+    """Return a call's result and the seconds it took."""
     start = time.perf_counter()
     value = call()
     return value, time.perf_counter() - start

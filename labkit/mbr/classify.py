@@ -19,7 +19,7 @@ def bayes_action(
     loss: Sequence[Sequence[float]],
     question: str = "",
 ) -> RiskTable:
-    """The action with the least expected loss, given how probable each class is.
+    """Return the action with the least expected loss, given how probable each class is.
 
     ``posterior`` p(class | what was seen) sums to 1; ``loss[action][class]`` lies on 0..1: divide
     by the largest, which changes no decision. The record's hypotheses are the actions, its
@@ -64,7 +64,7 @@ def bayes_action(
 
 
 def zero_one(classes: Sequence[str]) -> list[list[float]]:
-    """The loss of naming a class: 0 for the right one, 1 for any other.
+    """Return the loss of naming a class: 0 for the right one, 1 for any other.
 
     Under it the least risk is the most probable class: MAP is MBR with this loss.
     """

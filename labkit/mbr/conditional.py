@@ -1,9 +1,9 @@
 """p(y|x) token by token: all that drawing and searching need of a model.
 
-A `Conditional` begins a set of `Rows`, one for each source. A row is a source with the tokens
-written after it so far, and knows the logits of its next token. `Rows.advance` makes new rows out
-of old ones, each an old row with one more token: a row can be continued in several ways, or
-dropped. So what texts of one source have in common is computed once, for as long as it is common.
+A `Conditional` begins a set of `Prefixes`, one row for each source. A row is a source with the
+tokens written after it so far, and has the logits of its next token. `Prefixes.advance` makes new
+rows out of old ones, each an old row with one more token: a row can be continued in several ways,
+or dropped. So the common beginning of several texts is computed once.
 
 `conditional` makes one of a transformers model, causal or encoder-decoder; anything else that
 keeps the two promises below (a toy distribution, another engine) serves as well.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Rows(Protocol):
+class Prefixes(Protocol):
     """Texts being written side by side."""
 
     logits: torch.Tensor
@@ -41,11 +41,11 @@ class Conditional(Protocol):
     ends: Collection[int]
     """The tokens that end a text."""
 
-    def begin(self, sources: Sequence[str]) -> Rows:
-        """One row for each source, nothing written yet."""
+    def begin(self, sources: Sequence[str]) -> Prefixes:
+        """Start one row for each source, with nothing written yet."""
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text that tokens stand for, the ending one left out."""
+        """Return the text that tokens stand for, the ending one left out."""
 
 
 class Base(Protocol):
@@ -64,14 +64,14 @@ class Base(Protocol):
         """The tokens that end a text."""
 
     def encode(self, prompt: str) -> list[int]:
-        """A source's tokens."""
+        """Return a source's tokens."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of tokens, special ones left out."""
+        """Return the text of tokens, special ones left out."""
 
 
 def conditional(base: Base) -> Conditional:
-    """The distribution that a transformers model defines, encoder-decoder or causal."""
+    """Return the distribution that a transformers model defines, encoder-decoder or causal."""
     return EncoderDecoder(base) if base.module.config.is_encoder_decoder else Causal(base)
 
 
@@ -101,11 +101,11 @@ class _OfBase:
         self.ends = base.eos_ids
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text that tokens stand for, special ones left out."""
+        """Return the text that tokens stand for, special ones left out."""
         return self.base.decode(token for token in tokens if token not in self.ends)
 
     def _batch(self, sources: Sequence[str], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sources' tokens padded on one side, and which of them are real: both (B, T)."""
+        """Return the sources' tokens, padded on one side, and the mask of real ones: both (B, T)."""
         lists = check_sources(self.base, sources)
         longest = max(map(len, lists))
         ids = torch.zeros(len(lists), longest, dtype=torch.long)
@@ -121,14 +121,14 @@ class _OfBase:
 class Causal(_OfBase):
     """A decoder-only model: the source is a prompt, the text is what follows it."""
 
-    def begin(self, sources: Sequence[str]) -> CausalRows:
-        """One row for each prompt."""
+    def begin(self, sources: Sequence[str]) -> CausalPrefixes:
+        """Start one row for each prompt."""
         ids, real = self._batch(sources, left=True)
-        return CausalRows(self.base.module, ids, real, room=self.base.context - ids.shape[1])
+        return CausalPrefixes(self.base.module, ids, real, room=self.base.context - ids.shape[1])
 
 
-class CausalRows:
-    """Rows of a decoder-only model: prompts padded on the left, one shared key/value cache."""
+class CausalPrefixes:
+    """Prefixes of a decoder-only model: prompts padded on the left, one shared key/value cache."""
 
     def __init__(
         self, module: PreTrainedModel, ids: torch.Tensor, real: torch.Tensor, room: int
@@ -169,14 +169,14 @@ class CausalRows:
 class EncoderDecoder(_OfBase):
     """An encoder-decoder model, such as a translator."""
 
-    def begin(self, sources: Sequence[str]) -> EncoderDecoderRows:
-        """One row for each source, its encoding computed."""
+    def begin(self, sources: Sequence[str]) -> EncoderDecoderPrefixes:
+        """Encode each source and start one row for it."""
         ids, real = self._batch(sources, left=False)
-        return EncoderDecoderRows(self.base.module, ids, real, room=self.base.context)
+        return EncoderDecoderPrefixes(self.base.module, ids, real, room=self.base.context)
 
 
-class EncoderDecoderRows:
-    """Rows of an encoder-decoder model; each row keeps the keys and values of its source."""
+class EncoderDecoderPrefixes:
+    """Prefixes of an encoder-decoder model; each row keeps the keys and values of its source."""
 
     def __init__(
         self, module: PreTrainedModel, ids: torch.Tensor, real: torch.Tensor, room: int

@@ -17,7 +17,7 @@ from labkit.records import RiskTable, Sample, Weighting
 
 
 def expected_loss(loss: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The risk of each hypothesis, (H,), from losses (H, R) and weights (R,).
+    """Return the risk of each hypothesis, (H,), from losses (H, R) and weights (R,).
 
     Equal rows of losses give equal risks to the last bit, so ties stay ties.
     Raises `LabkitError` where the weights are not one for each evidence item, or do not sum to 1.
@@ -47,7 +47,7 @@ def expected_loss(loss: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def minimiser(risk: np.ndarray) -> int:
-    """The first index of the least risk."""
+    """Return the first index of the least risk."""
     return int(np.argmin(risk))
 
 
@@ -61,7 +61,7 @@ def choose(
     length_power: float = 0.0,
     source: str = "",
 ) -> Sample:
-    """The hypothesis that `decode` decides for, without the record of how."""
+    """Return the hypothesis that `decode` decides for, without the record of how."""
     candidates = distinct(hypotheses)
     of = hypotheses if evidence is None else evidence
     items, weights = weigh(of, weighting, temperature, length_power)
@@ -83,7 +83,7 @@ def decode(
     reference: str | None = None,
     seed: int | None = None,
 ) -> RiskTable:
-    """One minimum-Bayes-risk decision, every pair of hypothesis and evidence scored.
+    """Make one minimum-Bayes-risk decision, scoring every pair of hypothesis and evidence.
 
     Args:
         hypotheses: the candidates, drawn or searched for; equal texts are listed once.

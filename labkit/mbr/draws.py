@@ -64,7 +64,7 @@ class Draws:
 def draw(
     model: Conditional, sources: Sequence[str], how: Draws | None = None
 ) -> list[tuple[Sample, ...]]:
-    """Samples for each source: distinct texts in order of first appearance, with their counts.
+    """Draw samples for each source: distinct texts in order of first appearance, with counts.
 
     A sample's ``logprob`` is log p(y|x) under the model's own distribution, neither tempered nor
     filtered; ``tokens`` counts the token that ends the text. Where one text was drawn in several
@@ -78,7 +78,7 @@ def draw(
 def stream(
     model: Conditional, sources: Iterable[str], how: Draws | None = None
 ) -> Iterator[tuple[Sample, ...]]:
-    """Like `draw`, one source's samples after the other, ``at_once`` sources in memory."""
+    """Draw like `draw`, one source after the other, with ``at_once`` sources in memory."""
     how = how or Draws()
     for batch in batched(sources, how.at_once):
         for sequences, logprobs in _sequences(model, batch, how):
@@ -86,7 +86,7 @@ def stream(
 
 
 def batched(items: Iterable[T], many: int) -> Iterator[list[T]]:
-    """Lists of ``many`` items, the last perhaps shorter."""
+    """Yield lists of ``many`` items, the last perhaps shorter."""
     batch: list[T] = []
     for item in items:
         batch.append(item)
@@ -101,11 +101,11 @@ def batched(items: Iterable[T], many: int) -> Iterator[list[T]]:
 def _sequences(
     model: Conditional, sources: Sequence[str], how: Draws
 ) -> Iterator[tuple[list[list[int]], list[float]]]:
-    """For each source, the tokens and the log-probability of each of its samples."""
+    """Yield, for each source, the tokens and the log-probability of each of its samples."""
     rows = model.begin(sources)
     vocabulary = rows.logits.shape[1]
     device = rows.logits.device
-    if device.type == "mps":  # it has no float64, which `choose` needs
+    if device.type == "mps":  # it has no float64, which `draw_tokens` needs
         device = torch.device("cpu")
     ends = torch.tensor(sorted(model.ends), device=device)
     generators = [_generator(how.seed, source) for source in sources]
@@ -117,7 +117,7 @@ def _sequences(
     for step in range(longest):
         uniform = torch.cat([_uniform(how.samples, generator) for generator in generators])
         known = rows.logits.log_softmax(dim=-1).to(device)  # (N, V)
-        token = choose(how.sampling.filtered(known), row[live], uniform.to(device)[live])
+        token = draw_tokens(how.sampling.filtered(known), row[live], uniform.to(device)[live])
         logprob[live] += known[row[live], token].double()
         column = torch.full_like(row, -1)
         column[live] = token
@@ -145,10 +145,10 @@ def _uniform(many: int, generator: torch.Generator) -> torch.Tensor:
 
 
 BLOCK = 128
-"""Tokens summed up together in `choose`."""
+"""Tokens summed up together in `draw_tokens`."""
 
 
-def choose(logits: torch.Tensor, row: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+def draw_tokens(logits: torch.Tensor, row: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """Draw a token for each sample by the inverse of its row's distribution function: (S,).
 
     ``logits`` (N, V); ``row`` (S,) says on which row each sample stands; ``uniform`` (S,) are
@@ -157,7 +157,7 @@ def choose(logits: torch.Tensor, row: torch.Tensor, uniform: torch.Tensor) -> to
     of one row cost one pass over it.
 
     >>> half = torch.tensor([[0.5, 0.0, 0.5]]).log()
-    >>> choose(half, torch.tensor([0, 0]), torch.tensor([0.49, 0.51], dtype=torch.float64))
+    >>> draw_tokens(half, torch.tensor([0, 0]), torch.tensor([0.49, 0.51], dtype=torch.float64))
     tensor([0, 2])
     """
     probability = logits.softmax(dim=-1)
@@ -177,7 +177,7 @@ def choose(logits: torch.Tensor, row: torch.Tensor, uniform: torch.Tensor) -> to
 def _first_above(
     cumulative: torch.Tensor, target: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first place (S,) of a row of ``cumulative`` (S, M) above its target, and what is left."""
+    """Return each row's first place (S,) in ``cumulative`` (S, M) above its target, and the rest."""
     # Rounding must not carry the target past the last place that has any probability.
     below = torch.nextafter(cumulative[:, -1], torch.zeros_like(target))
     target = torch.minimum(target, below)[:, None]
@@ -189,7 +189,7 @@ def _first_above(
 def _distinct(
     model: Conditional, sequences: list[list[int]], logprobs: list[float]
 ) -> tuple[Sample, ...]:
-    """Equal texts made one: their counts added, and the probabilities of their distinct splits."""
+    """Merge equal texts: add their counts, and the probabilities of their distinct splits."""
     counts: dict[tuple[int, ...], int] = {}
     of_split: dict[tuple[int, ...], float] = {}
     for tokens, logprob in zip(map(tuple, sequences), logprobs, strict=True):

@@ -23,7 +23,7 @@ METRICS = ("bleu", "chrf", "chrf++", "ter")
 
 @cache
 def metric(name: str) -> Any:
-    """sacrebleu's metric of that name; raises `LabkitError` where there is none."""
+    """Return sacrebleu's metric of that name; raises `LabkitError` if there is none."""
     made: dict[str, Callable[[], Any]] = {
         "bleu": lambda: BLEU(force=True),
         "chrf": CHRF,
@@ -57,24 +57,24 @@ class Corpus:
             self.statistics.setdefault(name, []).extend(rows)
 
     def table(self, name: str) -> np.ndarray:
-        """The statistics of every segment: (segments, S); raises `LabkitError` if there is none."""
+        """Return every segment's statistics (segments, S); raises `LabkitError` if there is none."""
         if not self.statistics.get(name):
             raise LabkitError(f"There is nothing to compute {name} from: no segment was given.")
         return np.array(self.statistics[name], dtype=np.float64)
 
     def score(self, name: str) -> float:
-        """The corpus score on sacrebleu's 0 to 100 scale."""
+        """Return the corpus score on sacrebleu's 0 to 100 scale."""
         return score_of(name, self.table(name).sum(axis=0))
 
     def scores(self) -> dict[str, float]:
-        """The corpus score under every metric."""
+        """Return the corpus score under every metric."""
         return {name: self.score(name) for name in self.metrics}
 
 
 def corpus(
     outputs: Sequence[str], references: Sequence[str], metrics: Iterable[str] = ("bleu", "chrf")
 ) -> Corpus:
-    """The statistics of a whole test set at once.
+    """Return the statistics of a whole test set at once.
 
     >>> {name: round(score, 1) for name, score in corpus(["a cat"], ["a cat"]).scores().items()}
     {'bleu': 0.0, 'chrf': 100.0}
@@ -85,12 +85,12 @@ def corpus(
 
 
 def score_of(name: str, statistics: np.ndarray) -> float:
-    """The score that added-up statistics (S,) make."""
+    """Return the score that added-up statistics (S,) make."""
     return float(metric(name)._compute_score_from_stats(statistics).score)
 
 
 def signature(name: str) -> str:
-    """How the score is computed, in sacrebleu's words, for the reader to repeat it."""
+    """Return how the score is computed, in sacrebleu's words, so that others can repeat it."""
     one = metric(name)
     one.corpus_score(["a"], [["a"]])  # a signature is known once something was scored
     return f"{name}|{one.get_signature()}"
@@ -123,7 +123,7 @@ def paired_bootstrap(
     resamples: int = 1000,
     seed: int = 12345,
 ) -> list[Result]:
-    """Every system against the ``baseline`` on the same resampled test sets (Koehn 2004).
+    """Compare every system with the ``baseline`` on the same resampled test sets (Koehn 2004).
 
     The resamples and the p-value are sacrebleu's. Raises `LabkitError` where there is no such
     baseline or the systems have not output the same number of segments.
@@ -159,6 +159,6 @@ def paired_bootstrap(
 
 
 def by_luck(gains: np.ndarray, gain: float) -> float:
-    """How often resampled ``gains`` (B,), their mean size taken off, are larger than ``gain``."""
+    """Return how often resampled ``gains`` (B,), centred by their mean size, exceed ``gain``."""
     size = np.abs(gains)
     return (int((size - size.mean() > abs(gain)).sum()) + 1) / (len(gains) + 1)

@@ -58,14 +58,14 @@ class Found:
     logprob: float
 
     def rank(self, length_power: float) -> float:
-        """What texts are ranked by: log p / tokens^length_power."""
+        """Return what texts are ranked by: log p / tokens^length_power."""
         return self.logprob / len(self.tokens) ** length_power
 
 
 def greedy(
     model: Conditional, sources: Iterable[str], max_new_tokens: int = 128, at_once: int = 32
 ) -> Iterator[Sample]:
-    """For each source, the text that takes the most probable token at every step."""
+    """Yield, for each source, the text that takes the most probable token at every step."""
     for batch in batched(sources, at_once):
         yield from _greedy(model, batch, max_new_tokens)
 
@@ -96,7 +96,7 @@ def _greedy(model: Conditional, sources: Sequence[str], max_new_tokens: int) -> 
 def beam(
     model: Conditional, sources: Iterable[str], how: Beam | None = None
 ) -> Iterator[tuple[Sample, ...]]:
-    """For each source, the texts that the search finished, best first, at most ``beams``.
+    """Yield, for each source, the texts the search finished, best first, at most ``beams``.
 
     A search ends when every group has as many finished texts as beams and the likeliest unfinished
     one, ranked as if it ended now, is no better than the worst of them.
@@ -136,12 +136,12 @@ class _Group:
         self.scores = [grown[i].logprob for i in running]
 
     def best(self, length_power: float) -> list[Found]:
-        """The finished texts, best first, as many as there are beams."""
+        """Return the finished texts, best first, as many as there are beams."""
         ranked = sorted(self.finished, key=lambda one: -one.rank(length_power))
         return ranked[: len(self.beams)]
 
     def settled(self, length_power: float) -> bool:
-        """Whether no beam, if it ended now, would be better than the worst of enough texts."""
+        """Return True if no beam, ended now, would be better than the worst of enough texts."""
         best = self.best(length_power)
         if len(best) < len(self.beams):
             return False
@@ -194,7 +194,7 @@ def _beam(model: Conditional, sources: Sequence[str], how: Beam) -> list[list[Fo
 def _continue(
     known: torch.Tensor, scores: torch.Tensor, ends: torch.Tensor, diversity: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The best continuations of every group's beams, group after group.
+    """Return the best continuations of every group's beams, group after group.
 
     ``known`` (L, G, size, V) are log-probabilities of the next token, ``scores`` (L, G, size) those
     of the beams so far. Returns beams, tokens and scores (L, G, C) of the continuations, best

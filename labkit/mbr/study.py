@@ -44,7 +44,7 @@ class Case:
 def draw_cases(
     model: Conditional, pairs: Iterable[tuple[str, str]], how: Draws | None = None
 ) -> Iterator[Case]:
-    """Samples for each source of a test set, a batch of sources at a time."""
+    """Draw samples for each source of a test set, a batch of sources at a time."""
     from labkit.mbr.draws import stream
 
     ahead, behind = tee(pairs)
@@ -59,7 +59,7 @@ def textbook(
     metrics: tuple[str, ...] = ("bleu", "chrf"),
     resamples: int = 1000,
 ) -> dict[str, list[Result]]:
-    """The three findings as tables, each system compared with the first of its kind.
+    """Return the three findings as tables, each system compared with the first of its kind.
 
     ``samples`` against one sample, ``utilities`` against the most frequent sample, ``weightings``
     against uniform; a row for each system and metric. Raises `LabkitError` for no cases.
@@ -90,7 +90,7 @@ Way = Callable[[Case], str]
 def decided(
     cases: Iterable[Case], ways: dict[str, Way], metrics: tuple[str, ...] = ("bleu", "chrf")
 ) -> dict[str, Corpus]:
-    """Every case decided in every way; raises `LabkitError` where there is no case."""
+    """Decide every case in every way; raises `LabkitError` if there is no case."""
     systems = {name: Corpus(metrics) for name in ways}
     empty = True
     for case in cases:
@@ -109,7 +109,7 @@ def by_samples(
     metrics: tuple[str, ...] = ("bleu", "chrf"),
     seed: int = 0,
 ) -> dict[str, Corpus]:
-    """Decisions from the first 1, 2, 4, ... of a case's samples, in an order drawn once a case.
+    """Decide from the first 1, 2, 4, ... of a case's samples, in an order drawn once a case.
 
     Raises `LabkitError` where a case has fewer samples than the largest size.
     """
@@ -125,7 +125,7 @@ def by_utility(
     utilities: Sequence[str] = ("chrf", "bleu", "f1", "edit"),
     metrics: tuple[str, ...] = ("bleu", "chrf", "ter"),
 ) -> dict[str, Corpus]:
-    """Decisions under each utility, beside the most frequent and the most probable sample."""
+    """Decide under each utility; add the most frequent and the most probable sample."""
 
     def way(utility: str, case: Case) -> str:
         return choose(case.samples, utility=utility, source=case.source).text
@@ -141,7 +141,7 @@ def by_weighting(
     utility: str | Utility = "chrf",
     metrics: tuple[str, ...] = ("bleu", "chrf"),
 ) -> dict[str, Corpus]:
-    """Decisions under each weighting; uniform and counts are the same distribution over texts."""
+    """Decide under each weighting; uniform and counts are the same distribution over texts."""
 
     def way(weighting: Weighting, case: Case) -> str:
         best = choose(case.samples, utility=utility, weighting=weighting, source=case.source)
@@ -151,13 +151,13 @@ def by_weighting(
 
 
 def by_oracle(cases: Iterable[Case], utility: str | Utility = "chrf") -> dict[str, Corpus]:
-    """What the best choice among the samples would reach."""
+    """Decide by the reference: what the best choice among the samples would reach."""
     ways = {"oracle": lambda case: oracle(case.samples, case.reference, utility).text}
     return decided(cases, ways)
 
 
 def first_of(case: Case, many: int, seed: int) -> tuple[Sample, ...]:
-    """The first ``many`` of a case's samples in a random order that depends on the case only."""
+    """Return the first ``many`` of a case's samples in a random order that only the case sets."""
     counts = [sample.count for sample in case.samples]
     if not 1 <= many <= sum(counts):
         raise LabkitError(

@@ -93,7 +93,7 @@ class Journal:
                 )
 
     def __iter__(self) -> Iterator[Translated]:
-        """Every batch done, by whichever process, in order and once."""
+        """Yield every batch done, by any process, in order and once."""
         if self.folder is None:
             yield from self.kept
             return
@@ -115,7 +115,7 @@ class Journal:
                         yield batch
 
     def add(self, batch: Translated) -> None:
-        """Keep a batch."""
+        """Store a batch."""
         if self.folder is None:
             self.kept.append(batch)
             return
@@ -134,7 +134,7 @@ def translate(
     share: tuple[int, int] = (0, 1),
     progress: Callable[[int], object] = lambda sources: None,
 ) -> Journal:
-    """Output for every source by every one of `SYSTEMS`; what is done already is not done again.
+    """Translate every source by each of `SYSTEMS`; batches already done are skipped.
 
     ``folder`` keeps the journal. ``share`` is (this process, processes): batches are
     dealt out in turn. ``progress`` is called after each batch with its number of sources. Raises
@@ -168,7 +168,7 @@ def _digest(pairs: Sequence[Pair]) -> str:
 
 
 def _translate(model: Conditional, number: int, pairs: Sequence[Pair], plan: Plan) -> Translated:
-    """One batch through every system. MBR and the oracle choose among the same samples."""
+    """Translate one batch by every system. MBR and the oracle choose among the same samples."""
     sources, references = [source for source, _ in pairs], [reference for _, reference in pairs]
     longest = plan.drawing.max_new_tokens
     one_sample = replace(plan.drawing, samples=1)
@@ -202,7 +202,7 @@ def _translate(model: Conditional, number: int, pairs: Sequence[Pair], plan: Pla
 
 
 def collect(journal: Iterable[Translated]) -> tuple[dict[str, Corpus], dict[str, float]]:
-    """Each system's corpus and its seconds, out of all batches."""
+    """Return each system's corpus and its seconds, from all batches."""
     corpora = {name: Corpus(METRICS) for name in SYSTEMS}
     seconds = dict.fromkeys(SYSTEMS, 0.0)
     for batch in journal:
@@ -221,7 +221,7 @@ def bench_translation(
     share: tuple[int, int] = (0, 1),
     progress: Callable[[int], object] = lambda sources: None,
 ) -> dict[str, Any]:
-    """Quality and time of every system on a test set; see `translate` for what is asked.
+    """Measure quality and time of every system on a test set; arguments as in `translate`.
 
     Gives ``systems``, each with ``bleu``, ``chrf`` and ``seconds`` (for mbr and oracle: drawing the
     samples and choosing among them), ``signature`` for both metrics, and ``segments``. Among

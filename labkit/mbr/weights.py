@@ -18,7 +18,7 @@ from labkit.records import Sample, Weighting
 
 
 def distinct(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Samples with equal texts made one, their counts added, in order of first appearance.
+    """Merge samples with equal texts and add their counts, in order of first appearance.
 
     Equal texts may carry different log-probabilities, because a text can be split into tokens in
     more than one way: the largest stands, which is a lower bound on the text's own.
@@ -38,7 +38,7 @@ def distinct(samples: Sequence[Sample]) -> tuple[Sample, ...]:
 
 
 def logprob(sample: Sample) -> float:
-    """The sample's log-probability, minus infinity where it is not known."""
+    """Return the sample's log-probability, minus infinity where it is not known."""
     return -math.inf if sample.logprob is None else sample.logprob
 
 
@@ -48,7 +48,7 @@ def weigh(
     temperature: float = 1.0,
     length_power: float = 0.0,
 ) -> tuple[tuple[Sample, ...], np.ndarray]:
-    """The evidence that samples make, and each item's weight, summing to 1.
+    """Return the evidence that samples make, and each item's weight, summing to 1.
 
     ``uniform`` lists every sample as often as it was drawn, all weighing the same; the others list
     distinct texts: ``counts`` by how often each was drawn, ``unique`` all the same, ``model`` by
@@ -82,7 +82,7 @@ def weigh(
 
 
 def _model(samples: Sequence[Sample], temperature: float, length_power: float) -> np.ndarray:
-    """Renormalised model probabilities: a softmax, its largest exponent made 0 first."""
+    """Renormalise model probabilities: a softmax, its largest exponent made 0 first."""
     if not temperature > 0:
         raise LabkitError(f"The weights' temperature is {temperature}; it must be positive.")
     exponents = []

@@ -70,7 +70,7 @@ def test_every_method_decides_and_counts_its_calls(name, many):
 def test_cheaper_methods_choose_well(name):
     """Over 8 problems the choice's risk lies nearer to the least than to the average risk."""
     problems = [task(seed) for seed in range(8)]
-    [row] = approximate.compare(problems, {name: approximate.METHODS[name]})
+    [row] = approximate.compare_methods(problems, {name: approximate.METHODS[name]})
     exact = [risks(problem) for problem in problems]
     typical = np.mean([risk.mean() - risk.min() for risk in exact])
     assert row.calls < 0.7
@@ -78,16 +78,16 @@ def test_cheaper_methods_choose_well(name):
 
 
 def test_compare_finds_the_exact_method_exact():
-    [row] = approximate.compare([task(1), task(2)], {"exact": approximate.METHODS["exact"]})
+    [row] = approximate.compare_methods([task(1), task(2)], {"exact": approximate.METHODS["exact"]})
     assert (row.calls, row.found, row.regret) == (1, 1, 0)
 
 
 def test_compare_notices_a_method_that_chooses_badly():
     def worst(problem, rng):
         found = approximate.exact(problem)
-        return approximate.Answer(int(np.argmax(found.risk)), found.risk, 0, found.of)
+        return approximate.Decision(int(np.argmax(found.risk)), found.risk, 0, found.of)
 
-    [row] = approximate.compare([task(1), task(2)], {"worst": worst})
+    [row] = approximate.compare_methods([task(1), task(2)], {"worst": worst})
     assert row.found == 0
     assert row.regret > 0.1
 
@@ -220,7 +220,7 @@ def test_clusters_keep_apart_what_differs():
         (lambda: approximate.aggregation(task(utility="bleu")), "'bleu' cannot be averaged"),
         (lambda: Problem([], ["a"], np.ones(1)), "at least one"),
         (lambda: Problem(["a"], ["a"], np.ones(2) / 2), "2 weights were given for 1"),
-        (lambda: approximate.compare([]), "at least one"),
+        (lambda: approximate.compare_methods([]), "at least one"),
     ],
 )
 def test_what_cannot_be_decided_is_said_in_one_sentence(call, says):

@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from labkit.errors import LabkitError
 from labkit.mbr.conditional import conditional
-from labkit.mbr.draws import Draws, choose, draw, stream
+from labkit.mbr.draws import Draws, draw, draw_tokens, stream
 from labkit.sampling import Sampling
 
 from .models import END, Table, gpt2, llama, marian
@@ -165,7 +165,7 @@ def test_choose_inverts_the_distribution_function_across_blocks():
     row = torch.randint(5, (4000,), generator=generator)
     uniform = torch.rand(4000, generator=generator, dtype=torch.float64)
     cumulative = logits.double().softmax(-1).cumsum(-1)[row]
-    token = choose(logits, row, uniform)[:, None]
+    token = draw_tokens(logits, row, uniform)[:, None]
     assert torch.all(cumulative.gather(1, token)[:, 0] > uniform - 1e-6)
     assert torch.all((token == 0) | (cumulative.gather(1, token - 1) < uniform[:, None] + 1e-6))
 
@@ -173,14 +173,14 @@ def test_choose_inverts_the_distribution_function_across_blocks():
 def test_choose_stays_within_the_vocabulary_however_sums_are_rounded():
     logits = torch.randn(2000, 300, generator=torch.Generator().manual_seed(0))
     almost_one = torch.full((2000,), 1 - 2**-53, dtype=torch.float64)
-    assert int(choose(logits, torch.arange(2000), almost_one).max()) < 300
+    assert int(draw_tokens(logits, torch.arange(2000), almost_one).max()) < 300
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
 def test_choose_never_takes_a_token_without_probability(uniform):
     logits = torch.full((1, 300), float("-inf"))
     logits[0, [3, 130, 257]] = torch.tensor([0.0, -90.0, -1.0])
-    token = choose(logits, torch.tensor([0]), torch.tensor([uniform], dtype=torch.float64))
+    token = draw_tokens(logits, torch.tensor([0]), torch.tensor([uniform], dtype=torch.float64))
     assert int(token) in (3, 257)
 
 

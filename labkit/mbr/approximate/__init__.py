@@ -1,8 +1,8 @@
 """The decision for fewer utility calls: approximations from the literature, one file each.
 
 The exact decision scores every pair, which a neural metric makes slow. Each method here takes a
-`Problem` and gives an `Answer`: the hypothesis it chose, and how many calls it made. `compare`
-tells how often each finds the exact minimiser and what its choices cost in risk.
+`Problem` and gives a `Decision`: the hypothesis it chose, and how many calls it made.
+`compare_methods` measures how often each finds the exact minimiser, and what its choices cost.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from labkit.mbr.approximate.aggregation import aggregation, centroids
 from labkit.mbr.approximate.coarse_to_fine import coarse_to_fine
 from labkit.mbr.approximate.halving import halving
 from labkit.mbr.approximate.low_rank import low_rank
-from labkit.mbr.approximate.problem import Answer, Problem, exact, problem
+from labkit.mbr.approximate.problem import Decision, Problem, exact, problem
 from labkit.mbr.approximate.pruning import pruning
 
-Method = Callable[[Problem, np.random.Generator], Answer]
+Method = Callable[[Problem, np.random.Generator], Decision]
 
 METHODS: dict[str, Method] = {
     "exact": lambda task, rng: exact(task),
@@ -35,13 +35,13 @@ METHODS: dict[str, Method] = {
 
 __all__ = [
     "METHODS",
-    "Answer",
     "Comparison",
+    "Decision",
     "Problem",
     "aggregation",
     "centroids",
     "coarse_to_fine",
-    "compare",
+    "compare_methods",
     "exact",
     "halving",
     "low_rank",
@@ -64,12 +64,12 @@ class Comparison:
     regret: float
 
 
-def compare(
+def compare_methods(
     problems: Iterable[Problem],
     methods: dict[str, Method] | None = None,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Every method on every problem; raises `LabkitError` where there is no problem."""
+    """Run every method on every problem; raises `LabkitError` if there is no problem."""
     methods = METHODS if methods is None else methods
     rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in methods}
     for number, task in enumerate(problems):

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.sparse
 
 from labkit.errors import LabkitError
-from labkit.mbr.approximate.problem import Answer, Problem, answer
+from labkit.mbr.approximate.problem import Decision, Problem, answer
 from labkit.mbr.utilities import embedding
 from labkit.mbr.utilities.chrf import character_part, f_score, word_part
 from labkit.mbr.utilities.ngrams import Texts, counts
@@ -37,14 +37,14 @@ class Averageable:
     utility: Callable[[np.ndarray], np.ndarray]
 
 
-def aggregation(task: Problem) -> Answer:
+def aggregation(task: Problem) -> Decision:
     """Decide by one comparison of each hypothesis with the average of all evidence."""
     parts = averageable(task)
     mean = (task.weights @ parts.vectors)[None, :]  # (1, D)
     return answer(task, 1 - parts.utility(mean)[:, 0], cheap=len(task.hypotheses))
 
 
-def centroids(task: Problem, rng: np.random.Generator, clusters: int = 8) -> Answer:
+def centroids(task: Problem, rng: np.random.Generator, clusters: int = 8) -> Decision:
     """Decide by comparing each hypothesis with the averages of ``clusters`` clusters of evidence.
 
     Raises `LabkitError` for fewer than one cluster.
@@ -61,7 +61,7 @@ def centroids(task: Problem, rng: np.random.Generator, clusters: int = 8) -> Ans
 
 
 def averageable(task: Problem) -> Averageable:
-    """The vectors of a utility whose evidence can be averaged: chrf, chrf++, embedding.
+    """Return the vectors of a utility whose evidence can be averaged: chrf, chrf++, embedding.
 
     Raises `LabkitError` for any other.
     """
@@ -81,7 +81,7 @@ def averageable(task: Problem) -> Averageable:
 
 
 def _of_grams(parts: Sequence[tuple[Texts, int]], hypotheses: int) -> Averageable:
-    """chrF's vectors: how often each n-gram of each order stands in a text."""
+    """Return chrF's vectors: the count of each n-gram of each order in a text."""
     tables = [table for texts, orders in parts for table in counts(texts, orders)]
     ours = [table[:hypotheses] for table in tables]
     totals = np.stack([table.sum(axis=1) for table in ours])  # (N, H)
@@ -100,7 +100,7 @@ def _of_grams(parts: Sequence[tuple[Texts, int]], hypotheses: int) -> Averageabl
 
 
 def _clipped(table: scipy.sparse.csr_array, mean: np.ndarray) -> np.ndarray:
-    """The sum over n-grams of min(count in a text, mean count), for each text: (H,)."""
+    """Return the sum over n-grams of min(count in a text, mean count), for each text: (H,)."""
     least = np.minimum(table.data, mean[table.indices])
     return np.bincount(
         np.repeat(np.arange(table.shape[0]), np.diff(table.indptr)), least, minlength=table.shape[0]
@@ -116,7 +116,7 @@ def _of_embeddings(hypotheses: Sequence[str], evidence: Sequence[str]) -> Averag
 def k_means(
     vectors: scipy.sparse.csr_array, clusters: int, rng: np.random.Generator, rounds: int = 10
 ) -> np.ndarray:
-    """The cluster of each vector (R, D), scaled to length 1: (R,), 0..clusters-1.
+    """Return the cluster of each vector (R, D), scaled to length 1: (R,), 0..clusters-1.
 
     Lloyd's algorithm from k-means++ (Arthur & Vassilvitskii 2007).
     """
@@ -141,6 +141,6 @@ def k_means(
 
 
 def _distances(vectors: scipy.sparse.csr_array, centres: np.ndarray) -> np.ndarray:
-    """Squared distance of every vector, of length 1 or 0, to every centre: (R, k)."""
+    """Return the squared distance of every vector, of length 1 or 0, to every centre: (R, k)."""
     own = vectors.multiply(vectors).sum(axis=1)[:, None]
     return own - 2 * (vectors @ centres.T) + (centres**2).sum(axis=1)[None, :]

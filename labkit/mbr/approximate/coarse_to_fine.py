@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from labkit.errors import LabkitError
-from labkit.mbr.approximate.problem import Answer, Problem, answer
+from labkit.mbr.approximate.problem import Decision, Problem, answer
 from labkit.mbr.decide import expected_loss
 from labkit.mbr.utilities import Utility, matrix
 
 
-def coarse_to_fine(task: Problem, proxy: str | Utility = "f1", keep: float = 0.25) -> Answer:
+def coarse_to_fine(task: Problem, proxy: str | Utility = "f1", keep: float = 0.25) -> Decision:
     """Decide among the share ``keep`` of hypotheses (at least one) that the ``proxy`` ranks best.
 
     The proxy's comparisons are counted as cheap. Raises `LabkitError` for a share outside 0..1.

@@ -14,10 +14,10 @@ import math
 import numpy as np
 
 from labkit.errors import LabkitError
-from labkit.mbr.approximate.problem import Answer, Problem, answer
+from labkit.mbr.approximate.problem import Decision, Problem, answer
 
 
-def halving(task: Problem, rng: np.random.Generator, budget: float = 0.25) -> Answer:
+def halving(task: Problem, rng: np.random.Generator, budget: float = 0.25) -> Decision:
     """Decide with about ``budget`` of the exact decision's calls.
 
     What a round scored stays in the averages of the next, so later estimates rest on more

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from labkit.errors import LabkitError
-from labkit.mbr.approximate.problem import Answer, Problem, answer
+from labkit.mbr.approximate.problem import Decision, Problem, answer
 from labkit.mbr.decide import expected_loss
 
 
@@ -21,7 +21,7 @@ def low_rank(
     rank: int = 4,
     penalty: float = 0.3,
     rounds: int = 15,
-) -> Answer:
+) -> Decision:
     """Decide after scoring about the share ``budget`` of all pairs, drawn evenly from every row.
 
     The matrix is then completed to one of ``rank``. Pairs of equal texts are scored as well but
@@ -50,7 +50,7 @@ def complete(
     rounds: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """A matrix of ``rank`` plus its mean that fits ``values`` (H, R) where ``known``, on 0..1.
+    """Fit a matrix of ``rank`` plus its mean to ``values`` (H, R) where ``known``, on 0..1.
 
     Alternating least squares: with the right factors fixed every row is a ridge regression on its
     known entries, and the other way round.
@@ -67,7 +67,7 @@ def complete(
 def _regress(
     values: np.ndarray, known: np.ndarray, factors: np.ndarray, penalty: float
 ) -> np.ndarray:
-    """Each row's ridge regression on the ``factors`` (R, K) of its known entries: (H, K)."""
+    """Regress each row on the ``factors`` (R, K) of its known entries, with a penalty: (H, K)."""
     squares = np.einsum("hr,ri,rj->hij", known.astype(float), factors, factors, optimize=True)
     squares += penalty * np.eye(factors.shape[1])
     return np.linalg.solve(squares, (values @ factors)[..., None])[..., 0]

@@ -37,11 +37,11 @@ class Problem:
         expected_loss(np.zeros((1, len(self.evidence))), self.weights)  # are they weights for it?
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """Evidence numbers, the heaviest first and equally heavy ones in random order: (R,)."""
+        """Return evidence numbers, heaviest first, equally heavy ones in random order: (R,)."""
         return np.lexsort((rng.random(len(self.evidence)), -self.weights))
 
     def loss(self, hypotheses: Numbers, evidence: Numbers) -> np.ndarray:
-        """Losses of some hypotheses against some evidence items, by their numbers: (h, r)."""
+        """Compute losses of some hypotheses against some evidence, by their numbers: (h, r)."""
         self.calls += len(hypotheses) * len(evidence)
         rows = [self.hypotheses[h] for h in hypotheses]
         columns = [self.evidence[r] for r in evidence]
@@ -49,7 +49,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Decision:
     """What a method decided: the hypothesis ``best``, and what it cost.
 
     ``risk`` (H,) is each hypothesis's risk as far as the method estimated it, NaN where it never
@@ -71,14 +71,14 @@ def problem(
     weighting: Weighting = "uniform",
     source: str = "",
 ) -> Problem:
-    """The decision that `labkit.mbr.decide.decode` would make of the same samples."""
+    """Return the decision that `labkit.mbr.decide.decode` would make of the same samples."""
     items, weights = weigh(hypotheses if evidence is None else evidence, weighting)
     texts = [one.text for one in distinct(hypotheses)]
     return Problem(texts, [item.text for item in items], weights, utility, source)
 
 
-def exact(task: Problem) -> Answer:
-    """Every pair scored: H R calls."""
+def exact(task: Problem) -> Decision:
+    """Decide exactly: every pair scored, H R calls."""
     everything = range(len(task.hypotheses)), range(len(task.evidence))
     risk = expected_loss(task.loss(*everything), task.weights)
     return answer(task, risk)
@@ -86,8 +86,8 @@ def exact(task: Problem) -> Answer:
 
 def answer(
     task: Problem, risk: np.ndarray, among: np.ndarray | None = None, cheap: int = 0
-) -> Answer:
-    """The least risk, the first of equals, among some hypotheses (all where none are named)."""
+) -> Decision:
+    """Decide for the least risk, the first of equals, among some hypotheses (default: all)."""
     among = np.arange(len(risk)) if among is None else np.sort(among)
     best = int(among[np.argmin(risk[among])])
-    return Answer(best, risk, task.calls, len(task.hypotheses) * len(task.evidence), cheap)
+    return Decision(best, risk, task.calls, len(task.hypotheses) * len(task.evidence), cheap)

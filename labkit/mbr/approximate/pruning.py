@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from labkit.errors import LabkitError
-from labkit.mbr.approximate.problem import Answer, Problem, answer
+from labkit.mbr.approximate.problem import Decision, Problem, answer
 
 
 def pruning(
@@ -20,7 +20,7 @@ def pruning(
     confidence: float = 0.99,
     first: int = 8,
     resamples: int = 500,
-) -> Answer:
+) -> Decision:
     """Decide with ``first`` evidence items a hypothesis, then twice as many, and so on.
 
     A hypothesis stays while it is at least as good as the best in 1 - ``confidence`` of the
@@ -53,7 +53,7 @@ def _winning(
     rng: np.random.Generator,
     resamples: int,
 ) -> np.ndarray:
-    """In what share of resamples of the evidence each hypothesis is at least as good as the best.
+    """Return the share of evidence resamples where each hypothesis is at least as good as the best.
 
     The best, by the evidence as it is, has share 1.
     """

@@ -46,7 +46,7 @@ __all__ = ["OPTIONAL", "UTILITIES", "Utility", "get", "matrix", "name_of"]
 
 
 def get(utility: str | Utility, source: str = "") -> Utility:
-    """The utility of that name, or the given function itself.
+    """Return the utility of that name, or the given function itself.
 
     ``source`` is the text that the hypotheses come from, for those that read it. Raises
     `LabkitError` naming the known ones where there is none of that name, or saying what to
@@ -63,7 +63,7 @@ def get(utility: str | Utility, source: str = "") -> Utility:
 
 
 def name_of(utility: str | Utility) -> str:
-    """What to call a utility in records and tables."""
+    """Return a utility's name for records and tables."""
     return utility if isinstance(utility, str) else getattr(utility, "__name__", repr(utility))
 
 
@@ -73,7 +73,7 @@ def matrix(
     evidence: Sequence[str],
     source: str = "",
 ) -> np.ndarray:
-    """The utility of every hypothesis against every evidence sample, checked: (H, R) on 0..1.
+    """Score every hypothesis against every evidence sample, and check: (H, R) on 0..1.
 
     Equal texts are scored once. Raises `LabkitError` where there is nothing to score, or where
     the utility gives another shape, a value that is not finite, or one outside 0..1.
@@ -101,7 +101,7 @@ def matrix(
 
 
 def _distinct(texts: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Distinct texts in order of first appearance, and the place of each text among them."""
+    """Return distinct texts in order of first appearance, and each text's place among them."""
     place: dict[str, int] = {}
     places = [place.setdefault(text, len(place)) for text in texts]
     return list(place), places

@@ -23,7 +23,7 @@ APART = {ord(mark): f" {mark} " for mark in '!"#$%&()*+/:;<=>?@[\\]^_`{|}~'}
 
 
 def tokens(text: str) -> list[str]:
-    """The text's 13a tokens, as sacrebleu's tokenizer of that name makes them, some times faster.
+    """Return the text's 13a tokens, those of sacrebleu's tokenizer of that name.
 
     >>> tokens("It cost 3.50, then.")
     ['It', 'cost', '3.50', ',', 'then', '.']
@@ -42,7 +42,7 @@ def tokens(text: str) -> list[str]:
 
 
 def bleu(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
-    """Sentence BLEU of every hypothesis against every evidence sample: (H, R) on 0..1.
+    """Compute sentence BLEU of every hypothesis against every evidence sample: (H, R) on 0..1.
 
     >>> bleu(["the cat sat down"], ["the cat sat down", "a cat sat down", ""]).round(3)
     array([[1.   , 0.595, 0.   ]])
@@ -52,7 +52,7 @@ def bleu(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
 
 
 def score(matches: np.ndarray, hypothesis: np.ndarray, evidence: np.ndarray) -> np.ndarray:
-    """BLEU from clipped match counts (N, H, R) and n-gram totals (N, H), (N, R)."""
+    """Compute BLEU from clipped match counts (N, H, R) and n-gram totals (N, H), (N, R)."""
     logarithm = np.log(np.maximum(np.arange(int(hypothesis.max(initial=0)) + 1), 1))
     sum_of_logs = np.zeros(matches.shape[1:])  # (H, R)
     without = np.zeros(matches.shape[1:], dtype=np.int8)  # orders so far that had no match

@@ -20,7 +20,7 @@ BETA = 2.0
 
 
 def chrf(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
-    """Sentence chrF of every hypothesis against every evidence sample: (H, R) on 0..1.
+    """Compute sentence chrF of every hypothesis against every evidence sample: (H, R) on 0..1.
 
     >>> chrf(["a cat sat"], ["a cat sat", "a dog ran", ""]).round(3)
     array([[1.   , 0.048, 0.   ]])
@@ -30,23 +30,23 @@ def chrf(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
 
 
 def chrf_plus_plus(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
-    """Sentence chrF++ of every hypothesis against every evidence sample: (H, R) on 0..1."""
+    """Compute sentence chrF++ of every hypothesis against every evidence: (H, R) on 0..1."""
     texts = [*hypotheses, *evidence]
     return pairwise([character_part(texts), word_part(texts)], len(hypotheses), f_score)
 
 
 def character_part(texts: Sequence[str]) -> tuple[Texts, int]:
-    """The texts' characters, whitespace left out, and the highest order taken from them."""
+    """Return the texts' characters, whitespace left out, and the highest order taken from them."""
     return characters(["".join(text.split()) for text in texts]), CHAR_ORDER
 
 
 def word_part(texts: Sequence[str]) -> tuple[Texts, int]:
-    """The texts' words, punctuation apart, and the highest order taken from them."""
+    """Return the texts' words, punctuation apart, and the highest order taken from them."""
     return words([separate_punctuation(text) for text in texts]), WORD_ORDER
 
 
 def separate_punctuation(text: str) -> list[str]:
-    """Words, with one ASCII punctuation mark split off each: the last character, else the first.
+    """Split into words, and off each one ASCII punctuation mark: the last character or the first.
 
     >>> separate_punctuation("(so) it ended.")
     ['(so', ')', 'it', 'ended', '.']
@@ -63,7 +63,7 @@ def separate_punctuation(text: str) -> list[str]:
 
 
 def f_score(matches: np.ndarray, hypothesis: np.ndarray, evidence: np.ndarray) -> np.ndarray:
-    """The F-score of averaged precision and recall.
+    """Return the F-score of averaged precision and recall.
 
     ``matches`` (N, H, R) are clipped match counts, ``hypothesis`` (N, H) and ``evidence`` (N, R)
     n-gram totals. Texts without an n-gram in common, the empty text among them, score 0.

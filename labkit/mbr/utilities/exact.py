@@ -8,7 +8,7 @@ import numpy as np
 
 
 def exact(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
-    """1 where a hypothesis is the evidence sample, letter for letter, else 0: (H, R).
+    """Return 1 where a hypothesis equals the evidence sample, letter for letter, else 0: (H, R).
 
     >>> exact(["yes", "no"], ["no", "No", "yes"])
     array([[0., 0., 1.],

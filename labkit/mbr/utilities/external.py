@@ -16,7 +16,7 @@ Utility = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 
 def pairwise(metric: Callable[[str, str], float], scale: float = 1.0) -> Utility:
-    """A utility out of a function of (hypothesis, reference) with values on 0..``scale``.
+    """Make a utility of a function of (hypothesis, reference) with values on 0..``scale``.
 
     >>> same_length = pairwise(lambda hypothesis, reference: len(hypothesis) == len(reference))
     >>> same_length(["ab"], ["cd", "e"])
@@ -32,7 +32,7 @@ def pairwise(metric: Callable[[str, str], float], scale: float = 1.0) -> Utility
 
 
 def comet(source: str, model: Any = None) -> Utility:
-    """COMET (Rei et al. 2020) as a utility for texts out of one source, which it reads as well.
+    """Make COMET (Rei et al. 2020) a utility for texts from one source, which it also reads.
 
     Its scores lie about on 0..1; what lies outside is cut off. ``model`` is one loaded before,
     else wmt22-comet-da is fetched from a hub by the package unbabel-comet. Raises `LabkitError`

@@ -46,7 +46,7 @@ class Texts:
     alphabet: int
 
     def totals(self, orders: int) -> np.ndarray:
-        """The number of n-grams of each text, orders 1 to N: (N, texts)."""
+        """Return the number of n-grams of each text, orders 1 to N: (N, texts)."""
         lengths = np.diff(self.starts)
         return np.maximum(lengths[None, :] - np.arange(orders)[:, None], 0)
 
@@ -56,7 +56,7 @@ Score = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def characters(texts: Sequence[str]) -> Texts:
-    """Every text as its code points.
+    """Return every text as its code points.
 
     >>> characters(["aba", "", "c"]).symbols
     array([0, 1, 0, 2])
@@ -69,7 +69,7 @@ def characters(texts: Sequence[str]) -> Texts:
 
 
 def words(texts: Sequence[Sequence[str]]) -> Texts:
-    """Every text, a list of words, as the words' numbers.
+    """Return every text, a list of words, as the words' numbers.
 
     >>> words([["to", "be"], ["be"]]).symbols
     array([0, 1, 1])
@@ -84,7 +84,7 @@ def _starts(lengths: Iterator[int]) -> np.ndarray:
 
 
 def numbered(texts: Texts, orders: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every n-gram's number and the text it stands in, one order after the other.
+    """Yield every n-gram's number and the text it is in, one order after the other.
 
     An n-gram's number is that of the pair (its first n-1 symbols, its last symbol), so every order
     builds on the one before, and two n-grams have one number only if they are equal.
@@ -103,14 +103,14 @@ def numbered(texts: Texts, orders: int) -> Iterator[tuple[np.ndarray, np.ndarray
 
 
 def counts(texts: Texts, orders: int) -> Iterator[scipy.sparse.csr_array]:
-    """How often each n-gram stands in each text, one order after the other: (texts, n-grams)."""
+    """Yield how often each n-gram is in each text, one order after the other: (texts, n-grams)."""
     for grams, owner in numbered(texts, orders):
         shape = (len(texts.starts) - 1, int(grams.max(initial=-1)) + 1)
         yield scipy.sparse.csr_array((np.ones(len(grams)), (owner, grams)), shape=shape)
 
 
 def matches(texts: Texts, hypotheses: int, orders: int) -> np.ndarray:
-    """Clipped match counts of the first ``hypotheses`` texts against the others: (N, H, R)."""
+    """Count clipped matches of the first ``hypotheses`` texts against the others: (N, H, R)."""
     many = len(texts.starts) - 1
     found = np.zeros((orders, hypotheses, many - hypotheses))
     for n, (grams, owner) in enumerate(numbered(texts, orders)):
@@ -139,7 +139,7 @@ def _compiled() -> Any:
 
 
 def pairwise(parts: Sequence[tuple[Texts, int]], hypotheses: int, score: Score) -> np.ndarray:
-    """Scores of the first ``hypotheses`` texts against the others: (H, R), float64.
+    """Score the first ``hypotheses`` texts against the others: (H, R), float64.
 
     ``parts`` are views of the same texts with the highest n-gram order taken from each, for
     instance characters up to 6 and words up to 2; ``score`` sees their orders one after the other.

@@ -32,7 +32,7 @@ class Index:
         self.starts = texts.starts
 
     def matches(self, rows: slice) -> np.ndarray:
-        """Clipped match counts of the hypotheses ``rows`` (start and stop given): (N, rows, R)."""
+        """Count clipped matches of the hypotheses ``rows`` (start and stop given): (N, rows, R)."""
         counts = np.zeros((len(self.orders), rows.stop - rows.start, self.evidence), np.int32)
         for n, (ids, place, lists, bounds, frequent) in enumerate(self.orders):
             _count(ids, place, lists, bounds, frequent, self.starts, n + 1, rows.start, counts[n])
@@ -96,7 +96,7 @@ def _with_occurrence(
 def _index(
     ids: np.ndarray, many: int, starts: np.ndarray, order: int, hypotheses: int, share: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Which evidence has each feature: as a row of bytes if frequent, else as a list.
+    """Return which evidence has each feature: a row of bytes if frequent, else a list.
 
     Feature f is frequent if place[f] >= 0, and then row place[f] of the last array; else its
     evidence samples are lists[bounds[f]:bounds[f+1]].

@@ -21,7 +21,7 @@ def overlap(
     unit: Unit = "word",
     order: int = 1,
 ) -> np.ndarray:
-    """Share of n-grams in common, repetitions clipped, of every pair of texts: (H, R) on 0..1.
+    """Compute the share of n-grams in common, repetitions clipped, of every pair: (H, R) on 0..1.
 
     Precision divides by the hypothesis's n-grams, recall by the evidence's, F1 is their harmonic
     mean. Words are 13a tokens, characters leave whitespace out. Texts with no n-gram in common,

@@ -105,7 +105,7 @@ class _OfBase:
         return self.base.decode(token for token in tokens if token not in self.ends)
 
     def _batch(self, sources: Sequence[str], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the sources' tokens, padded on one side, and the mask of real ones: both (B, T)."""
+        """Return the sources' tokens, padded on one side, and a mask of real ones: both (B, T)."""
         lists = check_sources(self.base, sources)
         longest = max(map(len, lists))
         ids = torch.zeros(len(lists), longest, dtype=torch.long)

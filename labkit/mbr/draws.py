@@ -177,7 +177,7 @@ def draw_tokens(logits: torch.Tensor, row: torch.Tensor, uniform: torch.Tensor) 
 def _first_above(
     cumulative: torch.Tensor, target: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return each row's first place (S,) in ``cumulative`` (S, M) above its target, and the rest."""
+    """Return each row's first place (S,) in ``cumulative`` (S, M) over its target, and the rest."""
     # Rounding must not carry the target past the last place that has any probability.
     below = torch.nextafter(cumulative[:, -1], torch.zeros_like(target))
     target = torch.minimum(target, below)[:, None]

@@ -57,7 +57,7 @@ class Corpus:
             self.statistics.setdefault(name, []).extend(rows)
 
     def table(self, name: str) -> np.ndarray:
-        """Return every segment's statistics (segments, S); raises `LabkitError` if there is none."""
+        """Return all segments' statistics (segments, S); raises `LabkitError` if there are none."""
         if not self.statistics.get(name):
             raise LabkitError(f"There is nothing to compute {name} from: no segment was given.")
         return np.array(self.statistics[name], dtype=np.float64)

@@ -92,7 +92,7 @@ def _architecture(pen: Pen) -> None:
         pen.box(x, 220, 56, 42, f"head {head + 1}", "violet")
         pen.arrow((x + 28, 220), (x + 28, 142))
         pen.box(x, 100, 56, 40, "T" + "₁₂₃₄"[head], "green")
-    pen.text(40, 62, "every head reads Z alone; head 2 does not know T₁", "small soft", "start")
+    pen.text(40, 62, "heads read Z alone; none knows T₁", "small soft", "start")
     pen.line((340, 30), (340, 440), look="stroke dash")
     pen.text(372, 36, "Hierarchical speculator: the state passes on", "big ink", "start")
     pen.box(372, 380, 90, 44, "Z", "plain")

@@ -4,7 +4,7 @@ from labkit.records.ablations import AblationRow, AblationStudy, HeldOutScore
 from labkit.records.base import Provenance, Record, RecordError, write_whole
 from labkit.records.losslog import LossLog, LossPoint, ValidationPoint
 from labkit.records.risktable import CoveragePoint, RiskTable, Sample, Weighting
-from labkit.records.servinglog import ServingLog, ServingRow, Spread
+from labkit.records.servinglog import ServingLog, ServingRow, Spread, gains
 from labkit.records.trace import ROOT, Candidate, Node, Outlook, Step, Token, Trace
 from labkit.records.treestudy import TreeStudy, VerifyCost
 
@@ -34,5 +34,6 @@ __all__ = [
     "ValidationPoint",
     "VerifyCost",
     "Weighting",
+    "gains",
     "write_whole",
 ]

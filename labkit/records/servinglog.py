@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -57,3 +58,18 @@ class ServingLog(Record):
     target: str
     max_new_tokens: Count
     rows: tuple[ServingRow, ...]
+
+
+def gains(rows: Sequence[ServingRow], origin: str) -> dict[tuple[int, str], float]:
+    """Return vanilla's mean time per token over each other method's, by users and method."""
+    plain = {
+        row.users: row.tpot_ms.mean
+        for row in rows
+        if (row.method, row.origin) == ("vanilla", origin)
+    }
+    return {
+        (row.users, row.method): plain[row.users] / row.tpot_ms.mean
+        for row in rows
+        if row.origin == origin and row.method != "vanilla"
+        if row.users in plain and row.tpot_ms.mean > 0
+    }

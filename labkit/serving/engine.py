@@ -252,7 +252,7 @@ class ServingEngine:
         try:
             while self._arrange():
                 step = self._batch.step(self._deliver)
-                self.totals += Counter(
+                self.totals = self.totals + Counter(  # a new one: others hold the old sums
                     row_steps=step.batch, drafted=step.drafted, committed=step.committed
                 )
         except Exception as error:  # of any kind: no request may wait for ever

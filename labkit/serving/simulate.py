@@ -17,7 +17,7 @@ from itertools import product
 import numpy as np
 
 from labkit.errors import LabkitError
-from labkit.records import ServingRow
+from labkit.records import ServingRow, gains
 from labkit.serving.costs import NodeTable
 from labkit.serving.load import Answer, Load
 from labkit.speculative.theory import Roofline
@@ -303,21 +303,6 @@ class Check:
     def error(self) -> float:
         """The prediction's error as a share of the measured gain; above 0 it promised more."""
         return self.predicted / self.measured - 1
-
-
-def gains(rows: Sequence[ServingRow], origin: str) -> dict[tuple[int, str], float]:
-    """Return vanilla's mean time per token over each other method's, by users and method."""
-    plain = {
-        row.users: row.tpot_ms.mean
-        for row in rows
-        if (row.method, row.origin) == ("vanilla", origin)
-    }
-    return {
-        (row.users, row.method): plain[row.users] / row.tpot_ms.mean
-        for row in rows
-        if row.origin == origin and row.method != "vanilla"
-        if row.users in plain and row.tpot_ms.mean > 0
-    }
 
 
 def check_prediction(rows: Sequence[ServingRow]) -> list[Check]:

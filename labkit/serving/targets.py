@@ -108,7 +108,7 @@ class RemoteServer:
     ``url`` answers.
     """
 
-    def __init__(self, url: str, model: str | None = None, patience: float = PATIENCE) -> None:
+    def __init__(self, url: str, model: str | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise LabkitError(
@@ -120,7 +120,7 @@ class RemoteServer:
             base_url=url if parts.path.strip("/") else f"{url.rstrip('/')}/v1",
             api_key=os.environ.get("OPENAI_API_KEY") or "none",
             max_retries=2,  # a server may drop the connection on which it refused the first form
-            timeout=patience,
+            timeout=PATIENCE,
         )
         self.model = model or self._first_model()
         self._way = self._find_way()

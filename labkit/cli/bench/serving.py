@@ -224,7 +224,7 @@ HEADER = ("load", "method", "origin", "TTFT ms", "p90", "TPOT ms", "p90", "ITL m
 
 def as_text(outcome: Outcome) -> str:
     """Return the outcome for a person: a row for each load and method, then remarks."""
-    from labkit.serving.simulate import gains
+    from labkit.records import gains
 
     log = outcome.log
     found = {origin: gains(log.rows, origin) for origin in ("measured", "simulated")}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets
 
-from labkit.records import ServingLog, ServingRow
+from labkit.records import ServingLog, gains
 from labkit.widgets.base import RecordWidget, script, style
 
 if TYPE_CHECKING:
@@ -83,21 +83,16 @@ class ServingCurves(RecordWidget):
     def summary(self) -> str:
         """Return in one sentence the gain at the fewest and at the most users."""
         log: ServingLog = self.record
-        gains = [
-            f"{row.method} {gain:.2f}× at {row.users} ({row.origin})"
-            for row in sorted(log.rows, key=lambda row: row.users)
-            if (gain := _gain(log, row)) is not None
+        found = {
+            (users, origin, method): gain
+            for origin in ("measured", "simulated")
+            for (users, method), gain in gains(log.rows, origin).items()
+        }
+        told = [
+            f"{method} {gain:.2f}× at {users} ({origin})"
+            for (users, origin, method), gain in sorted(found.items(), key=lambda one: one[0][0])
         ]
-        if not gains:
+        if not told:
             return f"{log.name}: {len(log.rows)} rows of latency against users."
-        ends = list(dict.fromkeys((gains[0], gains[-1])))
+        ends = list(dict.fromkeys((told[0], told[-1])))
         return f"{log.name}: gain in time per token over vanilla, by users: {'; '.join(ends)}."
-
-
-def _gain(log: ServingLog, row: ServingRow) -> float | None:
-    """Return vanilla's time per token over the row's under the same load; None if unknown."""
-    for plain in log.rows:
-        if (plain.method, plain.origin, plain.users) == ("vanilla", row.origin, row.users):
-            own = row.tpot_ms.mean
-            return plain.tpot_ms.mean / own if row.method != "vanilla" and own > 0 else None
-    return None

@@ -20,7 +20,7 @@ from labkit.cli._output import json_option, only_results_on_stdout, table
     help="Folder for grades.csv, feedback/ and graded/ (what was graded already).",
 )
 @click.option("--jobs", type=COUNT, default=1, show_default=True, help="How many at a time.")
-@click.option("--again", is_flag=True, help="Grade what is graded already once more.")
+@click.option("--again", is_flag=True, help="Grade again what is graded already.")
 @click.option(
     "--cell-seconds", type=COUNT, default=120, show_default=True, help="For each cell and test."
 )
@@ -46,8 +46,8 @@ def command(
 ) -> None:
     """Grade SUBMISSIONS/STUDENT/NAME/NAME.ipynb, which runs what students wrote.
 
-    What is not isolated, and how to run this as another user, stands in
-    docs/teaching.md.
+    docs/teaching.md says what is not isolated, and how to run this as another
+    user.
     """
     with only_results_on_stdout() as show:
         from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""``labkit notebooks``: run the course without a browser, and say what is amiss."""
+"""``labkit notebooks``: run the course without a browser, and list errors and warnings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from labkit.cli._options import base_option
 from labkit.cli._output import json_option, only_results_on_stdout, table
 
 AMISS = 1
-"""The exit status where a notebook ran, but showed an error or a warning."""
+"""The exit status if a notebook ran, but showed an error or a warning."""
 
 
 @click.command()

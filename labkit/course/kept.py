@@ -1,8 +1,8 @@
-"""Predictions: said before an experiment, kept, and held against what was measured.
+"""Predictions: made before an experiment, kept, and compared with the measurement.
 
-Whoever has said what will happen looks at what does. A notebook asks with `predict`, whose ``...``
-the reader replaces, and answers with `compare`. What was said lies in ``predictions.json`` beside
-the notebook, so that it outlives the kernel.
+A reader who has made a prediction looks at the result. A notebook asks with `predict`, whose
+``...`` the reader replaces, and answers with `compare`. Predictions are kept in
+``predictions.json`` next to the notebook, so that they outlive the kernel.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def predictions_file(drive: Path = DRIVE) -> Path:
 
 
 FILE = predictions_file()
-"""Where predictions are kept: beside the notebook, which is where its kernel works."""
+"""The file of predictions, next to the notebook, which is its kernel's folder."""
 
 CLOSE = 0.1
 """A prediction within this share of the measured number counts as close."""
 
 
 class Prediction(BaseModel):
-    """What was said before the result was known, what came out, and what was said after that."""
+    """A guess made before the result was known, the result, and a guess made after it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,7 +49,7 @@ class Prediction(BaseModel):
 
 
 class Predictions(BaseModel):
-    """Every prediction by its name, in the order in which they were first named."""
+    """All predictions by name, in the order of their first use."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,7 +58,7 @@ class Predictions(BaseModel):
 
 
 def predict(name: str, guess: Value | EllipsisType = ...) -> Shown:
-    """Keep what you think will come out, before you know: a number, a word, True or False.
+    """Keep your prediction, before you know the result: a number, a word, True or False.
 
     Left as ``...``, nothing is kept and the page asks again. A guess made once the result is known
     is kept beside the first one. Raises `LabkitError` for anything else than such a value, and
@@ -85,7 +85,7 @@ def predict(name: str, guess: Value | EllipsisType = ...) -> Shown:
 
 
 def compare(name: str, measured: Value, unit: str = "") -> Shown:
-    """Hold the prediction of that name against what came out; ``unit`` stands after numbers."""
+    """Compare the prediction of that name with the result; ``unit`` follows numbers."""
     kept = _read()
     entry = kept.by_name.setdefault(name, Prediction())
     entry.measured, entry.unit = _plain(measured), unit
@@ -95,7 +95,7 @@ def compare(name: str, measured: Value, unit: str = "") -> Shown:
 
 
 def predictions() -> Shown:
-    """Everything that was predicted so far, beside what came out."""
+    """Show every prediction so far next to its result."""
     said = {n: entry for n, entry in _read().by_name.items() if entry.guess is not None}
     if not said:
         return note("No prediction is kept yet: each ... in a predict cell is a place for one.")
@@ -109,20 +109,20 @@ def predictions() -> Shown:
 
 
 def _plain(value: object) -> Value:
-    """The value as plain Python has it, where it came out of an array or a tensor."""
+    """Return the value as plain Python, also if it is of numpy or torch."""
     item = getattr(value, "item", None)
     return item() if callable(item) else value  # type: ignore[return-value]
 
 
 def _number(value: Value | None) -> float | None:
-    """The value as a number, or None where it is a word or a truth."""
+    """Return the value as a number, or None for a word, True or False."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     return None
 
 
 def _words(value: Value | None, unit: str = "") -> str:
-    """A value for a person: three digits that count, yes and no for the truth.
+    """Return a value for a reader: three significant digits, yes and no for True and False.
 
     >>> _words(0.61803), _words(1234), _words(True), _words(2, "×")
     ('0.618', '1234', 'yes', '2 ×')
@@ -137,7 +137,7 @@ def _words(value: Value | None, unit: str = "") -> str:
 
 
 def _judgement(entry: Prediction) -> str:
-    """How the prediction did, in words; empty where there is nothing to judge."""
+    """Judge the prediction in words; empty if there is nothing to judge."""
     if entry.guess is None or entry.measured is None:
         return ""
     guess, measured = _number(entry.guess), _number(entry.measured)
@@ -152,7 +152,7 @@ def _judgement(entry: Prediction) -> str:
 
 
 def _comparison(name: str, entry: Prediction) -> Shown:
-    """One prediction and its result, numbers as bars of one scale."""
+    """Show one prediction and its result, numbers as bars of one scale."""
     if entry.guess is None:
         came = _words(entry.measured, entry.unit)
         return note(f"{name}: {came}. (You made no prediction here.)")
@@ -176,7 +176,7 @@ def _comparison(name: str, entry: Prediction) -> Shown:
 
 
 def _bar(who: str, share: float) -> str:
-    """A table's cell with a bar in it, as long as ``share`` says."""
+    """Return a table cell with a bar of the length ``share``."""
     colour = "#1b779f" if who == "it was" else "#7f8794"
     return (
         "<td style='text-align:left;min-width:250px'>"
@@ -186,7 +186,7 @@ def _bar(who: str, share: float) -> str:
 
 
 def _read() -> Predictions:
-    """What is kept; raises `LabkitError` where the file is damaged."""
+    """Read what is kept; raises `LabkitError` if the file is damaged."""
     try:
         text = FILE.read_text(encoding="utf-8")
     except FileNotFoundError:

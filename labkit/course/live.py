@@ -1,4 +1,4 @@
-"""Training inside a notebook: curves that move while it runs, stopped and begun again at will."""
+"""Training inside a notebook, with live curves; it can be stopped and continued."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from labkit.training.recipe import Recipe
 
 OFTEN = 0.05
-"""Seconds between two looks at how far a training has come that is to be stopped."""
+"""Seconds between two checks of a training that is to be stopped."""
 
 
 def train_live(
     recipe: Recipe, folder: str | Path, *, go_on: bool = False, stop_after: int | None = None
 ) -> dict[str, Any] | None:
-    """Train by ``recipe``, curves on the page; gives what `labkit.training.train.train_all` does.
+    """Train by ``recipe`` with live curves; return what `labkit.training.train.train_all` does.
 
-    ``folder`` is emptied first where a training of this function's stands in it, unless it is to
-    ``go_on``. ``stop_after`` so many steps it is interrupted as the stop button would, and gives
-    None. Raises KeyboardInterrupt where somebody else stops it; either way what was done is kept.
+    An earlier training in ``folder`` is deleted first, unless ``go_on``. After ``stop_after`` steps
+    it is interrupted, as by the stop button, and returns None. Raises KeyboardInterrupt if the
+    reader stops it; what was done is kept in both cases.
     """
     from IPython.display import display
 
@@ -65,7 +65,7 @@ def train_live(
 
 @contextlib.contextmanager
 def _interrupted(log: Path, after: int | None) -> Iterator[None]:
-    """Within it, interrupt the main thread once ``log`` has more than ``after`` steps."""
+    """Interrupt the main thread once ``log`` has ``after`` steps."""
     if after is None:
         yield
         return

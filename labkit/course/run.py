@@ -1,4 +1,4 @@
-"""Running the course's notebooks without a browser, and what a reader would be shown amiss."""
+"""Runs the course's notebooks without a browser, and lists the errors and warnings they show."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from labkit.paths import carried
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CELL_SECONDS = 900
-"""How long one cell may take before the run is given up."""
+"""Seconds that one cell may take."""
 
 
 @dataclass(frozen=True)
 class NotebookRun:
-    """One notebook's run: how long it took, and each thing amiss in one line."""
+    """A notebook's run: its time, and one line for each error or warning."""
 
     path: Path
     seconds: float
@@ -37,14 +37,14 @@ def notebooks_dir() -> Path:
 
 
 def course() -> list[Path]:
-    """The course's notebooks in reading order."""
+    """Return the course's notebooks in reading order."""
     return sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
 
 
 def run(path: Path, base: str) -> NotebookRun:
     """Run a notebook on the model called ``base`` in an empty folder, so nothing is left beside it.
 
-    The run ends at the first cell that raises. Raises `LabkitError` where ``path`` is no notebook.
+    The run ends at the first cell that raises. Raises `LabkitError` if ``path`` is no notebook.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -76,7 +76,7 @@ def run(path: Path, base: str) -> NotebookRun:
 
 
 def complaints(notebook: Any) -> Iterator[str]:
-    """What a reader of an executed notebook would be shown amiss: one line each."""
+    """Yield one line for each error or warning that an executed notebook shows."""
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue

@@ -1,4 +1,4 @@
-"""Pieces of a notebook's page that read the same as text, in light and in dark."""
+"""Output of notebook cells, as HTML and as text, for light and dark pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shown:
-    """A piece of a notebook's page: as HTML, and as the text that stands for it elsewhere."""
+    """A cell's output: as HTML, and as text for other places."""
 
     text: str
     markup: str
@@ -22,12 +22,12 @@ class Shown:
 
 
 def note(text: str) -> Shown:
-    """A sentence on the page."""
+    """Return a sentence for the page."""
     return Shown(text, f"<p>{html.escape(text)}</p>")
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Shown:
-    """A table on the page: fractions to three places, line breaks as ↵, the rest as it is.
+    """Return a table: floats to three places, line breaks as ↵, everything else as it is.
 
     >>> table(("word", "p"), [("sun", 0.25), ("rain", 0.75)])
     word  p
@@ -50,7 +50,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Shown:
 
 
 LEFT = "style='text-align:left;vertical-align:top'"
-"""Notebooks set tables to the right; words read better from the left."""
+"""Notebooks align tables right; words read better aligned left."""
 
 
 def _cell(value: object) -> str:

@@ -131,11 +131,12 @@ def engine_for(
         raise LabkitError(f"The path {path!r} cannot run here, since {choice.why}.")
     taken = choice.path if path == "auto" else path
     if taken == "weights_once":
+        from labkit.kernels.llama import LlamaWeights
         from labkit.kernels.weights_once import STORAGE, WeightsOnce
 
         if storage not in STORAGE:
             raise LabkitError(f"There is no storage {storage!r}: give {', '.join(STORAGE)}.")
-        return WeightsOnce(lm.config, lm.weights(), storage)
+        return WeightsOnce(LlamaWeights(lm.config, lm.weights()), storage)
     if storage != "float32":
         why = choice.why if path == "auto" else f"{path} was asked for"
         raise LabkitError(
@@ -143,8 +144,9 @@ def engine_for(
         )
     if taken == "cuda_graphs":
         from labkit.kernels.cuda import CudaEngine
+        from labkit.kernels.llama import LlamaWeights
 
-        return CudaEngine(lm.config, lm.weights(), lm.device, lm.dtype)
+        return CudaEngine(LlamaWeights(lm.config, lm.weights()), lm.device, lm.dtype)
     from labkit.kernels.plain import PlainEngine
 
     engine = PlainEngine(lm.module)

@@ -13,9 +13,9 @@ Without a GPU the same pass runs unrecorded, which is how its bookkeeping is tes
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Cache, Output, Rows, Stacked, TorchProbe, stack
-from labkit.kernels.rotary import rotary_tables
+from labkit.kernels.llama import LlamaEngine, LlamaWeights
 
 WIDTHS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 """Tokens of one sequence that a pass is recorded for; fewer are padded to the next width."""
@@ -119,7 +119,7 @@ class Layer:
 
     before: torch.Tensor
     qkv: torch.Tensor
-    bias: torch.Tensor | None
+    bias: torch.Tensor
     out: torch.Tensor
     between: torch.Tensor
     gate_up: torch.Tensor
@@ -163,62 +163,42 @@ class StaticCache(Cache):
         self.lengths[target] = length
 
 
-class CudaEngine:
+class CudaEngine(LlamaEngine):
     """A Llama-shaped model (see `kernels.not_llama_shaped`) with static shapes and CUDA graphs.
 
-    ``weights`` are transformers' names to float32 arrays; they are kept in ``dtype``, bfloat16 as a
-    rule, in which a row's result may change in its last bits with the rows beside it.
+    Its weights are kept in ``dtype``, bfloat16 as a rule, in which a row's result may change in its
+    last bits with the other rows of the pass.
     """
 
     exact = False
 
     def __init__(
-        self,
-        config: Any,
-        weights: Mapping[str, np.ndarray],
-        device: torch.device,
-        dtype: torch.dtype = torch.bfloat16,
+        self, llama: LlamaWeights, device: torch.device, dtype: torch.dtype = torch.bfloat16
     ) -> None:
-        self.device, self.dtype = torch.device(device), dtype
+        super().__init__(llama, torch.device(device))
+        self.dtype = dtype
         self.recording = self.device.type == "cuda"
         self.name = f"CUDA graphs, {str(dtype).removeprefix('torch.')}"
-        self.vocabulary, self.width = config.vocab_size, config.hidden_size
-        self.layer_count = config.num_hidden_layers
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.size = getattr(config, "head_dim", None) or self.width // self.heads
-        self.epsilon = config.rms_norm_eps
 
-        def named(name: str) -> torch.Tensor:
-            return torch.from_numpy(np.array(weights[name])).to(self.device, self.dtype)
+        def put(*weights: np.ndarray) -> torch.Tensor:
+            there = [torch.from_numpy(np.array(w)).to(self.device, self.dtype) for w in weights]
+            return torch.cat(there)
 
-        def joined(*names: str) -> torch.Tensor:
-            return torch.cat([named(name) for name in names])
-
-        self.layers = []
-        for layer in range(config.num_hidden_layers):
-            at = f"model.layers.{layer}."
-            qkv = [f"{at}self_attn.{part}_proj" for part in "qkv"]
-            biased = f"{qkv[0]}.bias" in weights
-            self.layers.append(
-                Layer(
-                    before=named(f"{at}input_layernorm.weight"),
-                    qkv=joined(*(f"{name}.weight" for name in qkv)),
-                    bias=joined(*(f"{name}.bias" for name in qkv)) if biased else None,
-                    out=named(f"{at}self_attn.o_proj.weight"),
-                    between=named(f"{at}post_attention_layernorm.weight"),
-                    gate_up=joined(f"{at}mlp.gate_proj.weight", f"{at}mlp.up_proj.weight"),
-                    down=named(f"{at}mlp.down_proj.weight"),
-                )
+        self.layers = [
+            Layer(
+                before=put(layer.before),
+                qkv=put(layer.qkv),
+                bias=put(layer.bias),
+                out=put(layer.out),
+                between=put(layer.between),
+                gate_up=put(layer.gate, layer.up),
+                down=put(layer.down),
             )
-        self.norm = named("model.norm.weight")
-        self.embedding = named("model.embed_tokens.weight")
-        tied = "lm_head.weight" not in weights
-        self.head = self.embedding if tied else named("lm_head.weight")
-        tables = rotary_tables(config, self.size)
-        self.cosines, self.sines = (
-            torch.from_numpy(table).to(self.device, self.dtype) for table in tables
-        )
-        self.context = len(self.cosines)
+            for layer in llama.layers()
+        ]
+        self.norm, self.embedding = put(llama.norm), put(llama.embedding)
+        self.head = self.embedding if llama.head is llama.embedding else put(llama.head)
+        self.cosines, self.sines = put(llama.cosines), put(llama.sines)
         self._idle: list[Buffers] = []
 
     @property
@@ -240,7 +220,7 @@ class CudaEngine:
         return TorchProbe(self.device)
 
     def new_cache(self, capacity: int, slots: int = 1) -> StaticCache:
-        """An empty cache for ``slots`` sequences of at most ``capacity`` tokens."""
+        """See `kernels.engine.Engine`."""
         room = -(-(capacity + WIDTHS[-1]) // ROOM) * ROOM
         spare = 0 if slots == 1 else 1
         shape = (len(self.layers), slots + spare, self.kv_heads, room, self.size)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from labkit.kernels.panel import BFLOAT16, JIT, LANES, multiply, pack
-from labkit.kernels.weights_once import LOWEST, ONE, ZERO, F, exp, project
+from labkit.kernels.panel import BFLOAT16, JIT, LANES, F, multiply, pack
+from labkit.kernels.weights_once import LOWEST, ONE, ZERO, exp, project
 
 # erf(z) = 1 - (a1 t + ... + a5 t^5) exp(-z^2), t = 1 / (1 + p z), within 1.5e-7
 # (Abramowitz and Stegun 1964, 7.1.26)

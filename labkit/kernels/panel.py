@@ -1,9 +1,9 @@
-"""A matrix product that reads each weight once, however many tokens ask for it.
+"""A matrix product that reads each weight once, for however many tokens.
 
 Decoding one token multiplies a few numbers by every weight of the model, so its time is the time
 to read the weights from memory. Checking eight draft tokens needs the same weights; if they are
-read once for all eight, the check costs little more than one token. That is the whole economy of
-speculative decoding on a CPU, and stock matrix products miss it at these skinny shapes.
+read once for all eight, the check costs little more than one token. That is what speculative
+decoding on a CPU lives on, and stock matrix products miss it at these skinny shapes.
 
 The weights of a linear layer lie in *panels*: 16 outputs wide, one row for each input, so that
 a step over one input multiplies a row of 16 weights by one number of each token::
@@ -11,18 +11,20 @@ a step over one input multiplies a row of 16 weights by one number of each token
     panel (K, 16):   y[i, 0:16] += x[k, i] * panel[k, 0:16]      for k = 0, 1, ..., K-1
 
 Each output is one chain of fused multiply-adds over k in rising order. The order depends on
-nothing else: not on how many tokens there are, nor on which stand beside one. So every token's
-result is the same *to the last bit* whether it is computed alone, in a chunk, or in a tree, and
-speculative output can equal vanilla output exactly, not merely nearly.
+nothing else: not on how many tokens there are, nor on the other tokens of the pass. So every
+token's result is the same *to the last bit* whether it is computed alone, in a chunk, or in a
+tree, and speculative output can equal vanilla output exactly, not merely nearly.
 
 Two things make it fast. The 16-wide accumulators of up to `ROWS` tokens stay in registers, which
 needs the vector type written out (the intrinsic below; LLVM makes it one, two or four registers
-of the machine). And while one panel is used, the next one is asked for: the requests are spread
+of the machine). And while one panel is used, the next one is prefetched: the requests are spread
 evenly over the work, so that memory never rests while arithmetic goes on.
 
-Weights may also be kept as they were quantised, in blocks of 32 along the inputs, and are unpacked
-in registers. That reads a fifth of the bytes and gives the same sums, bit for bit. It also spends
-on unpacking the arithmetic that a check of several tokens would have had for nothing.
+Weights may also be kept in bfloat16, or as they were quantised, in blocks of 32 along the inputs.
+That reads a half or a fifth of the bytes, and it costs arithmetic to turn them into float32. So for
+more than a few tokens a piece of the panel is expanded once, into the first-level cache, and all
+tokens use it from there. The sums are those of the float32 values, bit for bit.
+`labkit.kernels.integers` is the other way: quantised weights times quantised activations.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
+F = np.float32
 LANES = 16
 """Outputs in a panel: one 64-byte cache line of float32."""
 
@@ -42,6 +45,9 @@ FLOAT32, BFLOAT16, Q4_1, Q8_0 = range(4)
 """How a panel's weights are stored; sums are float32 for all. The last two are llama.cpp's blocks:
 32 inputs of an output share a scale d in half precision, and a weight is d * q + m with q of four
 bits and m in half precision, or d * q with q of eight bits."""
+
+CHUNK = 256
+"""Inputs of a panel that are expanded at once: 16 KiB of float32, half of a first-level cache."""
 
 BLOCK = 32
 """Inputs in a block of Q4_1 or Q8_0."""
@@ -74,7 +80,7 @@ def host_features() -> dict[str, bool]:
 
 
 def supported() -> bool:
-    """Whether this machine has fused multiply-add, without which the product would be slow."""
+    """Return whether this machine has fused multiply-add, without which the product is slow."""
     if binding.get_process_triple().startswith(("aarch64", "arm64")):
         return True
     features = host_features()
@@ -99,10 +105,10 @@ def _chains(
     ahead: Any,
     ahead_step: Any,
 ) -> Any:
-    """``rows`` x 16 chains of fused multiply-adds: y[i, l] = sum over k of x[k, i] * w[k, l].
+    """Add ``rows`` x 16 chains of fused multiply-adds: y[i, l] += sum over k of x[k, i] * w[k, l].
 
     ``storage`` is a compile-time constant; the rest are byte addresses and counts of elements. Each
-    step over k also asks memory for the line at ``ahead`` + k * ``ahead_step``. The code holds
+    step over k also prefetches the line at ``ahead`` + k * ``ahead_step``. The code holds
     one loop for each number of rows, so that the sums of each have registers of their own.
     """
     kind = storage.literal_value
@@ -117,10 +123,12 @@ def _chains(
             block = b.append_basic_block(f"rows{count}")
             choice.add_case(ir.Constant(i64, count), block)
             b.position_at_end(block)
-            sums = _loop_over_inputs(b, kind, count, x, x_stride, w, inner, ahead, ahead_step)
-            for i, value in enumerate(sums):
-                address = b.add(y, b.mul(ir.Constant(i64, 4 * i), y_stride))
-                b.store(value, b.inttoptr(address, ir.PointerType(value.type)), align=4)
+            emit = Emit(b)
+            places = [b.add(y, b.mul(emit.number(4 * i), y_stride)) for i in range(count)]
+            sums = [emit.load(place, emit.vector, 4) for place in places]
+            sums = _loop_over_inputs(emit, kind, sums, x, x_stride, w, inner, ahead, ahead_step)
+            for place, value in zip(places, sums, strict=True):
+                emit.store(value, place, 4)
             b.branch(done)
         b.position_at_end(done)
         return context.get_dummy_value()
@@ -128,8 +136,8 @@ def _chains(
     return signature, generate
 
 
-class _Emit:
-    """What the loops below write into the program, each a line or two of LLVM."""
+class Emit:
+    """The pieces that the loops below are made of, each a line or two of LLVM."""
 
     def __init__(self, b: Any) -> None:
         self.b = b
@@ -147,13 +155,20 @@ class _Emit:
         )
 
     def number(self, value: int) -> Any:
+        """Return a constant of 64 bits."""
         return ir.Constant(self.i64, value)
 
     def plus(self, address: Any, amount: int) -> Any:
+        """Return an address moved by a constant."""
         return self.b.add(address, self.number(amount))
 
     def load(self, address: Any, of: Any, align: int) -> Any:
+        """Load a value from an address."""
         return self.b.load(self.b.inttoptr(address, ir.PointerType(of)), align=align)
+
+    def store(self, value: Any, address: Any, align: int) -> None:
+        """Store a value at an address."""
+        self.b.store(value, self.b.inttoptr(address, ir.PointerType(value.type)), align=align)
 
     def lanes(self, address: Any, of: Any) -> Any:
         """16 numbers of a type that starts at a multiple of their size."""
@@ -165,13 +180,15 @@ class _Emit:
         return self.b.fpext(self.lanes(address, ir.HalfType()), self.vector)
 
     def all(self, value: int) -> Any:
+        """Return a constant in every lane of 32 bits."""
         return ir.Constant(self.lanes32, [value] * LANES)
 
-    def spread(self, number: Any) -> Any:
-        """One number in every lane."""
-        undefined = ir.Constant(self.vector, ir.Undefined)
+    def spread(self, number: Any, lanes: int = LANES) -> Any:
+        """Return one number in every lane."""
+        undefined = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
         one = self.b.insert_element(undefined, number, ir.Constant(self.i32, 0))
-        return self.b.shuffle_vector(one, undefined, self.all(0))
+        order = ir.Constant(ir.VectorType(self.i32, lanes), [0] * lanes)
+        return self.b.shuffle_vector(one, undefined, order)
 
     def fma(self, x: Any, y: Any, z: Any) -> Any:
         """x * y + z, rounded once."""
@@ -185,8 +202,8 @@ class _Emit:
             for number, total in zip(numbers, sums, strict=True)
         ]
 
-    def ask_for(self, address: Any) -> None:
-        """Ask memory for the cache line at ``address``, to be read, into the second level."""
+    def prefetch(self, address: Any) -> None:
+        """Prefetch the cache line at ``address``, to be read, into the second level."""
         read, level_2, data = (ir.Constant(self.i32, value) for value in (0, 2, 1))
         pointer = self.b.inttoptr(address, ir.PointerType(self.i8))
         self.b.call(self._prefetch, [pointer, read, level_2, data])
@@ -214,117 +231,203 @@ class _Emit:
         return new
 
 
-def _loop_over_inputs(
-    b: Any, kind: int, count: int, x: Any, x_stride: Any, w: Any, inner: Any, ahead: Any, step: Any
-) -> list[Any]:
-    """Emit the loop over k for ``count`` tokens; return their sums as LLVM vectors."""
-    emit = _Emit(b)
-    x_step = b.mul(x_stride, emit.number(4))
-    zeros = [ir.Constant(emit.vector, [0.0] * LANES)] * count
+def _each_input(emit: Emit, kind: int, inner: Any, w: Any, start: list[Any], use: Any) -> list[Any]:
+    """Emit a loop over the inputs of a panel at ``w``; return the last carried values.
 
-    def weights(address: Any) -> Any:
-        if kind == FLOAT32:
-            return emit.lanes(address, emit.f32)
-        upper = b.zext(emit.lanes(address, emit.i16), emit.lanes32)  # a float32's upper half
-        return b.bitcast(b.shl(upper, emit.all(16)), emit.vector)
+    ``use`` (rows, carried) maps one input's row of 16 float32 weights, or two inputs' where a byte
+    holds both, to the next carried values, at first ``start``.
+    """
+    b = emit.b
+    if kind in (FLOAT32, BFLOAT16):
 
-    def one_input(carried: list[Any]) -> list[Any]:
-        x, w, ahead, *sums = carried
-        sums = emit.add_row(weights(w), x, sums)
-        emit.ask_for(ahead)
-        size = LANES * (4 if kind == FLOAT32 else 2)
-        return [b.add(x, x_step), emit.plus(w, size), b.add(ahead, step), *sums]
+        def one_input(carried: list[Any]) -> list[Any]:
+            w, *rest = carried
+            if kind == FLOAT32:
+                row = emit.lanes(w, emit.f32)
+            else:  # the upper half of a float32
+                upper = b.zext(emit.lanes(w, emit.i16), emit.lanes32)
+                row = b.bitcast(b.shl(upper, emit.all(16)), emit.vector)
+            size = LANES * (4 if kind == FLOAT32 else 2)
+            return [emit.plus(w, size), *use([row], rest)]
+
+        return emit.repeat(inner, [w, *start], one_input)[1:]
 
     def one_block(carried: list[Any]) -> list[Any]:
-        x, w, ahead, *sums = carried
-        scales, lanes_bytes = emit.halves(w), 2 * LANES
-        if kind == Q8_0:
+        w, *rest = carried
+        scales, offsets = emit.halves(w), emit.halves(emit.plus(w, 2 * LANES))
 
-            def inside(carried: list[Any]) -> list[Any]:
-                x, at, ahead, *sums = carried
+        def inside(carried: list[Any]) -> list[Any]:
+            at, *rest = carried
+            if kind == Q8_0:
                 q = b.sitofp(b.sext(emit.lanes(at, emit.i8), emit.lanes32), emit.vector)
-                sums = emit.add_row(b.fmul(scales, q), x, sums)
-                emit.ask_for(ahead)
-                return [b.add(x, x_step), emit.plus(at, LANES), b.add(ahead, step), *sums]
-
-            at, times = emit.plus(w, lanes_bytes), BLOCK
-        else:
-            offsets = emit.halves(emit.plus(w, lanes_bytes))
-
-            def inside(carried: list[Any]) -> list[Any]:
-                x, at, ahead, *sums = carried
+                rows = [b.fmul(scales, q)]
+            else:
                 pair = b.zext(emit.lanes(at, emit.i8), emit.lanes32)
-                for q in (b.and_(pair, emit.all(15)), b.lshr(pair, emit.all(4))):
-                    row = emit.fma(scales, b.sitofp(q, emit.vector), offsets)
-                    sums = emit.add_row(row, x, sums)
-                    x = b.add(x, x_step)
-                emit.ask_for(ahead)
-                return [x, emit.plus(at, LANES), b.add(ahead, step), *sums]
+                rows = [
+                    emit.fma(scales, b.sitofp(q, emit.vector), offsets)
+                    for q in (b.and_(pair, emit.all(15)), b.lshr(pair, emit.all(4)))
+                ]
+            return [emit.plus(at, LANES), *use(rows, rest)]
 
-            at, times = emit.plus(w, 2 * lanes_bytes), BLOCK // 2
-        x, _, ahead, *sums = emit.repeat(emit.number(times), [x, at, ahead, *sums], inside)
-        return [x, emit.plus(w, BLOCK_BYTES[kind]), ahead, *sums]
+        head, steps = (2 * LANES, BLOCK) if kind == Q8_0 else (4 * LANES, BLOCK // 2)
+        rest = emit.repeat(emit.number(steps), [emit.plus(w, head), *rest], inside)[1:]
+        return [emit.plus(w, BLOCK_BYTES[kind]), *rest]
 
-    blocked = kind in BLOCK_BYTES
-    times = b.sdiv(inner, emit.number(BLOCK)) if blocked else inner
-    body = one_block if blocked else one_input
-    return emit.repeat(times, [x, w, ahead, *zeros], body)[3:]
+    return emit.repeat(b.sdiv(inner, emit.number(BLOCK)), [w, *start], one_block)[1:]
+
+
+def _loop_over_inputs(
+    emit: Emit,
+    kind: int,
+    sums: list[Any],
+    x: Any,
+    x_stride: Any,
+    w: Any,
+    inner: Any,
+    ahead: Any,
+    step: Any,
+) -> list[Any]:
+    """Emit the loop over k for a few tokens; return their sums as LLVM vectors."""
+    b = emit.b
+    x_step = b.mul(x_stride, emit.number(4))
+
+    def use(rows: list[Any], carried: list[Any]) -> list[Any]:
+        x, ahead, *sums = carried
+        for row in rows:
+            sums = emit.add_row(row, x, sums)
+            x = b.add(x, x_step)
+        emit.prefetch(ahead)
+        for _ in rows:
+            ahead = b.add(ahead, step)
+        return [x, ahead, *sums]
+
+    return _each_input(emit, kind, inner, w, [x, ahead, *sums], use)[2:]
+
+
+@intrinsic(prefer_literal=True)
+def _expand(_context: Any, storage: Any, w: Any, inner: Any, out: Any) -> Any:
+    """Write the panel at ``w`` as float32 (inner, 16) to ``out``; both are byte addresses."""
+    kind = storage.literal_value
+
+    def generate(context: Any, b: Any, _signature: Any, args: Any) -> Any:
+        _, w, inner, out = args
+        emit = Emit(b)
+
+        def use(rows: list[Any], carried: list[Any]) -> list[Any]:
+            (out,) = carried
+            for row in rows:
+                emit.store(row, out, 4 * LANES)
+                out = emit.plus(out, 4 * LANES)
+            return [out]
+
+        _each_input(emit, kind, inner, w, [out], use)
+        return context.get_dummy_value()
+
+    return types.void(storage, *[types.intp] * 3), generate
+
+
+@intrinsic
+def _room(_context: Any) -> Any:
+    """Return the address of the calling function's own room for `CHUNK` expanded inputs."""
+
+    def generate(_ctx: Any, b: Any, _signature: Any, _args: Any) -> Any:
+        room = cgutils.alloca_once(b, ir.ArrayType(ir.FloatType(), CHUNK * LANES))
+        room.align = 4 * LANES
+        return b.ptrtoint(room, ir.IntType(64))
+
+    return types.intp(), generate
 
 
 @njit(**JIT)
-def _group_float32(rows, x, x_stride, w, y, y_stride, inner, ahead, ahead_step):
-    _chains(FLOAT32, rows, x, x_stride, w, y, y_stride, inner, ahead, ahead_step)
-
-
-@njit(**JIT)
-def _group_bfloat16(rows, x, x_stride, w, y, y_stride, inner, ahead, ahead_step):
-    _chains(BFLOAT16, rows, x, x_stride, w, y, y_stride, inner, ahead, ahead_step)
-
-
-@njit(**JIT)
-def _group_q4_1(rows, x, x_stride, w, y, y_stride, inner, ahead, ahead_step):
-    _chains(Q4_1, rows, x, x_stride, w, y, y_stride, inner, ahead, ahead_step)
-
-
-@njit(**JIT)
-def _group_q8_0(rows, x, x_stride, w, y, y_stride, inner, ahead, ahead_step):
-    _chains(Q8_0, rows, x, x_stride, w, y, y_stride, inner, ahead, ahead_step)
-
-
-Q4_1_BYTES = BLOCK_BYTES[Q4_1]
-
-
-@njit(**JIT)
-def multiply(x, panel, y, column):
-    """y[i, column : column + 16] = sum over k of x[k, i] * panel[k, :], for every token i.
-
-    x: (K, N) float32, a column for each token, rows contiguous. panel: (K, 16) float32, or uint16
-    holding bfloat16, or (K / 32, bytes of a block) uint8. y: (N, >= column + 16) float32. The
-    tokens go in groups of at most `ROWS`; while they do, the bytes that follow the panel (the next
-    one, as a rule) come from memory.
-    """
+def _multiply_float32(x, panel, y, column):
     inner, tokens = x.shape
+    for i in range(tokens):
+        for lane in range(LANES):
+            y[i, column + lane] = 0
     groups = (tokens + ROWS - 1) // ROWS
-    size = panel.itemsize * panel.shape[0] * panel.shape[1]
-    pairs = panel.itemsize == 1 and panel.shape[1] == Q4_1_BYTES  # two inputs a step
-    steps = inner // 2 if pairs else inner
-    ahead_step = size // steps // groups
-    first = 0
+    step, first = 4 * LANES // groups, 0
     for g in range(groups):
         rows = (tokens - first + groups - g - 1) // (groups - g)
         xa = x.ctypes.data + 4 * first
         ya = y.ctypes.data + 4 * (first * y.shape[1] + column)
-        wa = panel.ctypes.data
-        ahead = wa + size + g * ahead_step * steps
-        if panel.itemsize == 4:
-            _group_float32(rows, xa, tokens, wa, ya, y.shape[1], inner, ahead, ahead_step)
-        elif panel.itemsize == 2:
-            _group_bfloat16(rows, xa, tokens, wa, ya, y.shape[1], inner, ahead, ahead_step)
-        elif pairs:
-            _group_q4_1(rows, xa, tokens, wa, ya, y.shape[1], inner, ahead, ahead_step)
-        else:
-            _group_q8_0(rows, xa, tokens, wa, ya, y.shape[1], inner, ahead, ahead_step)
+        ahead = panel.ctypes.data + 4 * LANES * inner + g * step * inner
+        _chains(
+            FLOAT32, rows, xa, tokens, panel.ctypes.data, ya, y.shape[1], inner, ahead, step
+        )  # fmt: skip
         first += rows
+
+
+def _of_kind(kind: int, direct: int) -> Any:
+    """Return the product for panels that are stored as ``kind``, with ``each`` bytes an input.
+
+    For up to ``direct`` tokens weights become float32 in registers as they are used; for more, a
+    `CHUNK` at a time in the first-level cache.
+    """
+
+    @njit(**JIT)
+    def compute(x, panel, each, y, column):
+        inner, tokens = x.shape
+        for i in range(tokens):
+            for lane in range(LANES):
+                y[i, column + lane] = 0
+        step, following = each, each * inner
+        if tokens <= direct:
+            at, ya = panel.ctypes.data, y.ctypes.data + 4 * column
+            _chains(
+                kind, tokens, x.ctypes.data, tokens, at, ya, y.shape[1], inner, at + following, step
+            )  # fmt: skip
+            return
+        groups = (tokens + ROWS - 1) // ROWS
+        step, room = each // groups, _room()
+        for k in range(0, inner, CHUNK):
+            count, at = min(CHUNK, inner - k), panel.ctypes.data + each * k
+            _expand(kind, at, count, room)
+            first = 0
+            for g in range(groups):
+                rows = (tokens - first + groups - g - 1) // (groups - g)
+                xa = x.ctypes.data + 4 * (k * tokens + first)
+                ya = y.ctypes.data + 4 * (first * y.shape[1] + column)
+                ahead = at + following + g * step * count
+                _chains(FLOAT32, rows, xa, tokens, room, ya, y.shape[1], count, ahead, step)
+                first += rows
+
+    return compute
+
+
+_bfloat16, _q4_1, _q8_0 = _of_kind(BFLOAT16, ROWS), _of_kind(Q4_1, 2), _of_kind(Q8_0, 2)
+Q4_1_BYTES, Q8_0_BYTES = BLOCK_BYTES[Q4_1], BLOCK_BYTES[Q8_0]
+
+
+def multiply(x, panel, y, column):
+    """Set y[i, column : column + 16] to the sum over k of x[k, i] * panel[k, :], for every token i.
+
+    For compiled code. x: (K, N) float32, a column for each token, rows contiguous. panel: (K, 16)
+    float32, or uint16 holding bfloat16, or (K / 32, bytes of a block) uint8. y: (N, >= column + 16)
+    float32. The tokens go in groups of at most `ROWS`; meanwhile the bytes that follow the panel,
+    as a rule the next panel, come from memory.
+    """
+    raise NotImplementedError
+
+
+@overload(multiply)
+def _multiply(x, panel, y, column):
+    if panel.dtype == types.float32:
+
+        def compute(x, panel, y, column):
+            _multiply_float32(x, panel, y, column)
+    elif panel.dtype == types.uint16:
+
+        def compute(x, panel, y, column):
+            _bfloat16(x, panel, 2 * LANES, y, column)
+    else:
+
+        def compute(x, panel, y, column):
+            if panel.shape[1] == Q4_1_BYTES:
+                _q4_1(x, panel, Q4_1_BYTES // BLOCK, y, column)
+            else:
+                _q8_0(x, panel, Q8_0_BYTES // BLOCK, y, column)
+
+    return compute
 
 
 def aligned_zeros(*shape: int, dtype: Any = np.float32) -> np.ndarray:

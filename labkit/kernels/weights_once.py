@@ -13,34 +13,40 @@ adds an exact zero, so a draft token inside a tree gets the bits that it would g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from llvmlite import ir
 from numba import get_num_threads, njit, prange, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from labkit.errors import LabkitError
 from labkit.kernels.bandwidth import Probe
 from labkit.kernels.engine import Cache, Output, Rows, stack
+from labkit.kernels.integers import multiply_integers, pack_integers, quantise
+from labkit.kernels.llama import LlamaEngine, LlamaWeights
 from labkit.kernels.panel import (
     BFLOAT16,
-    FLOAT32,
     JIT,
     LANES,
+    F,
     aligned_zeros,
     multiply,
     pack,
     pack_as_quantised,
 )
-from labkit.kernels.rotary import rotary_tables
 
-STORAGE = ("float32", "bfloat16", "q4_1")
+PACKERS: dict[str, Callable[[np.ndarray], np.ndarray | None]] = {
+    "float32": pack,
+    "bfloat16": lambda weight: pack(weight, BFLOAT16),
+    "q4_1": pack_as_quantised,
+    "q4_1_int8": pack_integers,
+}
+STORAGE = tuple(PACKERS)
 """How weights may be stored; see `WeightsOnce`."""
 
-F = np.float32
 ZERO, ONE, LOWEST = F(0), F(1), F(-np.inf)
 # exp(x) = 2^n * exp(r): r = x - n ln 2 lies within +-0.35, where Taylor's polynomial of degree 6 is
 # good to 1.2e-7. ROUNDER = 1.5 * 2^23 pushes x / ln 2 to a whole number in the low bits.
@@ -96,17 +102,80 @@ def rms_norm(x, gain, epsilon):
     return out
 
 
+def left_side(x, panels):
+    """Return x (K, N) as products with ``panels`` read it: quantised if they are integers."""
+
+
+@overload(left_side, inline="always")
+def _left_side(x, panels):
+    if panels.dtype == types.int8:
+        return lambda x, panels: quantise(x)
+    return lambda x, panels: x
+
+
+def product(x, panel, y, column):
+    """Set y[:, column : column + 16] to the product of a `left_side` and a panel."""
+
+
+@overload(product)
+def _product(x, panel, y, column):
+    chosen = multiply_integers if panel.dtype == types.int8 else multiply
+
+    def compute(x, panel, y, column):
+        chosen(x, panel, y, column)
+
+    return compute
+
+
 @njit(**JIT)
 def project(x, panel, y, column, limit):
-    """A panel's 16 outputs for every token, or those of them that exist: y[:, column:limit]."""
+    """Compute a panel's outputs for every token, those of them that exist: y[:, column:limit]."""
     if column + LANES <= limit:
-        multiply(x, panel, y, column)
+        product(x, panel, y, column)
         return
-    part = np.empty((x.shape[1], LANES), F)
-    multiply(x, panel, part, 0)
-    for i in range(x.shape[1]):
+    part = np.empty((y.shape[0], LANES), F)
+    product(x, panel, part, 0)
+    for i in range(y.shape[0]):
         for lane in range(limit - column):
             y[i, column + lane] = part[i, lane]
+
+
+@njit(parallel=True, **JIT)
+def linear(x, panels, out):
+    """Compute a linear layer: x (K, N) to out (N, outputs)."""
+    left = left_side(x, panels)
+    for p in prange(panels.shape[0]):
+        project(left, panels[p], out, p * LANES, out.shape[1])
+
+
+@njit(parallel=True, **JIT)
+def linear_added(x, panels, stream):
+    """Add a linear layer of x (K, N) to the residual stream (N, D)."""
+    left = left_side(x, panels)
+    for p in prange(panels.shape[0]):
+        part = np.empty((stream.shape[0], LANES), F)
+        product(left, panels[p], part, 0)
+        for i in range(stream.shape[0]):
+            for lane in range(min(LANES, stream.shape[1] - p * LANES)):
+                stream[i, p * LANES + lane] += part[i, lane]
+
+
+@njit(parallel=True, **JIT)
+def gated_units(x, panels, inner):
+    """Compute silu(gate) * up of x (D, N) as (inner, N); gate and up panels take turns."""
+    left, tokens = left_side(x, panels), x.shape[1]
+    out = np.empty((inner, tokens), F)
+    for p in prange(panels.shape[0] // 2):
+        gates, ups = np.empty((tokens, LANES), F), np.empty((tokens, LANES), F)
+        product(left, panels[2 * p], gates, 0)
+        product(left, panels[2 * p + 1], ups, 0)
+        for i in range(tokens):
+            for lane in range(LANES):
+                g = gates[i, lane]
+                gates[i, lane] = g / (ONE + exp(-g)) * ups[i, lane]
+            for lane in range(min(LANES, inner - p * LANES)):
+                out[p * LANES + lane, i] = gates[i, lane]
+    return out
 
 
 @njit(**JIT)
@@ -118,49 +187,24 @@ def add_bias(y, bias):
 
 
 @njit(**JIT)
-def project_and_add(x, panel, y, column):
-    """A panel's outputs, added to the residual stream y (N, D)."""
-    part = np.empty((x.shape[1], LANES), F)
-    multiply(x, panel, part, 0)
-    for i in range(x.shape[1]):
-        for lane in range(min(LANES, y.shape[1] - column)):
-            y[i, column + lane] += part[i, lane]
-
-
-@njit(**JIT)
-def gated_unit(x, gate, up, out, column):
-    """16 units of the feed-forward layer: silu(gate) * up, transposed into out (inner, N)."""
-    tokens = x.shape[1]
-    gates, ups = np.empty((tokens, LANES), F), np.empty((tokens, LANES), F)
-    multiply(x, gate, gates, 0)
-    multiply(x, up, ups, 0)
-    for i in range(tokens):
-        for lane in range(LANES):
-            g = gates[i, lane]
-            gates[i, lane] = g / (ONE + exp(-g)) * ups[i, lane]
-        for lane in range(min(LANES, out.shape[0] - column)):
-            out[column + lane, i] = gates[i, lane]
-
-
-@njit(**JIT)
-def remember(qkv, low, high, positions, length, heads, keys, values, cosines, sines):
-    """Write the new tokens' keys (rotated) and values into one slot of one layer's cache."""
-    kv_heads, _, size, _ = keys.shape
+def remember(
+    qkv, low, high, positions, length, heads, group, kv_heads, keys, values, cosines, sines
+):
+    """Write one head's new keys (rotated) and values into one slot of one layer's cache."""
+    size = keys.shape[1]
     half = size // 2
+    k, v = (heads + group) * size, (heads + kv_heads + group) * size
     for i in range(low, high):
         at = length + i - low
         block, lane = at // LANES, at % LANES
         place = positions[i]
-        for h in range(kv_heads):
-            k = (heads + h) * size
-            v = (heads + kv_heads + h) * size
-            for d in range(half):
-                first, second = qkv[i, k + d], qkv[i, k + half + d]
-                c, s = cosines[place, d], sines[place, d]
-                keys[h, block, d, lane] = first * c - second * s
-                keys[h, block, half + d, lane] = second * c + first * s
-            for d in range(size):
-                values[h, d // LANES, at, d % LANES] = qkv[i, v + d]
+        for d in range(half):
+            first, second = qkv[i, k + d], qkv[i, k + half + d]
+            c, s = cosines[place, d], sines[place, d]
+            keys[block, d, lane] = first * c - second * s
+            keys[block, half + d, lane] = second * c + first * s
+        for d in range(size):
+            values[d // LANES, at, d % LANES] = qkv[i, v + d]
 
 
 @njit(**JIT)
@@ -230,97 +274,85 @@ def attend(
 
 
 @njit(parallel=True, **JIT)
-def all_layers(
-    x,
-    positions,
-    bounds,
-    slots,
-    lengths,
-    visible,
-    heads,
-    epsilon,
-    norms,
-    biases,
-    w_qkv,
-    w_out,
-    w_gate_up,
-    w_down,
-    inner,
-    keys,
-    values,
-    cosines,
-    sines,
-    read,
-):
-    """All layers: x (N, D), the residual stream, changed in place.
+def attention(qkv, rows, heads, keys, values, cosines, sines):
+    """Compute one layer's attention of the rows of a pass: qkv (N, (H + 2 kv) d) to (H d, N).
+
+    keys: (slots, kv heads, blocks, d, 16); values: (slots, kv heads, d / 16, capacity, 16); the new
+    tokens' are written first. ``rows`` is a `Stacked`.
+    """
+    positions, bounds, slots = rows.positions, rows.bounds, rows.slots
+    lengths, visible = rows.lengths, rows.visible
+    kv_heads, size = keys.shape[1], keys.shape[3]
+    out = np.empty((heads * size, qkv.shape[0]), F)
+    for task in prange(slots.shape[0] * kv_heads):
+        g, group = task // kv_heads, task % kv_heads
+        slot, low, high = slots[g], bounds[g], bounds[g + 1]
+        length, k, v = lengths[slot], keys[slot, group], values[slot, group]
+        share = heads // kv_heads
+        remember(qkv, low, high, positions, length, heads, group, kv_heads, k, v, cosines, sines)
+        attend(
+            group, share, qkv, low, high, positions, length, visible, k, v, cosines, sines, out
+        )  # fmt: skip
+    return out
+
+
+class Panels(NamedTuple):
+    """The weights of all layers as panels, the norms' gains and biases, and the rotary tables."""
+
+    norms: np.ndarray
+    biases: np.ndarray
+    qkv: np.ndarray
+    out: np.ndarray
+    gate_up: np.ndarray
+    down: np.ndarray
+    cosines: np.ndarray
+    sines: np.ndarray
+
+
+@njit(**JIT)
+def all_layers(x, rows, heads, inner, epsilon, panels, keys, values, read):
+    """Run all layers on x (N, D), the residual stream, changed in place.
 
     Returns the final norm's states (D, N), and x as it was after each of the layers ``read`` (r,),
-    counted from 1: (r, N, D). keys: (layers, slots, kv heads, blocks, d, 16); values: (layers,
-    slots, kv heads, d / 16, capacity, 16). ``bounds`` says which rows of x belong to which of
-    ``slots``.
+    counted from 1: (r, N, D). keys and values: (layers, ...), see `attention`.
     """
-    tokens = x.shape[0]
-    kv_heads, size = keys.shape[2], keys.shape[4]
-    share, groups = heads // kv_heads, slots.shape[0]
-    qkv = np.empty((tokens, (heads + 2 * kv_heads) * size), F)
-    mixed = np.empty((heads * size, tokens), F)
-    units = np.empty((inner, tokens), F)
     told = np.empty((read.shape[0], *x.shape), F)
-    for layer in range(w_qkv.shape[0]):
-        normed = rms_norm(x, norms[2 * layer], epsilon)
-        for p in prange(w_qkv.shape[1]):
-            project(normed, w_qkv[layer, p], qkv, p * LANES, qkv.shape[1])
-        add_bias(qkv, biases[layer])
-        for g in range(groups):
-            remember(
-                qkv,
-                bounds[g],
-                bounds[g + 1],
-                positions,
-                lengths[slots[g]],
-                heads,
-                keys[layer, slots[g]],
-                values[layer, slots[g]],
-                cosines,
-                sines,
-            )
-        for task in prange(groups * kv_heads):
-            g, group = task // kv_heads, task % kv_heads
-            slot = slots[g]
-            attend(
-                group,
-                share,
-                qkv,
-                bounds[g],
-                bounds[g + 1],
-                positions,
-                lengths[slot],
-                visible,
-                keys[layer, slot, group],
-                values[layer, slot, group],
-                cosines,
-                sines,
-                mixed,
-            )
-        for p in prange(w_out.shape[1]):
-            project_and_add(mixed, w_out[layer, p], x, p * LANES)
-        normed = rms_norm(x, norms[2 * layer + 1], epsilon)
-        for p in prange(w_gate_up.shape[1] // 2):
-            gate, up = w_gate_up[layer, 2 * p], w_gate_up[layer, 2 * p + 1]
-            gated_unit(normed, gate, up, units, p * LANES)
-        for p in prange(w_down.shape[1]):
-            project_and_add(units, w_down[layer, p], x, p * LANES)
+    qkv = np.empty((x.shape[0], panels.biases.shape[1]), F)
+    for layer in range(keys.shape[0]):
+        normed = rms_norm(x, panels.norms[2 * layer], epsilon)
+        linear(normed, panels.qkv[layer], qkv)
+        add_bias(qkv, panels.biases[layer])
+        mixed = attention(
+            qkv, rows, heads, keys[layer], values[layer], panels.cosines, panels.sines
+        )
+        linear_added(mixed, panels.out[layer], x)
+        normed = rms_norm(x, panels.norms[2 * layer + 1], epsilon)
+        linear_added(gated_units(normed, panels.gate_up[layer], inner), panels.down[layer], x)
         for place in range(read.shape[0]):
             if read[place] == layer + 1:
                 told[place] = x
-    return rms_norm(x, norms[-1], epsilon), told
+    return rms_norm(x, panels.norms[-1], epsilon), told
 
 
-@njit(parallel=True, **JIT)
-def head_logits(normed, w_head, out):
-    """Logits (N, V) of normed states (D, N)."""
-    for p in prange(w_head.shape[0]):
-        project(normed, w_head[p], out, p * LANES, out.shape[1])
+@njit(**JIT)
+def each_linear(x, stack, out):
+    """Compute one linear layer of every layer, as `all_layers` does."""
+    for layer in range(stack.shape[0]):
+        linear(x, stack[layer], out)
+
+
+@njit(**JIT)
+def each_feed_forward(x, gate_up, down, inner, stream):
+    """Compute the feed-forward part of every layer, as `all_layers` does."""
+    for layer in range(gate_up.shape[0]):
+        linear_added(gated_units(x, gate_up[layer], inner), down[layer], stream)
+
+
+@njit(**JIT)
+def each_attention(qkv, rows, heads, keys, values, cosines, sines):
+    """Compute the attention of every layer, as `all_layers` does."""
+    for layer in range(keys.shape[0]):
+        attention(qkv, rows, heads, keys[layer], values[layer], cosines, sines)
 
 
 @njit(**JIT)
@@ -357,100 +389,69 @@ class PanelCache(Cache):
         self.lengths[target] = length
 
 
-def _packer(storage: str, config: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes panels of a weight (out, in), stored as that name says."""
-    if storage != "q4_1":
-        kind = {"float32": FLOAT32, "bfloat16": BFLOAT16}[storage]
-        return lambda weight: pack(weight, kind)
-
-    def packed(weight: np.ndarray) -> np.ndarray:
-        found = pack_as_quantised(weight)
-        if found is None:
-            raise LabkitError(
-                f"This {config.model_type} model was not quantised in blocks of Q4_1 or Q8_0, so it"
-                " cannot be stored as q4_1: give float32 or bfloat16."
-            )
-        return found
-
-    return packed
-
-
-class WeightsOnce:
+class WeightsOnce(LlamaEngine):
     """A Llama-shaped model (Llama, SmolLM, Mistral without window, Qwen2) on panel products.
 
-    ``weights`` are transformers' names to float32 arrays; ``config`` is transformers' config.
     ``storage`` is "float32"; "bfloat16" for weights rounded to half the bytes, which makes base and
-    vanilla alike another model; or "q4_1" for weights kept in the blocks that they were quantised
-    in, which gives the bits of float32. The fewer the bytes, the more an eighth token costs of the
-    first one's time. Raises `LabkitError` for "q4_1" where a weight was never quantised.
+    vanilla alike another model; "q4_1" for weights kept in the blocks that they were quantised
+    in, which gives the bits of float32; or "q4_1_int8" for those blocks times activations of 8
+    bits, the fastest, and another model again. Raises `LabkitError` for the last two where a weight
+    was never quantised.
     """
 
     exact = True
 
-    def __init__(
-        self, config: Any, weights: Mapping[str, np.ndarray], storage: str = "float32"
-    ) -> None:
-        as_panels = _packer(storage, config)
+    def __init__(self, llama: LlamaWeights, storage: str = "float32") -> None:
+        super().__init__(llama, torch.device("cpu"))
         self.name = "weights once" if storage == "float32" else f"weights once, {storage}"
-        self.device = torch.device("cpu")
-        self.inner = config.intermediate_size
-        self.vocabulary, self.width = config.vocab_size, config.hidden_size
-        self.layer_count = config.num_hidden_layers
-        self.heads = config.num_attention_heads
-        self.kv_heads = config.num_key_value_heads
-        self.size = getattr(config, "head_dim", None) or self.width // self.heads
-        self.epsilon = np.float32(config.rms_norm_eps)
-        self.cosines, self.sines = rotary_tables(config, self.size)
-        self.context = len(self.cosines)
+        self.epsilon = F(llama.epsilon)
 
-        def named(name: str) -> np.ndarray:
-            return np.asarray(weights[name], np.float32)
-
-        def layer_stack(make: Any) -> np.ndarray:
-            first = make("model.layers.0.")
-            packed = aligned_zeros(self.layer_count, *first.shape, dtype=first.dtype)
-            packed[0] = first
-            for layer in range(1, self.layer_count):
-                packed[layer] = make(f"model.layers.{layer}.")
-            return packed
-
-        def joined(prefix: str) -> np.ndarray:
-            parts = [named(f"{prefix}self_attn.{part}_proj.weight") for part in "qkv"]
-            return as_panels(np.concatenate(parts))
-
-        def gate_up(prefix: str) -> np.ndarray:
-            gate = as_panels(named(f"{prefix}mlp.gate_proj.weight"))
-            up = as_panels(named(f"{prefix}mlp.up_proj.weight"))
-            return np.stack([gate, up], axis=1).reshape(-1, *gate.shape[1:])
-
-        self.w_qkv = layer_stack(joined)
-        self.w_out = layer_stack(lambda at: as_panels(named(f"{at}self_attn.o_proj.weight")))
-        self.w_gate_up = layer_stack(gate_up)
-        self.w_down = layer_stack(lambda at: as_panels(named(f"{at}mlp.down_proj.weight")))
-        norms = [
-            named(f"model.layers.{layer}.{norm}_layernorm.weight")
-            for layer in range(self.layer_count)
-            for norm in ("input", "post_attention")
-        ]
-        self.norms = np.stack([*norms, named("model.norm.weight")])
-        biased = "model.layers.0.self_attn.q_proj.bias" in weights
-        rows = (self.heads + 2 * self.kv_heads) * self.size
-        self.biases = np.zeros((self.layer_count, rows), np.float32)
-        if biased:
-            for layer in range(self.layer_count):
-                at = f"model.layers.{layer}.self_attn."
-                self.biases[layer] = np.concatenate(
-                    [named(f"{at}{part}_proj.bias") for part in "qkv"]
+        def packed(weight: np.ndarray) -> np.ndarray:
+            found = PACKERS[storage](weight)
+            if found is None:
+                raise LabkitError(
+                    f"This {llama.kind} model was not quantised in blocks of Q4_1 or Q8_0, so it"
+                    f" cannot be stored as {storage}: give float32 or bfloat16."
                 )
-        self.embedding = named("model.embed_tokens.weight")
-        tied = "lm_head.weight" not in weights
-        self.w_head = as_panels(self.embedding if tied else named("lm_head.weight"))
-        self._logits = np.empty((0, self.vocabulary), np.float32)
+            return found
+
+        stacks: dict[str, np.ndarray] = {}
+
+        def put(name: str, layer: int, panels: np.ndarray) -> None:
+            if layer == 0:
+                stacks[name] = aligned_zeros(self.layer_count, *panels.shape, dtype=panels.dtype)
+            try:
+                stacks[name][layer] = panels
+            except ValueError:  # of another kind of blocks
+                raise LabkitError(
+                    f"The layers of this {llama.kind} model are not all quantised alike, so it"
+                    f" cannot be stored as {storage}: give float32 or bfloat16."
+                ) from None
+
+        norms, biases = [], []
+        for number, layer in enumerate(llama.layers()):
+            norms += [layer.before, layer.between]
+            biases.append(layer.bias)
+            put("qkv", number, packed(layer.qkv))
+            put("out", number, packed(layer.out))
+            gate, up = packed(layer.gate), packed(layer.up)
+            put("gate_up", number, np.stack([gate, up], 1).reshape(-1, *gate.shape[1:]))
+            put("down", number, packed(layer.down))
+        self.panels = Panels(
+            norms=np.stack([*norms, llama.norm]),
+            biases=np.stack(biases),
+            cosines=llama.cosines,
+            sines=llama.sines,
+            **stacks,
+        )
+        self.embedding, self.w_head = llama.embedding, packed(llama.head)
+        self._logits = np.empty((0, self.vocabulary), F)
 
     @property
     def bytes_per_pass(self) -> int:
         """Bytes of weights that one forward pass reads, however many tokens it is for."""
-        packed = (self.w_qkv, self.w_out, self.w_gate_up, self.w_down, self.w_head)
+        layers = self.panels
+        packed = (layers.qkv, layers.out, layers.gate_up, layers.down, self.w_head)
         return sum(weights.nbytes for weights in packed)
 
     @property
@@ -463,7 +464,7 @@ class WeightsOnce:
         return Probe()
 
     def new_cache(self, capacity: int, slots: int = 1) -> PanelCache:
-        """An empty cache for ``slots`` sequences of at most ``capacity`` tokens."""
+        """See `kernels.engine.Engine`."""
         return PanelCache(self.layer_count, self.kv_heads, self.size, capacity, slots)
 
     def forward(
@@ -474,34 +475,47 @@ class WeightsOnce:
         layers: Sequence[int] = (),
     ) -> Output:
         """See `kernels.engine.Engine`."""
-        tokens, positions, bounds, slots, lengths, visible = stack(self, rows, cache, layers)
-        x = self.embedding[tokens]
+        stacked = stack(self, rows, cache, layers)
         normed, told = all_layers(
-            x,
-            positions,
-            bounds,
-            slots,
-            lengths,
-            visible,
+            self.embedding[stacked.tokens],
+            stacked,
             self.heads,
-            self.epsilon,
-            self.norms,
-            self.biases,
-            self.w_qkv,
-            self.w_out,
-            self.w_gate_up,
-            self.w_down,
             self.inner,
+            self.epsilon,
+            self.panels,
             cache.keys,
             cache.values,
-            self.cosines,
-            self.sines,
             np.array(layers, np.int64),
         )
-        wanted = normed if logits == "all" else np.ascontiguousarray(normed[:, bounds[1:] - 1])
+        ends = stacked.bounds[1:] - 1
+        wanted = normed if logits == "all" else np.ascontiguousarray(normed[:, ends])
         if self._logits.shape[0] < wanted.shape[1]:
-            self._logits = np.empty((wanted.shape[1], self.vocabulary), np.float32)
+            self._logits = np.empty((wanted.shape[1], self.vocabulary), F)
         out = self._logits[: wanted.shape[1]]
-        head_logits(wanted, self.w_head, out)
+        linear(wanted, self.w_head, out)
         hidden = np.concatenate([*told, normed.T], axis=1)
         return Output(torch.from_numpy(hidden), torch.from_numpy(out))
+
+    def parts(self, rows: Sequence[Rows], cache: PanelCache) -> dict[str, Callable[[], object]]:
+        """Return the parts of a pass over ``rows``, each to be run and timed by itself."""
+        stacked, panels, rng = stack(self, rows, cache), self.panels, np.random.default_rng(0)
+        count, attended = len(stacked.tokens), self.heads * self.size
+
+        def numbers(*shape: int) -> np.ndarray:
+            return rng.standard_normal(shape, np.float32)
+
+        x, qkv, stream = numbers(self.width, count), numbers(count, panels.biases.shape[1])
+        mixed, stream = numbers(attended, count), numbers(count, self.width)
+        out, logits = np.empty_like(qkv), np.empty((count, self.vocabulary), F)
+        rotary = panels.cosines, panels.sines
+        return {
+            "query, key, value": lambda: each_linear(x, panels.qkv, out),
+            "attention": lambda: each_attention(
+                qkv, stacked, self.heads, cache.keys, cache.values, *rotary
+            ),
+            "attention output": lambda: each_linear(mixed, panels.out, stream),
+            "feed-forward": lambda: each_feed_forward(
+                x, panels.gate_up, panels.down, self.inner, stream
+            ),
+            "vocabulary head": lambda: linear(x, self.w_head, logits),
+        }

@@ -102,7 +102,8 @@ class Trace(Record):
 
     The first generated token comes out of the prefill and stands in ``first``; every later token
     was committed by a step. ``ties`` counts positions where this generation left vanilla's path
-    because the base model's two largest logits agree within rounding (1e-4 relative).
+    because the base model's two largest logits agree within rounding (1e-4 relative). ``note`` says
+    why a method drafted nothing where it did not try.
     """
 
     KIND: ClassVar[str] = "trace"
@@ -118,6 +119,7 @@ class Trace(Record):
     text: str
     prefill_s: Seconds
     ties: Count = 0
+    note: str = ""
 
     @property
     def tokens(self) -> tuple[Token, ...]:

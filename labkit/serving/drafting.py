@@ -88,7 +88,7 @@ class OneByOne:
 def drafting_for(drafter: Callable[[], Drafter | None]) -> Drafting | None:
     """How to draft for a batch with the drafters that ``drafter`` makes; None for vanilla."""
     first = drafter()
-    if first is None:
+    if first is None or not first.max_nodes:
         return None
     if isinstance(first, MLPDrafter):
         return SideBySide(first)

@@ -1,13 +1,15 @@
-"""What this machine charges for a check of n tokens, and which tree of drafts that favours.
+"""The cost of checking n tokens on this machine, and the candidate tree that pays best at it.
 
-Every figure is a median over repeats in which all of them take turns, since a machine's speed moves
-within seconds: the passes, the heads, and a plain reading of memory by the same threads, which says
-how near a pass is to the fastest that it could be. The result is kept in the cache folder, and the
-heads' trees are as large as it favours.
+Every figure is a median over repeats in which all jobs take turns, since a machine's speed moves
+within seconds: the passes, the heads, and a plain read of memory by the same threads, which says
+how near a pass is to the fastest possible. A calibration belongs to a machine, a model and an
+engine (its storage and number format included). It is kept in the cache folder, and heads draft
+as many nodes as it favours: none where no tree pays.
 """
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from pydantic import Field
 
 from labkit import threads
 from labkit.devices import clock, numpy_generator
 from labkit.errors import LabkitError
+from labkit.kernels import engine_for
 from labkit.kernels.engine import Engine, Rows
-from labkit.paths import cache_dir
+from labkit.paths import cache_dir, data_dir
 from labkit.records.base import Part, write_whole
 from labkit.speculative.drafters.mlp import Heads
 from labkit.speculative.generate import PREFILL_ROWS, generate, prefill
@@ -40,7 +45,13 @@ FRONTIER = 6
 """Nodes of a tree that a head is run for at once, from the second head on."""
 
 UNCALIBRATED_NODES = 12
-"""Drafted nodes where this machine was not calibrated."""
+"""Drafted nodes before the first calibration, where weights are float32 and checks cost little."""
+
+QUICK = 3
+"""Repeats of the calibration that a decoder makes for itself."""
+
+WORTH = 1.05
+"""A tree is drafted if it is predicted to be this many times as fast as drafting nothing."""
 
 PROMPTS = (
     "Our cellar smells of damp. What should we check first?",
@@ -59,12 +70,14 @@ class Calibration(Part):
 
     ``verify_cost[n]`` is the time of a pass over n new tokens over the time of one, ``token_ms``.
     ``limit_ratio`` is the time of one token over the time that memory alone needs for
-    ``bytes_per_pass`` at ``bandwidth_gb_s``. ``head_ms`` and ``tree`` are there where the model
-    has heads; ``tree`` is the one favoured.
+    ``bytes_per_pass`` at ``bandwidth_gb_s``. ``head_ms`` and ``tree`` are set if the model has
+    heads; ``tree`` is the one favoured. ``parts`` are the milliseconds of each part of a pass over
+    one token and over `CHECKED`, if they were asked for.
     """
 
     base: str
     path: str
+    machine: str = ""
     device: str
     threads: int
     waiting: str
@@ -80,6 +93,14 @@ class Calibration(Part):
     acceptance: tuple[tuple[float, ...], ...] = ()
     places: int = 0
     tree: Prediction | None = None
+    parts: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+    @property
+    def nodes(self) -> int | None:
+        """The nodes of the favoured tree, 0 if it gains too little; None if there are no heads."""
+        if self.tree is None:
+            return None
+        return self.tree.nodes if self.tree.speedup >= WORTH else 0
 
     @property
     def contended(self) -> bool:
@@ -120,6 +141,7 @@ def calibrate(
     measured = Calibration(
         base=base.name,
         path=engine.name,
+        machine=machine(),
         device=str(engine.device),
         threads=engine.threads,
         waiting=threads.waiting(),
@@ -220,21 +242,111 @@ def states_of(
     return np.concatenate(states)
 
 
+COMPARED = 40
+"""Held-out sentences that two storages are compared on."""
+
+CHECKED = 8
+"""Tokens of the larger of the passes whose parts are timed."""
+
+
+def time_parts(engine: Engine, repeats: int = 15) -> dict[str, tuple[float, float]]:
+    """Return the milliseconds of each part of a pass over 1 and over `CHECKED` tokens.
+
+    Raises `LabkitError` for an engine that cannot run its parts apart.
+    """
+    split = getattr(engine, "parts", None)
+    if split is None:
+        raise LabkitError(f"The engine {engine.name!r} cannot time the parts of a pass.")
+    cached = min(CACHED, engine.context - CHECKED)
+    cache = engine.new_cache(cached + CHECKED)
+    prefill(engine, [0] * cached, cache)
+    passes = [split([Rows([0] * count)], cache) for count in (1, CHECKED)]
+    seconds = np.empty((repeats + 1, len(passes[0]), len(passes)))
+    for repeat in range(repeats + 1):  # the first, untimed, compiles
+        for column, parts in enumerate(passes):
+            for row, run in enumerate(parts.values()):
+                began = clock(engine.device)
+                run()
+                seconds[repeat, row, column] = clock(engine.device) - began
+    medians = 1e3 * np.median(seconds[1:], axis=0)
+    return {name: (row[0], row[1]) for name, row in zip(passes[0], medians.tolist(), strict=True)}
+
+
+class Difference(Part):
+    """The distance between two storages of one model, over ``tokens`` tokens of a text.
+
+    ``logit_error`` is the root mean square difference of the logits over their own deviation,
+    ``equal_tokens`` the share of places whose most probable token is the same.
+    """
+
+    tokens: int
+    logit_error: float
+    equal_tokens: float
+    perplexity: float
+    reference_perplexity: float
+
+
+def difference(engine: Engine, reference: Engine, tokens: Sequence[int]) -> Difference:
+    """Compare ``engine`` with ``reference`` on a text, each reading it a `PREFILL_ROWS` at a time.
+
+    Raises `LabkitError` for a text of fewer than two tokens or beyond the context.
+    """
+    if len(tokens) < 2:
+        raise LabkitError("The text is too short to compare two storages: give at least 2 tokens.")
+    squares, spread, equal, losses = 0.0, 0.0, 0, np.zeros(2)
+    caches = [each.new_cache(len(tokens)) for each in (engine, reference)]
+    for low in range(0, len(tokens) - 1, PREFILL_ROWS):
+        piece = tokens[low : min(low + PREFILL_ROWS, len(tokens) - 1)]
+        found = []
+        for each, cache in zip((engine, reference), caches, strict=True):
+            found.append(each.forward([Rows(piece)], cache).logits.double().cpu().clone())
+            cache.commit(range(len(piece)))
+        ours, theirs = found
+        squares += float((ours - theirs).square().mean(-1).sum())
+        spread += float(theirs.var(-1).sum())
+        equal += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+        following = torch.tensor(tokens[low + 1 : low + 1 + len(piece)])[:, None]
+        losses -= [float(x.log_softmax(-1).gather(1, following).sum()) for x in found]
+    many = len(tokens) - 1
+    perplexity, reference_perplexity = np.exp(losses / many).tolist()
+    return Difference(
+        tokens=many,
+        logit_error=(squares / spread) ** 0.5,
+        equal_tokens=equal / many,
+        perplexity=perplexity,
+        reference_perplexity=reference_perplexity,
+    )
+
+
+def unlike_float32(base: LanguageModel, engine: Engine) -> Difference:
+    """Compare ``engine`` with the same weights in float32, on held-out English sentences."""
+    lines = (data_dir() / "sentences" / "deu-eng.tsv").read_text(encoding="utf-8").splitlines()
+    text = " ".join(line.split("\t")[1] for line in lines[:COMPARED])
+    tokens = base.encode(text, chat=False)
+    return difference(engine, engine_for(base), tokens)
+
+
+def machine() -> str:
+    """Return the class of this machine: its kind of processor and the cores of this process."""
+    return f"{platform.machine()}, {threads.cores()} cores"
+
+
 def kept_at(base: str, path: str) -> Path:
-    """Where the calibration of a model and a path through it is kept."""
-    plain = [re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")[-60:] for name in (base, path)]
-    return cache_dir() / "calibration" / f"{plain[0]}--{plain[1]}.json"
+    """Return where the calibration of a model and a path through it is kept on this machine."""
+    names = (base, path, machine())
+    plain = [re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")[-60:] for name in names]
+    return cache_dir() / "calibration" / f"{'--'.join(plain)}.json"
 
 
 def keep(calibration: Calibration) -> Path | None:
-    """Keep a calibration for later; None, and nothing kept, where the machine was busy."""
+    """Keep a calibration for later; None, and nothing kept, if the machine was busy."""
     if calibration.contended:
         return None
     return write_whole(kept_at(calibration.base, calibration.path), calibration.model_dump_json())
 
 
 def kept(base: str, path: str) -> Calibration | None:
-    """The calibration that was kept, or None where there is none that can be read."""
+    """Return the calibration that was kept, or None if there is none that can be read."""
     try:
         text = kept_at(base, path).read_text(encoding="utf-8")
         return Calibration.model_validate_json(text)
@@ -242,19 +354,26 @@ def kept(base: str, path: str) -> Calibration | None:
         return None
 
 
-def default_nodes(base: str, path: str = "weights once") -> int:
-    """The nodes of the tree that this machine's calibration favours, at least one.
+def default_nodes(base: LanguageModel, engine: Engine, heads: Callable[[], Heads]) -> int:
+    """Return the nodes of the tree that pays best for this machine and engine; 0 if none pays.
 
-    `UNCALIBRATED_NODES` where it was not calibrated with heads.
+    Without a calibration: `UNCALIBRATED_NODES` for float32, whose checks cost little. With smaller
+    weights a check costs more, and a fixed tree could lose: then a quick calibration is made now.
     """
-    found = kept(base, path)
-    if found is None or found.tree is None:
+    found = kept(base.name, engine.name)
+    if (found is None or found.nodes is None) and "weights once, " in engine.name:
+        try:
+            found = calibrate(base, engine, heads(), QUICK)
+        except LabkitError:  # no heads: the method that needs them says so
+            return UNCALIBRATED_NODES
+        keep(found)
+    if found is None or found.nodes is None:
         return UNCALIBRATED_NODES
-    return max(1, found.tree.nodes)
+    return found.nodes
 
 
-def summary(calibration: Calibration) -> str:
-    """The calibration for a person: a line a fact, a column for each number of tokens."""
+def summary(calibration: Calibration, unlike: Difference | None = None) -> str:
+    """Return the calibration as text: a line a fact, a column for each number of tokens."""
     header = "".join(f"{n:>7}" for n in calibration.verify_cost)
     costs = "".join(f"{ratio:>7.2f}" for ratio in calibration.verify_cost.values())
     lines = [
@@ -271,6 +390,16 @@ def summary(calibration: Calibration) -> str:
         lines.append(
             f"tree favoured: {tree.nodes} nodes, {tree.depth} deep; predicted "
             f"{tree.tokens_per_step:.2f} tokens a step, {tree.speedup:.2f} times vanilla's speed"
+        )
+        if not calibration.nodes:
+            lines.append(f"too little to pay (below {WORTH}), so nothing is drafted by default")
+    for part, (one, many) in calibration.parts.items():
+        lines.append(f"{part:<20}{one:7.2f} ms for 1 token {many:7.2f} ms for {CHECKED}")
+    if unlike is not None:
+        lines.append(
+            f"against float32, over {unlike.tokens} tokens: logit error {unlike.logit_error:.4f}, "
+            f"same token {unlike.equal_tokens:.1%}, perplexity {unlike.perplexity:.2f} for "
+            f"{unlike.reference_perplexity:.2f}"
         )
     if calibration.contended:
         lines.append(

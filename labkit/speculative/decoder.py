@@ -22,7 +22,7 @@ from labkit.records import Trace
 from labkit.sampling import Sampling
 from labkit.speculative.calibrate import default_nodes
 from labkit.speculative.checkpoint import load_heads
-from labkit.speculative.drafters.base import Drafter
+from labkit.speculative.drafters.base import Drafter, Nothing
 from labkit.speculative.drafters.draft_model import DraftModel
 from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
 from labkit.speculative.drafters.mlp import Heads, MLPDrafter, TorchHeads
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 
 METHODS = ("vanilla", "mlp", "mlp_lookup", "medusa", "eagle", "prompt_lookup", "draft_model")
 """The lab's own ways to decode, by name."""
+
+UNBOUNDED = ("vanilla", "draft_model")
+"""Methods that `Decoder.max_nodes` says nothing about."""
+
+NOTHING_PAYS = "No tree of drafts pays on this machine with these weights, so nothing is drafted."
+"""The note of a trace whose method drafted nothing."""
 
 
 def heads_folder(base: str, kind: str = "mlp") -> Path:
@@ -69,8 +75,10 @@ class Decoder:
 
     @property
     def max_nodes(self) -> int:
-        """The most nodes of a drafted tree."""
-        return self._max_nodes or default_nodes(self.base.name, self.engine.name)
+        """The most nodes of a drafted tree; 0 where no tree pays, and then nothing is drafted."""
+        if self._max_nodes is None:
+            self._max_nodes = default_nodes(self.base, self.engine, lambda: self.heads)
+        return self._max_nodes
 
     @cached_property
     def engine(self) -> Engine:
@@ -132,6 +140,8 @@ class Decoder:
         }
         if method not in makers:
             raise LabkitError(f"There is no method {method!r}: give one of {', '.join(METHODS)}.")
+        if method not in UNBOUNDED and not self.max_nodes:
+            return Nothing(method)
         return makers[method]()
 
     def _mlp_lookup(self) -> MLPLookup:
@@ -199,8 +209,8 @@ class Decoder:
         seed: int | None = None,
         ties: int = 0,
     ) -> Trace:
-        """A finished generation as a record."""
-        return trace(
+        """Return a finished generation as a record; its note says why nothing was drafted."""
+        made = trace(
             generation,
             self.base.token_text,
             self.base.decode(generation.tokens),
@@ -211,6 +221,8 @@ class Decoder:
             seed,
             ties,
         )
+        idle = method not in UNBOUNDED and not self.max_nodes
+        return made.model_copy(update={"note": NOTHING_PAYS}) if idle else made
 
     def encode(self, prompt: str | Sequence[int], max_new_tokens: int) -> list[int]:
         """The prompt's token ids; raises `LabkitError` if it is empty or too long for the model."""

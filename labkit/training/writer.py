@@ -65,7 +65,8 @@ def _engine(base: LanguageModel, precision: Precision) -> Engine:
     """The forward pass to write with; bfloat16 products are for what weights once can compute."""
     path = choose_path(base.config, base.device, base.dtype).path
     if precision == "bfloat16" and path == "weights_once":
+        from labkit.kernels.llama import LlamaWeights
         from labkit.kernels.many_rows import ManyRows
 
-        return ManyRows(base.config, base.weights())
+        return ManyRows(LlamaWeights(base.config, base.weights()))
     return engine_for(base)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 import transformers
 
+from labkit.kernels.llama import LlamaWeights
+
 SIZES: dict[str, dict[str, Any]] = {
     "even, tied": {
         "hidden_size": 64,
@@ -80,3 +82,8 @@ def arrays(model: torch.nn.Module) -> dict[str, np.ndarray]:
     if model.config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)
     return weights
+
+
+def llama(model: torch.nn.Module) -> LlamaWeights:
+    """The model's weights as the fast engines take them."""
+    return LlamaWeights(model.config, arrays(model))

@@ -15,7 +15,7 @@ from labkit.kernels.cuda import BLOCK, IDLE, ROOM, WIDTHS, CudaEngine, arrange
 from labkit.kernels.engine import Cache, Rows, Stacked, stack
 from labkit.speculative.generate import generate
 from labkit.speculative.tree import Draft
-from tests.kernels.shapes import SIZES, arrays, small_model
+from tests.kernels.shapes import SIZES, llama, small_model
 from tests.kernels.test_weights_once import trees
 from tests.speculative.fakes import Dice, ToyEngine
 
@@ -43,7 +43,7 @@ def pair(
 ) -> tuple[torch.nn.Module, CudaEngine]:
     kind, sizes = MODELS[request.param]
     model = small_model(kind, **sizes)
-    return model, CudaEngine(model.config, arrays(model), device, torch.float32)
+    return model, CudaEngine(llama(model), device, torch.float32)
 
 
 def close(got: torch.Tensor, expected: torch.Tensor) -> None:
@@ -205,7 +205,7 @@ def test_cache_that_nobody_uses_is_used_again_with_its_graphs(
 
 def test_only_a_few_unused_caches_are_kept() -> None:
     model = small_model("Llama")
-    engine = CudaEngine(model.config, arrays(model), torch.device("cpu"), torch.float32)
+    engine = CudaEngine(llama(model), torch.device("cpu"), torch.float32)
     for capacity in range(10, 10 + ROOM * (IDLE + 3), ROOM):
         engine.new_cache(capacity)
     gc.collect()
@@ -215,7 +215,7 @@ def test_only_a_few_unused_caches_are_kept() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")
 def test_replayed_pass_gives_what_the_pass_gives_unrecorded() -> None:
     model = small_model("Llama")
-    engines = [CudaEngine(model.config, arrays(model), torch.device("cuda")) for _ in range(2)]
+    engines = [CudaEngine(llama(model), torch.device("cuda")) for _ in range(2)]
     engines[1].recording = False
     outs = []
     for engine in engines:

@@ -21,15 +21,13 @@ from labkit.kernels.weights_once import WeightsOnce
 from labkit.speculative.drafters.mlp import MLPDrafter, TorchHeads
 from labkit.speculative.generate import generate
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
-from tests.kernels.shapes import arrays, small_model
+from tests.kernels.shapes import llama, small_model
 
 CONTEXT = 24
 ENGINES = {
-    "weights once": lambda model: WeightsOnce(model.config, arrays(model)),
-    "many rows": lambda model: ManyRows(model.config, arrays(model)),
-    "cuda": lambda model: CudaEngine(
-        model.config, arrays(model), torch.device("cpu"), torch.float32
-    ),
+    "weights once": lambda model: WeightsOnce(llama(model)),
+    "many rows": lambda model: ManyRows(llama(model)),
+    "cuda": lambda model: CudaEngine(llama(model), torch.device("cpu"), torch.float32),
     "plain": PlainEngine,
     "plain, GPT-2": PlainEngine,
 }
@@ -86,7 +84,7 @@ def test_rows_outside_the_cache_cannot_be_committed(engine: Any, path: list[int]
 
 def test_heads_that_read_different_layers_share_one_engine() -> None:
     model = small_model("Llama", num_hidden_layers=4)
-    engine = WeightsOnce(model.config, arrays(model))
+    engine = WeightsOnce(llama(model))
     table = torch.from_numpy(engine.embedding)
     drafters = []
     for layers in ((), (1,), (1, 3)):
@@ -96,7 +94,7 @@ def test_heads_that_read_different_layers_share_one_engine() -> None:
         heads = TorchHeads(Speculator(config, table), np.arange(96))
         drafters.append(MLPDrafter(heads, max_nodes=6))
     vanilla = generate(engine, [1, 2, 3], 20)
-    apart = [generate(WeightsOnce(model.config, arrays(model)), [1, 2, 3], 20, d) for d in drafters]
+    apart = [generate(WeightsOnce(llama(model)), [1, 2, 3], 20, d) for d in drafters]
     for drafter, alone in zip(drafters, apart, strict=True):
         shared = generate(engine, [1, 2, 3], 20, drafter)
         assert shared.tokens == vanilla.tokens
@@ -107,7 +105,7 @@ CHECKED = """
 import numpy as np
 import pytest
 from labkit.kernels import panel
-from tests.kernels.shapes import SIZES, arrays, small_model
+from tests.kernels.shapes import SIZES, arrays, llama, small_model
 from labkit.kernels.weights_once import WeightsOnce
 from labkit.kernels.engine import Rows
 from labkit.speculative.tree import Draft
@@ -116,7 +114,7 @@ with pytest.raises(IndexError):  # bounds are checked here
     panel.njit(**{**panel.JIT, "cache": False})(lambda x: x[3])(np.zeros(3))
 for sizes in SIZES.values():
     model = small_model("Llama", max_position_embeddings=24, **sizes)
-    engine = WeightsOnce(model.config, arrays(model))
+    engine = WeightsOnce(llama(model))
     cache = engine.new_cache(24, 3)
     draft = Draft((1, 2, 3), (-1, -1, 0), (None,) * 3, ("",) * 3)
     engine.forward([Rows([5] * 17, 2), draft.rows(4, 1)], cache, layers=(1,))

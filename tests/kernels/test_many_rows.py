@@ -11,7 +11,7 @@ import torch
 from labkit.kernels.engine import Rows
 from labkit.kernels.many_rows import ManyRows
 from labkit.speculative.tree import Draft
-from tests.kernels.shapes import SIZES, arrays, small_model
+from tests.kernels.shapes import SIZES, llama, small_model
 
 MODELS = {
     **{f"Llama, {name}": ("Llama", size) for name, size in SIZES.items()},
@@ -24,7 +24,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[Any, ManyRows]:
     """transformers' model and the same weights, halved."""
     kind, sizes = MODELS[request.param]
     model = small_model(kind, **sizes)
-    return model, ManyRows(model.config, arrays(model))
+    return model, ManyRows(llama(model))
 
 
 def near(found: torch.Tensor, expected: torch.Tensor) -> None:

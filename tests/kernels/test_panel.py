@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
 from labkit.kernels.heads import best, gelu
 from labkit.kernels.panel import (
@@ -28,12 +29,18 @@ from labkit.kernels.panel import (
 from labkit.kernels.weights_once import exp
 
 
+@njit
+def compute(x, panel, y, column):
+    """`multiply`, which is for compiled code, called from here."""
+    multiply(x, panel, y, column)
+
+
 def product(x: np.ndarray, packed: np.ndarray) -> np.ndarray:
     """x (N, K) times the packed weight: (N, 16 * panels)."""
     columns = np.ascontiguousarray(x.T)
     y = np.full((len(x), len(packed) * LANES), np.nan, np.float32)
     for p, panel in enumerate(packed):
-        multiply(columns, panel, y, p * LANES)
+        compute(columns, panel, y, p * LANES)
     return y
 
 

@@ -14,7 +14,7 @@ from labkit.kernels.plain import PlainEngine
 from labkit.kernels.weights_once import WeightsOnce
 from labkit.speculative.generate import generate
 from labkit.speculative.tree import Draft
-from tests.kernels.shapes import arrays, small_model
+from tests.kernels.shapes import llama, small_model
 from tests.kernels.test_weights_once import trees
 from tests.speculative.fakes import Dice
 
@@ -151,7 +151,7 @@ class Helped(Dice):
 
 def test_llama_is_the_same_model_on_both_paths() -> None:
     model = small_model("Llama")
-    plain, fast = PlainEngine(model), WeightsOnce(model.config, arrays(model))
+    plain, fast = PlainEngine(model), WeightsOnce(llama(model))
     draft = Draft((5, 6, 7, 8), (-1, -1, 1, 2), (None,) * 4, ("",) * 4)
     outs = []
     for engine in (plain, fast):

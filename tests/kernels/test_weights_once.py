@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Rows
+from labkit.kernels.llama import LlamaWeights
 from labkit.kernels.panel import BLOCK, Q4_1, Q8_0
 from labkit.kernels.weights_once import WeightsOnce
 from labkit.speculative.tree import Draft
-from tests.kernels.shapes import SIZES, arrays, small_model
+from tests.kernels.shapes import SIZES, arrays, llama, small_model
 from tests.kernels.test_panel import quantised
 
 MODELS = {
@@ -35,13 +36,13 @@ def pair(request: pytest.FixtureRequest) -> tuple[torch.nn.Module, WeightsOnce]:
     """transformers' model and the same weights on panels."""
     kind, sizes = MODELS[request.param]
     model = small_model(kind, **sizes)
-    return model, WeightsOnce(model.config, arrays(model))
+    return model, WeightsOnce(llama(model))
 
 
 @pytest.fixture(scope="module")
 def engine() -> WeightsOnce:
     model = small_model("Llama", **SIZES["odd widths, heads of 16"])
-    return WeightsOnce(model.config, arrays(model))
+    return WeightsOnce(llama(model))
 
 
 def tokens_of(engine: WeightsOnce, count: int, seed: int) -> list[int]:
@@ -233,7 +234,7 @@ def test_sequences_of_different_lengths_do_not_feel_each_other(
 @pytest.mark.parametrize("tied", [True, False])
 def test_bfloat16_storage_is_the_model_whose_linear_weights_are_rounded(tied: bool) -> None:
     model = small_model("Llama", tie_word_embeddings=tied)
-    engine = WeightsOnce(model.config, arrays(model), "bfloat16")
+    engine = WeightsOnce(llama(model), "bfloat16")
     rounded = small_model("Llama", tie_word_embeddings=False)
     rounded.load_state_dict(model.state_dict())
     for name, weight in rounded.named_parameters():
@@ -246,7 +247,7 @@ def test_bfloat16_storage_is_the_model_whose_linear_weights_are_rounded(tied: bo
     torch.testing.assert_close(got / scale, expected / scale, rtol=0, atol=2e-5)
     assert (got - model(torch.tensor([tokens])).logits[0]).abs().max() > 1e-3 * scale
     assert same_bits(in_chunks(engine, tokens, [7]), in_chunks(engine, tokens, [1]))
-    float32 = WeightsOnce(model.config, arrays(model))
+    float32 = WeightsOnce(llama(model))
     assert engine.bytes_per_pass == float32.bytes_per_pass / 2
     assert engine.name != float32.name
 
@@ -262,8 +263,8 @@ def test_q4_1_storage_gives_the_bits_of_float32_from_a_fifth_of_the_bytes() -> N
             kind = Q8_0 if "embed" in name else Q4_1
             outputs, inputs = weight.shape
             weights[name] = quantised(rng, outputs, inputs // BLOCK, kind, scale=0.01)
-    plain = WeightsOnce(model.config, weights)
-    engine = WeightsOnce(model.config, weights, "q4_1")
+    plain = WeightsOnce(LlamaWeights(model.config, weights))
+    engine = WeightsOnce(LlamaWeights(model.config, weights), "q4_1")
     tokens = tokens_of(engine, 20, seed=8)
     assert same_bits(in_chunks(engine, tokens, [7]), in_chunks(plain, tokens, [20]))
     assert engine.bytes_per_pass < 0.27 * plain.bytes_per_pass

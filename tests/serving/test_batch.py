@@ -27,7 +27,7 @@ from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.generate import generate
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.speculative.tree import ROOT, Draft
-from tests.kernels.shapes import arrays, small_model
+from tests.kernels.shapes import llama, small_model
 from tests.speculative.fakes import Planned, ToyEngine
 
 WARM = Sampling(temperature=0.9, top_k=8)
@@ -107,7 +107,7 @@ def test_every_request_gets_what_it_gets_alone(
 def panels() -> tuple[WeightsOnce, Callable[[int], MLPDrafter]]:
     """A small Llama on the exact fast path, and heads of random weights over its table."""
     model = small_model("Llama", vocab_size=96)
-    engine = WeightsOnce(model.config, arrays(model))
+    engine = WeightsOnce(llama(model))
     config = SpeculatorConfig(
         base="small", vocab_size=96, emb_dim=engine.width, inner_dim=32, n_predict=3
     )

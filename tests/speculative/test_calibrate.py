@@ -87,10 +87,12 @@ def test_states_are_those_before_each_token_of_the_answer() -> None:
     assert len(states_of(engine, [1], answer)) == 4
 
 
-def measured(nodes: int | None, contention: float = 0.0, name: str = "toy") -> module.Calibration:
+def measured(
+    nodes: int | None, contention: float = 0.0, name: str = "toy", speedup: float = 1.7
+) -> module.Calibration:
     tree = None
     if nodes is not None:
-        tree = Prediction(nodes=nodes, depth=3, tokens_per_step=2.0, cost=1.2, speedup=1.7)
+        tree = Prediction(nodes=nodes, depth=3, tokens_per_step=2.0, cost=1.2, speedup=speedup)
     return module.Calibration(
         base=name,
         path="weights once",
@@ -109,20 +111,56 @@ def measured(nodes: int | None, contention: float = 0.0, name: str = "toy") -> m
     )
 
 
+def nodes_by_default(base: str = "toy", path: str = "weights once") -> int:
+    """What a model without heads would draft by default on an engine of this name."""
+
+    def none() -> Any:
+        raise LabkitError("no heads")
+
+    engine = ToyEngine()
+    engine.name = path
+    return default_nodes(SimpleNamespace(name=base), engine, none)
+
+
 def test_kept_calibration_decides_how_many_nodes_are_drafted() -> None:
-    assert default_nodes("toy") == UNCALIBRATED_NODES
+    assert nodes_by_default() == UNCALIBRATED_NODES
     assert keep(measured(17)) == kept_at("toy", "weights once")
     assert kept("toy", "weights once") == measured(17)
-    assert default_nodes("toy") == 17
-    assert default_nodes("toy", "weights once, bfloat16") == UNCALIBRATED_NODES
-    assert default_nodes("other") == UNCALIBRATED_NODES
+    assert nodes_by_default() == 17
+    assert nodes_by_default(path="weights once, bfloat16") == UNCALIBRATED_NODES
+    assert nodes_by_default("other") == UNCALIBRATED_NODES
 
 
-def test_tree_is_never_empty_and_a_model_without_heads_favours_none() -> None:
-    keep(measured(0))
-    assert default_nodes("toy") == 1
+def test_nothing_is_drafted_where_no_tree_pays_and_a_model_without_heads_favours_none() -> None:
+    keep(measured(0, speedup=1.0))
+    assert nodes_by_default() == 0
+    keep(measured(4, speedup=1.01))
+    assert nodes_by_default() == 0
     keep(measured(None))
-    assert default_nodes("toy") == UNCALIBRATED_NODES
+    assert nodes_by_default() == UNCALIBRATED_NODES
+
+
+def test_engine_with_small_weights_is_calibrated_before_its_first_draft(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+
+    def quick(base: Any, engine: Any, heads: Any, repeats: int) -> module.Calibration:
+        made.append(repeats)
+        return measured(0, speedup=1.0).model_copy(update={"path": engine.name})
+
+    monkeypatch.setattr(module, "calibrate", quick)
+    engine = ToyEngine()
+    engine.name = "weights once, q4_1"
+    for _ in range(2):
+        assert default_nodes(SimpleNamespace(name="toy"), engine, lambda: None) == 0
+    assert made == [module.QUICK]
+
+
+def test_machines_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(measured(17))
+    monkeypatch.setattr(threads, "cores", lambda: 99)
+    assert nodes_by_default() == UNCALIBRATED_NODES
 
 
 def test_calibration_of_a_busy_machine_is_not_kept_and_says_so() -> None:
@@ -136,7 +174,7 @@ def test_calibration_of_a_busy_machine_is_not_kept_and_says_so() -> None:
 def test_damaged_calibration_is_as_good_as_none() -> None:
     path = keep(measured(9))
     path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
-    assert default_nodes("toy") == UNCALIBRATED_NODES
+    assert nodes_by_default() == UNCALIBRATED_NODES
 
 
 def test_models_in_folders_are_kept_apart_from_each_other() -> None:
@@ -170,9 +208,44 @@ def test_drafted_trees_are_as_large_as_the_calibration_favours(
     decoder = Decoder(str(toy_folder), toy_heads)
     assert decoder.max_nodes == UNCALIBRATED_NODES
     keep(measured(5, name=str(toy_folder)))
+    decoder = Decoder(str(toy_folder), toy_heads)
     assert decoder.max_nodes == 5
     assert decoder.drafter("mlp").max_nodes == 5
     assert Decoder(str(toy_folder), toy_heads, max_nodes=3).max_nodes == 3
+
+
+@pytest.mark.parametrize("method", ["mlp", "mlp_lookup", "prompt_lookup", "eagle"])
+def test_decoder_whose_trees_do_not_pay_drafts_nothing(
+    toy_folder: Path, toy_heads: Path, method: str
+) -> None:
+    keep(measured(3, name=str(toy_folder), speedup=0.9))
+    decoder = Decoder(str(toy_folder), toy_heads)
+    made = decoder.generate("abc", 8, method)
+    assert made.tokens == decoder.generate("abc", 8).tokens
+    assert len(made.steps) == 7
+    assert not any(len(step.draft) for step in made.steps)
+    assert "No tree of drafts pays" in decoder.record(made, "abc", method).note
+    assert not decoder.record(made, "abc", "vanilla").note
+
+
+def test_parts_of_a_pass_are_timed_apart(decoder: Decoder) -> None:
+    found = module.time_parts(decoder.engine, repeats=1)
+    assert set(found) >= {"attention", "feed-forward", "vocabulary head"}
+    assert all(one > 0 and many > 0 for one, many in found.values())
+    with pytest.raises(LabkitError, match="'toy' cannot time"):
+        module.time_parts(ToyEngine())
+
+
+def test_difference_of_storages_is_nothing_for_the_same_and_something_for_another() -> None:
+    engine, text = ToyEngine(vocabulary=9), [1, 2, 3, 4, 5, 6, 7, 8] * 12
+    same = module.difference(engine, ToyEngine(vocabulary=9), text)
+    assert (same.tokens, same.logit_error, same.equal_tokens) == (95, 0, 1)
+    assert same.perplexity == same.reference_perplexity > 1
+    other = module.difference(engine, ToyEngine(vocabulary=9, seed=1), text)
+    assert other.logit_error > 0.5
+    assert other.equal_tokens < 0.5
+    with pytest.raises(LabkitError, match="too short"):
+        module.difference(engine, engine, [1])
 
 
 def test_probe_reads_every_number() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.kernels.cuda import CudaEngine
+from labkit.kernels.llama import LlamaWeights
 from labkit.kernels.many_rows import ManyRows
 from labkit.kernels.plain import PlainEngine
 from labkit.kernels.weights_once import WeightsOnce
@@ -57,12 +58,12 @@ def engine_of(kind: str, model: Any) -> Any:
     """An engine over a small model that raises where a pass looks beyond the context."""
     weights = arrays(model)
     makers: dict[str, Callable[[], Any]] = {
-        "float32": lambda: WeightsOnce(model.config, weights),
-        "bfloat16": lambda: WeightsOnce(model.config, weights, "bfloat16"),
-        "q4_1": lambda: WeightsOnce(model.config, blocks_of_q4_1(weights), "q4_1"),
-        "many rows": lambda: ManyRows(model.config, weights),
+        "float32": lambda: WeightsOnce(LlamaWeights(model.config, weights)),
+        "bfloat16": lambda: WeightsOnce(LlamaWeights(model.config, weights), "bfloat16"),
+        "q4_1": lambda: WeightsOnce(LlamaWeights(model.config, blocks_of_q4_1(weights)), "q4_1"),
+        "many rows": lambda: ManyRows(LlamaWeights(model.config, weights)),
         "CUDA's bookkeeping": lambda: CudaEngine(
-            model.config, weights, torch.device("cpu"), torch.float32
+            LlamaWeights(model.config, weights), torch.device("cpu"), torch.float32
         ),
         "plain": lambda: PlainEngine(model),
     }

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from labkit.errors import LabkitError
+from labkit.kernels.llama import LlamaWeights
 from labkit.kernels.weights_once import WeightsOnce
 from labkit.sampling import Sampling
 from labkit.speculative.drafters.mlp import MLPDrafter, TorchHeads
@@ -26,7 +27,7 @@ def engine():
     module = LlamaForCausalLM(config).eval()
     weights = {name: value.numpy() for name, value in module.state_dict().items()}
     weights = {name: 4 * value if value.ndim == 2 else value for name, value in weights.items()}
-    return WeightsOnce(config, weights)
+    return WeightsOnce(LlamaWeights(config, weights))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from labkit.kernels.engine import Engine
 from labkit.kernels.plain import PlainEngine
 from labkit.kernels.weights_once import WeightsOnce
 from labkit.training.generate import continue_all
-from tests.kernels.shapes import arrays, small_model
+from tests.kernels.shapes import llama, small_model
 
 LENGTHS = (3, 150, 70, 1, 64, 130, 20)
 
@@ -24,11 +24,9 @@ def model():
 @pytest.fixture(params=["weights once", "plain", "CUDA's bookkeeping"])
 def engine(request, model) -> Engine:
     makers = {
-        "weights once": lambda: WeightsOnce(model.config, arrays(model)),
+        "weights once": lambda: WeightsOnce(llama(model)),
         "plain": lambda: PlainEngine(model),
-        "CUDA's bookkeeping": lambda: CudaEngine(
-            model.config, arrays(model), torch.device("cpu"), torch.float32
-        ),
+        "CUDA's bookkeeping": lambda: CudaEngine(llama(model), torch.device("cpu"), torch.float32),
     }
     return makers[request.param]()
 

@@ -47,3 +47,19 @@ class Watcher(Protocol):
 
     def see(self, hidden: torch.Tensor) -> None:
         """``hidden`` (C, D): the states at the places that led to the C tokens committed last."""
+
+
+class Nothing:
+    """A drafter that drafts nothing, in place of ``name``: where no tree pays, vanilla is best."""
+
+    max_nodes, layers = 0, ()
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """See `Drafter.begin`."""
+
+    def draft(self, *_: object) -> Draft:
+        """Return an empty draft."""
+        return Draft()

@@ -23,7 +23,7 @@ from labkit.speculative.drafters.mlp_lookup import MLPLookup
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.generate import generate
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
-from tests.kernels.shapes import arrays, small_model
+from tests.kernels.shapes import llama, small_model
 from tests.speculative.fakes import ToyEngine
 from tests.speculative.test_sampling import ALARM, PROMPT, SAMPLES, chance
 
@@ -185,7 +185,7 @@ def test_the_chi_square_test_tells_a_wrong_distribution(monkeypatch):
 
 def test_greedy_output_on_the_fast_path_is_vanillas():
     model = small_model("Llama")
-    engine = WeightsOnce(model.config, arrays(model))
+    engine = WeightsOnce(llama(model))
     table = torch.tensor(engine.embedding)
     speculator = made_heads(engine.vocabulary, engine.width, layers=(1,), table=table)
     prompt = [5, 9, 5, 9, 7]

@@ -504,7 +504,7 @@ class WeightsOnce(LlamaEngine):
         def numbers(*shape: int) -> np.ndarray:
             return rng.standard_normal(shape, np.float32)
 
-        x, qkv, stream = numbers(self.width, count), numbers(count, panels.biases.shape[1])
+        x, qkv = numbers(self.width, count), numbers(count, panels.biases.shape[1])
         mixed, stream = numbers(attended, count), numbers(count, self.width)
         out, logits = np.empty_like(qkv), np.empty((count, self.vocabulary), F)
         rotary = panels.cosines, panels.sines

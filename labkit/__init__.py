@@ -22,6 +22,6 @@ __getattr__, __dir__, __all__ = public_names(
         "labkit.speculative.calibrate": "calibrate",
         "labkit.speculative.decoder": "Decoder",
         "labkit.speculative.generate": "generate",
-        "labkit.together": "draw_samples",
+        "labkit.speculative.samples": "draw_samples",
     },
 )

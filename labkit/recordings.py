@@ -14,8 +14,8 @@ from labkit.records import Record, Trace
 from labkit.sampling import Sampling
 from labkit.speculative.calibrate import calibrate
 from labkit.speculative.decoder import Decoder
+from labkit.speculative.samples import draw_samples
 from labkit.speculative.theory import Acceptance, tree_study
-from labkit.together import draw_samples
 
 RACE_PROMPT = "Explain to a beginner how a lighthouse works."
 STEP_PROMPT = "Write three short sentences about a library at night."

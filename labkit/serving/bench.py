@@ -18,7 +18,6 @@ from labkit.errors import LabkitError
 from labkit.paths import data_dir
 from labkit.provenance import provenance
 from labkit.records import LossLog, ServingLog, ServingRow
-from labkit.serving.batch import LEAST_CAPACITY, PREFILL_ROWS
 from labkit.serving.costs import NodeTable
 from labkit.serving.engine import ServingEngine
 from labkit.serving.load import Load, Target, closed_loop, open_loop, summarise
@@ -33,6 +32,7 @@ from labkit.serving.simulate import (
 )
 from labkit.serving.targets import EngineTarget, RemoteServer
 from labkit.speculative.decoder import Decoder, heads_folder
+from labkit.speculative.generate import PREFILL_ROWS
 
 VANILLA, SPECULATIVE, SERVER = "vanilla", "mlp", "server"
 
@@ -221,7 +221,7 @@ def bench_engine(
     """
     encode, most = decoder.encode, loads.max_new_tokens
     ids = {prompt: encode(prompt, most) for prompt in dict.fromkeys(loads.choose(prompts))}
-    capacity = max(LEAST_CAPACITY, max(map(len, ids.values())) + most)
+    capacity = max(map(len, ids.values())) + most
     slots = slots or loads.slots
     base = decoder.base.name
     served = Served(

@@ -136,7 +136,7 @@ def budgets(max_nodes: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class NodeTable:
-    """The best number of draft nodes for each batch size; a `labkit.serving.batch.Pace`.
+    """The best number of draft nodes for each batch size; a `labkit.speculative.batch.Pace`.
 
     ``chances`` (N,) are those of the node of each rank to be accepted, ``filled`` is the share of
     the nodes allowed that is drafted (see `tokens_per_second`).
@@ -172,6 +172,3 @@ class NodeTable:
             f"batch of {batch}: draft {best} nodes a row, {rates[best]:.1f} tokens/s expected; "
             f"vanilla {rates[0]:.1f}"
         )
-
-    def learn(self, step: object) -> None:
-        """See `labkit.serving.batch.Pace.learn`: the table stays as it was measured."""

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Literal
 
 from labkit.errors import LabkitError
 from labkit.sampling import Sampling
-from labkit.serving.batch import Batch, Emitted, Fixed, Row
 from labkit.serving.costs import NodeTable
-from labkit.serving.drafting import drafting_for
 from labkit.serving.measure import TEXTS, node_table
+from labkit.speculative.batch import Batch, Emitted, Fixed, Row, drafting_for
 
 if TYPE_CHECKING:
     from labkit.speculative.decoder import Decoder

@@ -10,8 +10,8 @@ from itertools import product
 
 import numpy as np
 
-from labkit.serving.batch import Batch, Fixed, Row, Step
 from labkit.serving.costs import Curve, Measured, NodeTable, budgets
+from labkit.speculative.batch import Batch, BatchStep, Fixed, Row
 
 PROMPTS_MEASURED = (1, 8, 16, 32, 64)
 """Prompt tokens of a chunk whose prefill is measured."""
@@ -58,11 +58,11 @@ def measure_acceptance(
     short = min(8, batch.capacity // 2)
     fitting = fitting or [rng.integers(0, batch.engine.vocabulary, short).tolist() for _ in TEXTS]
     pace, batch.pace = batch.pace, Fixed(batch.max_nodes)
-    steps: list[Step] = []
+    steps: list[BatchStep] = []
     try:
         for text in fitting:
             row = batch.join(text, batch.capacity - len(text))
-            taken: list[Step] = []
+            taken: list[BatchStep] = []
             while row in batch.running and len(taken) < STEPS_PER_TEXT:
                 step = batch.step()
                 taken += [step] if step.batch else []
@@ -90,7 +90,7 @@ def measure_costs(batch: Batch, seed: int = 0, repeats: int = 4) -> Measured:
     pace, eos_ids = batch.pace, batch.eos_ids
     batch.eos_ids = frozenset()  # a random request runs to its limit
     prefill: dict[int, float] = {}
-    steps: dict[tuple[int, int], Step] = {}
+    steps: dict[tuple[int, int], BatchStep] = {}
 
     def join(tokens: int) -> None:
         prompt = rng.integers(0, batch.engine.vocabulary, tokens).tolist()
@@ -137,5 +137,5 @@ def _leave(batch: Batch, rows: Sequence[Row] | None = None) -> None:
         batch.leave(row)
 
 
-def _answering_s(step: Step) -> float:
+def _answering_s(step: BatchStep) -> float:
     return step.draft_s + step.check_s + step.rest_s

@@ -22,7 +22,6 @@ from labkit.devices import pick_device, pick_dtype
 from labkit.errors import LabkitError
 from labkit.kernels import engine_for
 from labkit.kernels.engine import Engine, Output, Rows
-from labkit.serving.batch import Batch
 from labkit.serving.bench import (
     SIMULATED_PROMPT,
     SPECULATIVE,
@@ -37,6 +36,7 @@ from labkit.serving.bench import (
 from labkit.serving.engine import ServingEngine
 from labkit.serving.measure import node_table
 from labkit.serving.simulate import chances_by_rank
+from labkit.speculative.batch import Batch, Drafting, Row
 from labkit.speculative.checkpoint import PublishedConfig, PublishedSpeculator
 from labkit.speculative.tree import Draft, chain
 from labkit.training.plan import Shape, shape_named
@@ -209,7 +209,7 @@ class RandomWeights(Mapping[str, np.ndarray]):
         return len(self.shapes)
 
 
-class RandomHeads:
+class RandomHeads(Drafting):
     """Chains drafted by a speculator for all rows at once; a `Drafting` for the batch."""
 
     name = SPECULATIVE
@@ -222,18 +222,16 @@ class RandomHeads:
     def begin(self, slot: int, prompt: Sequence[int]) -> None:
         """Keep nothing: the heads read only Z and the last token."""
 
+    def see(self, slot: int, hidden: torch.Tensor) -> None:
+        """Keep nothing."""
+
     @torch.no_grad()
-    def draft(
-        self,
-        slots: Sequence[int],
-        texts: Sequence[Sequence[int]],
-        hidden: torch.Tensor,
-        nodes: int,
-    ) -> list[Draft]:
+    def draft(self, rows: Sequence[Row], nodes: int) -> list[Draft]:
         """Draft a chain of ``nodes`` after each row; one transfer brings all of them back."""
         table = self.speculator.emb[0].weight
+        hidden = torch.stack([row.hidden for row in rows if row.hidden is not None])
         state = self.speculator.start(hidden.to(table.device, table.dtype))  # (B, S)
-        tokens = torch.tensor([text[-1] for text in texts], device=table.device)
+        tokens = torch.tensor([row.tokens[-1] for row in rows], device=table.device)
         drafted = []
         for head in range(nodes):
             state = self.speculator.step(head, state, tokens)

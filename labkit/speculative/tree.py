@@ -89,6 +89,21 @@ class Draft:
         """The root and all nodes as rows of one forward pass: row 0 the root, row i + 1 node i."""
         return Rows([root, *self.tokens], slot, [0, *self.depths], self.visible())
 
+    def follow(self, choices: Sequence[int]) -> list[int]:
+        """Return the path of nodes that spell the base model's own tokens.
+
+        ``choices`` (N + 1,) holds its token after the root, then after each node.
+
+        >>> Draft((7, 8, 9), (ROOT, ROOT, 1), (None,) * 3, ("",) * 3).follow([8, 0, 9, 5])
+        [1, 2]
+        """
+        path: list[int] = []
+        for node, (token, parent) in enumerate(zip(self.tokens, self.parents, strict=True)):
+            at = path[-1] if path else ROOT
+            if parent == at and token == choices[at + 1]:
+                path.append(node)
+        return path
+
     def ranks(self) -> list[int]:
         """Return each node's place in the order of the probability that it is reached, best 0.
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from labkit.devices import torch_generator
 from labkit.kernels import choose as choose_path
 from labkit.kernels import engine_for
+from labkit.sampling import Sampling
 from labkit.training.answers import Continue, Writing, Written
-from labkit.training.generate import Choose, continue_all, greedy, sampler
+from labkit.training.generate import continue_all
 from labkit.training.recipe import Precision
 
 if TYPE_CHECKING:
@@ -40,10 +40,7 @@ def writer(
         if manner.precision not in opened:
             opened[manner.precision] = _engine(base, manner.precision)
         engine = opened[manner.precision]
-        choose: Choose = greedy
-        if manner.temperature:
-            generator = torch_generator(seed, engine.device)
-            choose = sampler(manner.temperature, manner.top_p, generator, manner.top_k)
+        sampling = Sampling(temperature=manner.temperature, top_k=manner.top_k, top_p=manner.top_p)
         states: list[Tensor] = []
         answers = continue_all(
             engine,
@@ -51,8 +48,9 @@ def writer(
             manner.max_new_tokens,
             base.eos_ids,
             slots or SLOTS[manner.precision],
-            choose,
-            manner.repeats or None,
+            sampling,
+            seed,
+            manner.repeats,
             states if keep_states else None,
             layers if keep_states else (),
         )

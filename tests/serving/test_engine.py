@@ -16,11 +16,10 @@ import pytest
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Output, Rows
 from labkit.sampling import Sampling
-from labkit.serving.batch import Batch
 from labkit.serving.costs import Measured
-from labkit.serving.drafting import Drafting, OneByOne
 from labkit.serving.engine import QueueFullError, Request, ServingEngine
 from labkit.serving.measure import measure_acceptance, node_table
+from labkit.speculative.batch import Batch, Drafting
 from labkit.speculative.generate import generate
 from labkit.speculative.tree import Draft
 from tests.speculative.fakes import Planned, ToyCache, ToyEngine
@@ -102,8 +101,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
     raise AssertionError("what was waited for did not happen")
 
 
-def drafting(toy: ToyEngine) -> OneByOne:
-    return OneByOne(lambda: Planned(toy, 3, lambda step: step % 4, decoys=1))
+def drafting(toy: ToyEngine) -> Drafting:
+    return Drafting(lambda: Planned(toy, 3, lambda step: step % 4, decoys=1))
 
 
 def test_outputs_stream_as_they_come_and_make_up_the_result(toy: GatedEngine) -> None:
@@ -277,7 +276,7 @@ def test_sampled_answers_are_the_same_alone_and_in_company(toy: GatedEngine) -> 
 
 
 def test_totals_count_what_was_drafted_and_committed(toy: GatedEngine) -> None:
-    made = OneByOne(lambda: Planned(toy, 3, lambda _: 1))
+    made = Drafting(lambda: Planned(toy, 3, lambda _: 1))
     with serving(toy, drafting=made, slots=1, capacity=60, nodes=3) as engine:
         start = engine.totals
         engine.submit([1], 21).result()
@@ -295,7 +294,7 @@ def test_totals_count_what_was_drafted_and_committed(toy: GatedEngine) -> None:
         ({"line": -1}, "line's length is -1"),
         ({"nodes": 1}, "1 nodes a row were asked for: give 0 to 0"),
         ({"slots": 0}, "at least 1 slot"),
-        ({"capacity": 3}, "at least 16 tokens"),
+        ({"capacity": 1}, "at least 2 tokens"),
     ],
 )
 def test_an_engine_that_could_not_serve_is_refused(
@@ -324,7 +323,7 @@ def test_measuring_covers_every_kind_of_step_and_leaves_the_batch_as_it_was(
 
 @pytest.mark.parametrize("right", [0, 2, 4])
 def test_acceptance_is_measured_by_rank(toy: GatedEngine, right: int) -> None:
-    made = OneByOne(lambda: Planned(toy, 4, lambda _: right))
+    made = Drafting(lambda: Planned(toy, 4, lambda _: right))
     batch = Batch(toy, 2, 400, (), made)
     chances, drafted = measure_acceptance(batch, [[1, 2], [3]])
     assert chances == pytest.approx([1.0] * right + [0.0] * (4 - right))
@@ -338,7 +337,7 @@ def test_a_drafter_that_seldom_drafts_is_charged_for_what_it_drafts_only(toy: Ga
             draft = super().draft(*given)
             return draft if self.steps % 4 == 0 else Draft()
 
-    batch = Batch(toy, 2, 400, (), OneByOne(lambda: Seldom(toy, 4, lambda _: 4)))
+    batch = Batch(toy, 2, 400, (), Drafting(lambda: Seldom(toy, 4, lambda _: 4)))
     chances, drafted = measure_acceptance(batch, [[1, 2], [3]])
     assert chances == pytest.approx([0.25] * 4)
     assert drafted == pytest.approx(0.25)

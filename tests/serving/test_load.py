@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from labkit.errors import LabkitError
-from labkit.serving.batch import Batch
 from labkit.serving.engine import ServingEngine
 from labkit.serving.load import Answer, Load, closed_loop, open_loop, spread, summarise
 from labkit.serving.targets import EngineTarget
+from labkit.speculative.batch import Batch
 from tests.speculative.fakes import ToyEngine
 
 

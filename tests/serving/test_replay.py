@@ -15,9 +15,9 @@ from labkit.errors import LabkitError
 from labkit.kernels import engine_for
 from labkit.records import ServingLog
 from labkit.serving import replay
-from labkit.serving.batch import Batch, Fixed
 from labkit.serving.bench import Level, Loads
 from labkit.serving.replay import RandomHeads, RandomModel, ReplayedEngine, bench_replayed
+from labkit.speculative.batch import Batch, Fixed
 from labkit.training.plan import SHAPES
 from tests.speculative.fakes import ToyEngine
 

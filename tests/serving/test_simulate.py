@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from labkit.errors import LabkitError
 from labkit.records import LossLog, ServingLog, ServingRow, ValidationPoint
 from labkit.serving import bench
-from labkit.serving.batch import PREFILL_ROWS, Batch
 from labkit.serving.bench import Level, Loads, bench_simulated, shipped_acceptance
 from labkit.serving.costs import Costs, Curve, Measured, NodeTable
-from labkit.serving.drafting import OneByOne
 from labkit.serving.load import summarise
 from labkit.serving.simulate import (
     Check,
@@ -27,6 +25,8 @@ from labkit.serving.simulate import (
     gains,
     simulate,
 )
+from labkit.speculative.batch import Batch, Drafting
+from labkit.speculative.generate import PREFILL_ROWS
 from labkit.training.plan import GPUS
 from tests.speculative.fakes import Planned, ToyEngine
 
@@ -81,7 +81,7 @@ def test_it_takes_the_steps_that_the_batch_itself_takes(
     jobs: list[tuple[int, int]], slots: int, right: int
 ) -> None:
     toy = ToyEngine()
-    made = OneByOne(lambda: Planned(toy, 3, lambda _: right))
+    made = Drafting(lambda: Planned(toy, 3, lambda _: right))
     batch = Batch(toy, slots, 200, (), made)
     waiting = list(jobs)
     steps = []

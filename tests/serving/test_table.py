@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from labkit.serving.batch import Batch
 from labkit.serving.costs import Curve, Measured, NodeTable, best_nodes, budgets, tokens_per_second
-from labkit.serving.drafting import OneByOne
+from labkit.speculative.batch import Batch, Drafting
 from tests.speculative.fakes import Planned, ToyEngine
 
 CHANCES = tuple(0.4 * 0.7**rank for rank in range(12))
@@ -58,7 +57,7 @@ def test_a_drafter_that_seldom_finds_anything_is_charged_for_what_it_drafts_only
 
 def test_the_batch_drafts_as_much_as_the_table_says() -> None:
     toy = ToyEngine()
-    made = OneByOne(lambda: Planned(toy, 4, lambda _: 4))
+    made = Drafting(lambda: Planned(toy, 4, lambda _: 4))
     table = NodeTable(machine(free_rows=8, per_row=8.0), CHANCES[:4])
     batch = Batch(toy, 8, 60, (), made, table)
     batch.join([1], 30)

@@ -16,8 +16,7 @@ from labkit.kernels.many_rows import ManyRows
 from labkit.kernels.plain import PlainEngine
 from labkit.kernels.weights_once import WeightsOnce
 from labkit.sampling import Sampling
-from labkit.serving.batch import Batch
-from labkit.serving.drafting import drafting_for
+from labkit.speculative.batch import Batch, drafting_for
 from labkit.speculative.decoder import METHODS
 from labkit.speculative.drafters.draft_model import DraftModel
 from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
@@ -26,7 +25,6 @@ from labkit.speculative.drafters.mlp_lookup import MLPLookup
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.eagle import Eagle, EagleConfig
 from labkit.speculative.generate import generate
-from labkit.speculative.many import continue_many
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.training.generate import continue_all
 from tests.kernels.shapes import SIZES, arrays, small_model
@@ -156,12 +154,14 @@ def test_served_answers_reach_the_context_limit_together(method):
         assert row.output == whole[place:]
 
 
-@pytest.mark.parametrize("method", ["vanilla", "mlp", "medusa", "prompt_lookup"])
+@pytest.mark.parametrize("method", METHODS)
 def test_samples_reach_the_context_limit(method):
     engine = engine_of("float32", small("Llama"))
-    drafter = drafter_of(method, engine, None)
-    found, _ = continue_many(engine, PROMPT, 5, MANY, Sampling(temperature=1.0), (), 1, drafter)
-    assert [len(sample.tokens) for sample in found] == [MANY] * 5
+    other = engine_of("float32", small("Llama"))
+    drafting = drafting_for(lambda: drafter_of(method, engine, other))
+    batch = Batch(engine, 3, CONTEXT, (), drafting, shared=PROMPT)
+    rows = batch.run([PROMPT] * 5, MANY, Sampling(temperature=1.0), range(5))
+    assert [len(row.output) for row in rows] == [MANY] * 5
 
 
 @pytest.mark.parametrize("kind", ["float32", "many rows", "CUDA's bookkeeping"])
@@ -176,7 +176,7 @@ def test_more_than_the_context_holds_is_refused_in_every_loop():
     loops: list[Callable[[int], Any]] = [
         lambda many: generate(engine, PROMPT, many),
         lambda many: Batch(engine, 2, 100).join(PROMPT, many),
-        lambda many: continue_many(engine, PROMPT, 2, many, Sampling(temperature=1.0)),
+        lambda many: Batch(engine, 2, 100).run([PROMPT], many, Sampling(temperature=1.0)),
         lambda many: continue_all(engine, [PROMPT], many, {}),
     ]
     for loop in loops:

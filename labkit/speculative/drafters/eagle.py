@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import cast
 
 import numpy as np
@@ -91,14 +92,16 @@ class EagleHeads:
 class EagleDrafter(MLPDrafter):
     """Drafts trees with an `Eagle`; `see` tells it the base model's states as tokens are committed.
 
-    Everything else is as in `MLPDrafter`.
+    Everything else is as in `MLPDrafter`. What was read of a text is kept here, not in ``heads``.
     """
+
+    stateless = False
 
     def __init__(
         self, heads: EagleHeads, max_nodes: int = 12, width: int | None = None, top_k: int = 6
     ) -> None:
-        super().__init__(heads, max_nodes, width, top_k, name="eagle")
-        self.layer = heads
+        self.layer = copy(heads)
+        super().__init__(self.layer, max_nodes, width, top_k, name="eagle")
         self._unread: list[torch.Tensor] = []
 
     def begin(self, prompt: Sequence[int]) -> None:

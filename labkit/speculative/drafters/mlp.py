@@ -116,6 +116,8 @@ class MLPDrafter:
     """
 
     name = "mlp"
+    stateless = True
+    """Keeps nothing of one text, so that one drafter can serve all rows of a batch."""
 
     def __init__(
         self,

@@ -15,16 +15,21 @@ from labkit.errors import LabkitError
 from labkit.kernels.heads import PanelHeads
 from labkit.kernels.weights_once import WeightsOnce
 from labkit.sampling import Sampling
-from labkit.serving.batch import PREFILL_ROWS, Batch, Fixed, Row, gumbel, sampled_scores
-from labkit.serving.drafting import (
+from labkit.speculative.batch import (
+    Batch,
     Drafting,
-    OneByOne,
-    SideBySide,
+    Fixed,
+    Row,
+    common_beginning,
     drafting_for,
+    draw,
+    uniform,
 )
+from labkit.speculative.drafters.eagle import EagleDrafter, EagleHeads
 from labkit.speculative.drafters.mlp import MLPDrafter
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
-from labkit.speculative.generate import generate
+from labkit.speculative.eagle import Eagle, EagleConfig
+from labkit.speculative.generate import PREFILL_ROWS, generate
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.speculative.tree import ROOT, Draft
 from tests.kernels.shapes import llama, small_model
@@ -82,7 +87,7 @@ def test_every_request_gets_what_it_gets_alone(
     toy = ToyEngine()
     drafting = None
     if length:
-        drafting = OneByOne(
+        drafting = Drafting(
             lambda: Planned(toy, length, lambda step: plan[step % len(plan)], decoys)
         )
     arrivals = [
@@ -126,8 +131,8 @@ def test_on_the_fast_path_a_batch_of_trees_writes_what_generate_writes(
     engine, heads = panels
     drafting: Drafting | None = {
         "vanilla": lambda: None,
-        "mlp": lambda: SideBySide(heads(6)),
-        "prompt_lookup": lambda: OneByOne(PromptLookup),
+        "mlp": lambda: Drafting(lambda: heads(6)),
+        "prompt_lookup": lambda: Drafting(PromptLookup),
     }[method]()
     rng = np.random.default_rng(0)
     arrivals = [
@@ -146,7 +151,7 @@ def test_every_row_takes_exactly_the_steps_its_drafts_deserve(
     decoys: int, length: int, right: int
 ) -> None:
     toy = ToyEngine()
-    batch = Batch(toy, 3, 80, (), OneByOne(lambda: Planned(toy, length, lambda _: right, decoys)))
+    batch = Batch(toy, 3, 80, (), Drafting(lambda: Planned(toy, length, lambda _: right, decoys)))
     for prompt in ([1], [2, 3], [4, 5, 6]):
         batch.join(prompt, 25)
     steps = []
@@ -185,7 +190,7 @@ def test_prompts_share_a_chunk_in_the_order_in_which_they_came() -> None:
 
 def test_no_draft_reaches_beyond_what_a_row_may_still_answer() -> None:
     toy = ToyEngine()
-    batch = Batch(toy, 1, 40, (), OneByOne(lambda: Planned(toy, 5, lambda _: 5)))
+    batch = Batch(toy, 1, 40, (), Drafting(lambda: Planned(toy, 5, lambda _: 5)))
     batch.join([1], 4)
     step = batch.step()
     assert (step.drafted, step.committed) == (2, 3)
@@ -194,7 +199,7 @@ def test_no_draft_reaches_beyond_what_a_row_may_still_answer() -> None:
 
 def test_leaving_midway_frees_the_slot_and_leaves_the_others_alone() -> None:
     toy = ToyEngine()
-    batch = Batch(toy, 2, 60, (), OneByOne(lambda: Planned(toy, 3, lambda step: step % 3)))
+    batch = Batch(toy, 2, 60, (), Drafting(lambda: Planned(toy, 3, lambda step: step % 3)))
     first, second = batch.join([1, 2, 3], 30), batch.join([4], 30)
     for _ in range(3):
         batch.step()
@@ -226,36 +231,49 @@ def test_what_no_slot_could_serve_is_refused(
     assert list(batch.free) == [0]
 
 
-@pytest.mark.parametrize("sizes", [(0, 40), (2, 5)])
+@pytest.mark.parametrize("sizes", [(0, 40), (2, 1)])
 def test_a_batch_without_room_is_refused(sizes: tuple[int, int]) -> None:
     with pytest.raises(LabkitError, match="at least 1 slot"):
         Batch(ToyEngine(), *sizes)
 
 
-def test_sampled_tokens_are_distributed_as_the_base_model_says() -> None:
+@pytest.mark.parametrize("keep", [0, 4])
+def test_sampled_tokens_are_distributed_as_the_base_model_says(keep: int) -> None:
     """Chi-square over 4,000 seeds at two places; false-alarm rate 1e-3, seeds fixed."""
-    p = torch.tensor([[0.5, 0.2, 0.2, 0.1, 0.0], [0.05, 0.05, 0.3, 0.1, 0.5]]).double()
+    shares = [[0.5, 0.2, 0.2, 0.1, 0.0], [0.05, 0.0, 0.3, 0.15, 0.5]]
+    p = torch.tensor(shares, dtype=torch.float64)
     counts = np.zeros((2, 5))
     for seed in range(4000):
-        for place, token in enumerate(sampled_scores(p, seed, [3, 4]).argmax(-1).tolist()):
+        numbers = [uniform(seed, 3), uniform(seed, 4)]
+        for place, token in enumerate(
+            draw(Sampling(temperature=1.0, top_k=keep), p.log(), numbers)
+        ):
             counts[place, token] += 1
     assert counts[0, 4] == 0
     assert chisquare(counts[0, :4], 4000 * p[0, :4].numpy()).pvalue > 1e-3
-    assert chisquare(counts[1], 4000 * p[1].numpy()).pvalue > 1e-3
+    seen = p[1].numpy() > 0
+    assert counts[1, ~seen] == 0
+    assert chisquare(counts[1, seen], 4000 * p[1].numpy()[seen]).pvalue > 1e-3
 
 
 def test_two_places_are_drawn_independently() -> None:
     """How often both are equal, over 2,000 seeds: within 4 deviations of sum p^2 = 0.34."""
     p = torch.tensor([[0.5, 0.2, 0.2, 0.1]] * 2).double()
-    drawn = [sampled_scores(p, seed, [0, 1]).argmax(-1).tolist() for seed in range(2000)]
+    how = Sampling(temperature=1.0)
+    drawn = [draw(how, p.log(), [uniform(seed, 0), uniform(seed, 1)]) for seed in range(2000)]
     equal = sum(first == second for first, second in drawn) / 2000
     assert abs(equal - 0.34) < 4 * (0.34 * 0.66 / 2000) ** 0.5
 
 
-def test_noise_belongs_to_a_seed_and_a_place() -> None:
-    assert np.array_equal(gumbel(1, 5, 8), gumbel(1, 5, 8))
-    for other in (gumbel(2, 5, 8), gumbel(1, 6, 8), gumbel(-1, 5, 8)):
-        assert not np.intersect1d(gumbel(1, 5, 8), other).size
+def test_random_number_belongs_to_a_seed_and_a_place() -> None:
+    assert uniform(1, 5) == uniform(1, 5)
+    assert len({uniform(1, 5), uniform(2, 5), uniform(1, 6), uniform(-1, 5)}) == 4
+
+
+def test_no_token_without_probability_is_drawn_at_either_end() -> None:
+    logits = torch.tensor([[0.0, 0.5, 0.5, 0.0]]).log()
+    for number in (0.0, 1 - 2.0**-53):
+        assert draw(Sampling(temperature=1.0), logits, [number])[0] in (1, 2)
 
 
 @st.composite
@@ -287,6 +305,10 @@ def test_a_shallower_tree_keeps_every_node_above_the_cut(draft: Draft, depth: in
     assert spelled(draft.no_deeper(depth)) == {p for p in spelled(draft) if len(p) <= depth}
 
 
+def row_of(text: list[int], z: torch.Tensor, slot: int) -> Row:
+    return Row(slot, tuple(text), 50, Sampling(), 0, list(text), len(text), z)
+
+
 def test_the_heads_of_a_batch_draft_for_each_row_what_they_draft_alone(
     panels: tuple[WeightsOnce, Callable[[int], MLPDrafter]],
 ) -> None:
@@ -295,8 +317,9 @@ def test_the_heads_of_a_batch_draft_for_each_row_what_they_draft_alone(
     rng = np.random.default_rng(2)
     hidden = torch.from_numpy(rng.normal(size=(5, engine.width)).astype(np.float32))
     texts = [[3, 9 + row] for row in range(5)]
+    rows = [row_of(text, z, slot) for slot, (text, z) in enumerate(zip(texts, hidden, strict=True))]
     for nodes in (1, 4, 9):
-        together = SideBySide(drafter).draft(range(5), texts, hidden, nodes)
+        together = Drafting(lambda: drafter).draft(rows, nodes)
         for text, z, draft in zip(texts, hidden, together, strict=True):
             alone = drafter.draft(text, z).best_part(nodes)
             assert (draft.tokens, draft.parents, draft.q) == (alone.tokens, alone.parents, alone.q)
@@ -305,7 +328,96 @@ def test_the_heads_of_a_batch_draft_for_each_row_what_they_draft_alone(
 def test_heads_are_shared_and_drafters_with_a_memory_are_not(
     panels: tuple[WeightsOnce, Callable[[int], MLPDrafter]],
 ) -> None:
-    _, heads = panels
-    assert isinstance(drafting_for(lambda: heads(3)), SideBySide)
-    assert isinstance(drafting_for(PromptLookup), OneByOne)
+    made = []
+
+    def counted(make: Callable[[], object]) -> Callable[[], object]:
+        return lambda: made.append(make()) or made[-1]
+
+    for make, most in ((lambda: panels[1](3), 1), (PromptLookup, 3)):
+        made.clear()
+        drafting = Drafting(counted(make))
+        for slot in (0, 1, 0):
+            drafting.begin(slot, [1, 2])
+        assert len(made) == most
     assert drafting_for(lambda: None) is None
+
+
+def test_a_batch_tells_each_drafter_the_states_of_its_own_row(
+    panels: tuple[WeightsOnce, Callable[[int], MLPDrafter]],
+) -> None:
+    """EAGLE reads every state that was committed: its drafts are those it makes alone."""
+    engine, _ = panels
+    config = EagleConfig(
+        base="small", vocab_size=96, emb_dim=engine.width, inner_dim=16, n_predict=3, heads=2
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        heads = EagleHeads(Eagle(config, torch.from_numpy(engine.embedding)), np.arange(96))
+    prompts = [[5, 9, 5], [7, 7, 7, 7], [11, 2]]
+    batch = Batch(engine, 2, 40, (), Drafting(lambda: EagleDrafter(heads, 6)))
+    rows = batch.run(prompts, 15)
+    for row, prompt in zip(rows, prompts, strict=True):
+        alone = generate(engine, prompt, 15, EagleDrafter(heads, 6))
+        assert row.output == alone.tokens
+    steps = [generate(engine, prompt, 15, EagleDrafter(heads, 6)).steps for prompt in prompts[:1]]
+    single = Batch(engine, 1, 40, (), Drafting(lambda: EagleDrafter(heads, 6)))
+    single.join(prompts[0], 15)
+    drafted = []
+    while single.running:
+        drafted.append(single.step().drafted)
+    assert drafted == [len(step.draft) for step in steps[0]]
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_what_all_prompts_begin_with_is_processed_once(warm: bool) -> None:
+    sampling = Sampling(temperature=1.0) if warm else Sampling()
+    prompts = [[3] * 70 + tail for tail in ([1], [2, 5], [], [1, 4])]
+    assert common_beginning(prompts) == [3] * 70
+    outputs, rows = [], []
+    for shared in (common_beginning(prompts), ()):
+        toy = ToyEngine()
+        batch = Batch(toy, 2, 90, {4}, shared=shared)
+        outputs.append([row.output for row in batch.run(prompts, 9, sampling, range(4))])
+        rows.append(sum(toy.passes))
+        assert batch.passes == len(toy.passes)
+    assert outputs[0] == outputs[1]
+    assert rows[1] - rows[0] == 3 * 70
+
+
+@pytest.mark.parametrize("drafted", [False, True])
+def test_kept_states_and_log_probabilities_are_those_of_each_token(drafted: bool) -> None:
+    toy = ToyEngine()
+    drafting = Drafting(lambda: Planned(toy, 3, lambda step: step % 4, 1)) if drafted else None
+    batch = Batch(toy, 2, 90, {4}, drafting, keep=("states", "logprobs"))
+    for row in batch.run([[1, 2], [3], [5]], 12, Sampling(temperature=1.0), range(3)):
+        text = list(row.prompt)
+        logprob = 0.0
+        for token, state in zip(row.output, torch.cat(row.states), strict=True):
+            assert torch.equal(state, toy.hidden_after(text))
+            logprob += float(toy.after(tuple(text)).log_softmax(-1)[token])
+            text.append(token)
+        assert row.logprob == pytest.approx(logprob, abs=1e-4)
+
+
+@pytest.mark.parametrize("length", [0, 3])
+def test_drafts_change_no_sampled_token(length: int) -> None:
+    toy = ToyEngine()
+    how = Sampling(temperature=1.2, top_p=0.9)
+    drafting = Drafting(lambda: Planned(toy, length, lambda _: 2)) if length else None
+    batch = Batch(toy, 3, 60, {4}, drafting)
+    together = [row.output for row in batch.run([[1, 2]] * 6, 20, how, range(6))]
+    alone = Batch(toy, 1, 60, {4})
+    assert together == [alone.run([[1, 2]], 20, how, [seed])[0].output for seed in range(6)]
+    assert len(set(map(tuple, together))) > 1
+
+
+def test_a_row_that_repeats_itself_ends() -> None:
+    class Stuck(ToyEngine):
+        def _after(self, text: tuple[int, ...]) -> torch.Tensor:
+            return torch.nn.functional.one_hot(torch.tensor((text[-1] + 1) % 3), 11).float()
+
+    whole, cut = (
+        Batch(Stuck(), 1, 90, repeats=repeats).run([[0]], 40)[0].output for repeats in (0, 6)
+    )
+    assert len(whole) == 40
+    assert cut == whole[:18]

@@ -1,0 +1,465 @@
+"""The loop for many texts: continuous batching, drafted or plain, greedy or sampled.
+
+A step makes two passes of the base model. The first is a chunk of prefill: it processes a limited
+number of prompt tokens, so that running rows do not wait long for new ones (Agrawal et al. 2024).
+The second processes the last token of every running row together with its draft; plain decoding is
+the same pass without drafts. Rows join and leave between any two steps.
+
+A row gets the tokens that it would get alone. Greedy rows take the largest logit. A sampled row
+draws with one random number per token, which depends only on the row's seed and on the place of
+the token in its output. A draft token is accepted if it is the token that the base model itself
+draws there (Daliri et al. 2024), so on an exact engine neither the other rows nor the drafts change
+a single sampled token.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from labkit.errors import LabkitError
+from labkit.kernels.engine import Engine, Output, Rows
+from labkit.sampling import Sampling
+from labkit.speculative.drafters.base import Drafter, Watcher
+from labkit.speculative.drafters.mlp import MLPDrafter
+from labkit.speculative.generate import PREFILL_ROWS, check_fits, prefill
+from labkit.speculative.tree import Draft
+
+
+@dataclass(eq=False)
+class Row:
+    """A request in its slot: its prompt, of which ``read`` tokens are processed, and its output.
+
+    ``hidden`` is Z, for the next draft. ``logprob`` and ``states`` are filled where the batch keeps
+    them: log p of the output under the model's own distribution, and the state that gave each
+    token.
+    """
+
+    slot: int
+    prompt: tuple[int, ...]
+    limit: int
+    sampling: Sampling
+    seed: int
+    tokens: list[int] = field(default_factory=list)
+    """Prompt and output."""
+    read: int = 0
+    hidden: torch.Tensor | None = None
+    logprob: float = 0.0
+    states: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def output(self) -> list[int]:
+        """The tokens generated so far."""
+        return self.tokens[len(self.prompt) :]
+
+    @property
+    def left(self) -> int:
+        """The number of tokens that may still be generated."""
+        return self.limit - (len(self.tokens) - len(self.prompt))
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """The tokens that one pass gave to a row, and whether they ended it."""
+
+    row: Row
+    tokens: tuple[int, ...]
+    ended: bool
+
+
+@dataclass(frozen=True)
+class BatchStep:
+    """One step of the batch; times in seconds.
+
+    ``prompt_rows`` prompt tokens were processed. ``batch`` rows were continued, ``nodes`` was the
+    limit of each one's draft, ``drafted`` the nodes of all drafts. ``taken[r]`` rows had their node
+    of rank r (0 the likeliest) accepted. ``check_s`` is the base model's pass and the choice that
+    follows from it, ``rest_s`` the commit and the bookkeeping.
+    """
+
+    batch: int = 0
+    prompt_rows: int = 0
+    nodes: int = 0
+    drafted: int = 0
+    committed: int = 0
+    taken: tuple[int, ...] = ()
+    prefill_s: float = 0.0
+    draft_s: float = 0.0
+    check_s: float = 0.0
+    rest_s: float = 0.0
+    emitted: tuple[Emitted, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows of the second pass: the last token of each text, and the drafts."""
+        return self.batch + self.drafted
+
+
+class Pace(Protocol):
+    """The rule for the number of nodes to draft after each row."""
+
+    def nodes(self, batch: int) -> int:
+        """Return the most nodes per row when ``batch`` rows are continued."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A `Pace` of the same number of nodes whatever the load; 0 is plain decoding."""
+
+    most: int
+
+    def nodes(self, batch: int) -> int:
+        """See `Pace.nodes`."""
+        return self.most
+
+
+class Drafting:
+    """Drafts for all rows of a batch, by the drafters that ``make`` returns.
+
+    Heads keep no state of a text, so one drafter serves all rows, and each head runs once for all
+    of them. Any other drafter exists once per slot.
+    """
+
+    def __init__(self, make: Callable[[], Drafter]) -> None:
+        self._make = make
+        self._slots: dict[int, Drafter] = {}
+        first = make()
+        self._heads = first if isinstance(first, MLPDrafter) and first.stateless else None
+        self.name, self.max_nodes, self.layers = first.name, first.max_nodes, first.layers
+
+    def begin(self, slot: int, prompt: Sequence[int]) -> None:
+        """Start a new text in ``slot``."""
+        if self._heads is None:
+            if slot not in self._slots:
+                self._slots[slot] = self._make()
+            self._slots[slot].begin(prompt)
+
+    def see(self, slot: int, hidden: torch.Tensor) -> None:
+        """Pass on the states (C, D) that gave the tokens committed last, to a `Watcher`."""
+        drafter = self._slots.get(slot)
+        if isinstance(drafter, Watcher):
+            drafter.see(hidden)
+
+    def draft(self, rows: Sequence[Row], nodes: int) -> list[Draft]:
+        """Return a draft of at most ``nodes`` for each row."""
+        states = [row.hidden for row in rows if row.hidden is not None]
+        if self._heads is not None:
+            roots = [row.tokens[-1] for row in rows]
+            return self._heads.draft_many(roots, torch.stack(states), nodes)
+        return [
+            self._slots[row.slot].draft(row.tokens, z).best_part(nodes)
+            for row, z in zip(rows, states, strict=True)
+        ]
+
+
+def drafting_for(make: Callable[[], Drafter | None]) -> Drafting | None:
+    """Return the `Drafting` by the drafters that ``make`` returns; None if they draft nothing."""
+    first = make()
+    return Drafting(make) if first and first.max_nodes else None  # type: ignore[arg-type]
+
+
+class Batch:
+    """Rows in the slots of one cache, which is allocated once; not for several threads at once.
+
+    ``capacity`` is the most tokens of a slot, prompt and output together. ``shared`` is a beginning
+    of all prompts, or a whole prompt: it is processed once, here, and copied into every slot.
+    ``chunk`` limits the prompt tokens of a step. With ``repeats``, a row also ends once its last
+    ``repeats`` tokens have come twice before: a loop never ends by itself. ``keep`` names what rows
+    keep besides tokens: "states" (with those after ``layers``; see `kernels.engine.Output`) and
+    "logprobs".
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        slots: int,
+        capacity: int,
+        eos_ids: Collection[int] = (),
+        drafting: Drafting | None = None,
+        pace: Pace | None = None,
+        *,
+        shared: Sequence[int] = (),
+        chunk: int = PREFILL_ROWS,
+        repeats: int = 0,
+        keep: Collection[str] = (),
+        layers: Sequence[int] = (),
+    ) -> None:
+        if slots < 1 or capacity < 2:
+            raise LabkitError(
+                f"{slots} slots of {capacity} tokens were asked for: give at least 1 slot, of at "
+                "least 2 tokens."
+            )
+        self.engine, self.slots, self.capacity = engine, slots, capacity
+        self.eos_ids = frozenset(eos_ids)
+        self.drafting = drafting
+        self.max_nodes = drafting.max_nodes if drafting else 0
+        self.pace = pace or Fixed(self.max_nodes)
+        self.layers = drafting.layers if drafting else tuple(layers)
+        self.chunk, self.repeats, self.keep = chunk, repeats, frozenset(keep)
+        self.cache = engine.new_cache(capacity + self.max_nodes + 1, slots + bool(shared))
+        self.free = deque(range(slots))
+        self.running: list[Row] = []
+        self.passes = 0
+        self.shared = tuple(shared)
+        if shared:
+            out = prefill(engine, shared, self.cache, slots, self.layers)
+            self._after_shared = Output(out.hidden[-1:].clone(), out.logits[-1:].clone())
+            self.passes = -(-len(shared) // PREFILL_ROWS)
+
+    def check(self, prompt: Sequence[int], limit: int, sampling: Sampling) -> None:
+        """Raise `LabkitError` for a request that no slot can serve."""
+        check_fits(self.engine, prompt, limit)
+        if len(prompt) + limit > self.capacity:
+            raise LabkitError(
+                f"The prompt has {len(prompt)} tokens and {limit} more were asked for, but a slot "
+                f"of this engine holds {self.capacity}: shorten one or the other."
+            )
+        if sampling.typical:
+            raise LabkitError(
+                "Typical acceptance is not lossless, so an answer would depend on the load: use "
+                "greedy decoding or plain sampling."
+            )
+
+    def join(
+        self, prompt: Sequence[int], limit: int, sampling: Sampling | None = None, seed: int = 0
+    ) -> Row:
+        """Take a free slot for a request; its prompt is processed from the next step on."""
+        sampling = sampling or Sampling()
+        self.check(prompt, limit, sampling)
+        row = Row(self.free.popleft(), tuple(prompt), limit, sampling, seed, list(prompt))
+        if self.shared and row.prompt[: len(self.shared)] == self.shared:
+            self.cache.copy_slot(self.slots, row.slot)
+            row.read = len(self.shared)
+        if self.drafting:
+            self.drafting.begin(row.slot, row.prompt)
+        self.running.append(row)
+        return row
+
+    def leave(self, row: Row) -> None:
+        """Free the row's slot, whether its output is complete or not."""
+        self.running.remove(row)
+        self.cache.truncate(0, row.slot)
+        self.free.append(row.slot)
+
+    def step(self, emit: Callable[[Emitted], None] = lambda _: None) -> BatchStep:
+        """Process a chunk of prompts, then continue every row that has a token; ended rows leave.
+
+        ``emit`` is called as soon as a row gets tokens: the first one does not wait for the second
+        pass.
+        """
+        began = time.perf_counter()
+        first, prompt_rows = self._prefill()
+        prefill_s = time.perf_counter() - began
+        for emitted in first:
+            emit(emitted)
+        rows = [row for row in self.running if len(row.tokens) > len(row.prompt)]
+        step = self._continue(rows) if rows else BatchStep()
+        for emitted in step.emitted:
+            emit(emitted)
+        emitted_in_all = (*first, *step.emitted)
+        return replace(step, prompt_rows=prompt_rows, prefill_s=prefill_s, emitted=emitted_in_all)
+
+    def _prefill(self) -> tuple[list[Emitted], int]:
+        """Process prompts in the order of arrival; each one finished gives its first token."""
+        emitted: list[Emitted] = []
+        reading: list[Row] = []
+        pieces: list[Rows] = []
+        room = self.chunk
+        for row in list(self.running):
+            part = row.prompt[row.read : row.read + min(room, PREFILL_ROWS)]
+            if part:
+                reading.append(row)
+                pieces.append(Rows(part, row.slot))
+                room -= len(part)
+            elif row.read == len(row.prompt) == len(row.tokens):  # the prompt is the shared one
+                emitted.append(self._first(row, self._after_shared))
+        if pieces:
+            out = self.engine.forward(pieces, self.cache, "last", self.layers)
+            self.passes += 1
+        end = 0
+        for place, (row, piece) in enumerate(zip(reading, pieces, strict=True)):
+            end += len(piece.tokens)
+            self.cache.commit(range(len(piece.tokens)), row.slot)
+            row.read += len(piece.tokens)
+            if row.read == len(row.prompt):
+                last = Output(out.hidden[end - 1 : end], out.logits[place : place + 1])
+                emitted.append(self._first(row, last))
+        return emitted, self.chunk - room
+
+    def _first(self, row: Row, out: Output) -> Emitted:
+        """Give a row its first token, from the pass over the end of its prompt."""
+        return self._emit(row, self._choices(row, out.logits, Draft()), out.hidden, out.logits)
+
+    def _continue(self, rows: Sequence[Row]) -> BatchStep:
+        """Draft, check, verify and commit for all rows, in one pass of the base model."""
+        clock = time.perf_counter
+        t0 = clock()
+        nodes = self.pace.nodes(len(rows)) if self.drafting else 0
+        drafts = [Draft()] * len(rows)
+        if self.drafting and nodes:
+            made = self.drafting.draft(rows, nodes)
+            # No deeper than the row has tokens left, so that no pass reaches beyond the context.
+            drafts = [draft.no_deeper(row.left - 1) for draft, row in zip(made, rows, strict=True)]
+        t1 = clock()
+        pieces = [
+            draft.rows(row.tokens[-1], row.slot) for row, draft in zip(rows, drafts, strict=True)
+        ]
+        out = self.engine.forward(pieces, self.cache, "all", self.layers)
+        self.passes += 1
+        bounds = np.cumsum([0, *(len(piece.tokens) for piece in pieces)])
+        every = out.logits.argmax(-1).tolist()
+        choices = [
+            every[low:high]
+            if row.sampling.greedy
+            else self._choices(row, out.logits[low:high], draft)
+            for row, draft, low, high in zip(rows, drafts, bounds, bounds[1:], strict=False)
+        ]
+        t2 = clock()
+        taken = [0] * self.max_nodes
+        emitted = []
+        for row, draft, chosen, low in zip(rows, drafts, choices, bounds, strict=False):
+            path = draft.follow(chosen)
+            kept = [0, *(node + 1 for node in path)]
+            self.cache.commit(kept, row.slot)
+            if path:
+                ranks = draft.ranks()
+                for node in path:
+                    taken[ranks[node]] += 1
+            at = [low + place for place in kept]
+            tokens = [chosen[place] for place in kept]
+            logits = out.logits[at] if "logprobs" in self.keep else out.logits
+            emitted.append(self._emit(row, tokens, out.hidden[at], logits))
+        return BatchStep(
+            batch=len(rows),
+            nodes=nodes,
+            drafted=sum(map(len, drafts)),
+            committed=sum(len(some.tokens) for some in emitted),
+            taken=tuple(taken),
+            draft_s=t1 - t0,
+            check_s=t2 - t1,
+            rest_s=clock() - t2,
+            emitted=tuple(emitted),
+        )
+
+    def _choices(self, row: Row, logits: torch.Tensor, draft: Draft) -> list[int]:
+        """Return the base model's own tokens after the root and each node: logits (N + 1, V)."""
+        if row.sampling.greedy:
+            return logits.argmax(-1).tolist()
+        place = len(row.tokens) - len(row.prompt)
+        numbers = [uniform(row.seed, place + depth) for depth in (0, *draft.depths)]
+        return draw(row.sampling, logits, numbers)
+
+    def _emit(
+        self, row: Row, tokens: Sequence[int], hidden: torch.Tensor, logits: torch.Tensor
+    ) -> Emitted:
+        """Append tokens up to an end token, the limit or a loop; there the row leaves.
+
+        ``hidden`` (C, D) are the states that gave the C tokens, ``logits`` (C, V) theirs.
+        """
+        ends = (place for place, token in enumerate(tokens) if token in self.eos_ids)
+        count = min(next(ends, len(tokens)) + 1, len(tokens), row.left)
+        kept = tuple(tokens[:count])
+        row.tokens += kept
+        if "logprobs" in self.keep:
+            row.logprob += log_probability(logits[:count], kept)
+        if "states" in self.keep:
+            row.states.append(hidden[:count].clone())
+        if self.drafting:
+            row.hidden = hidden[-1].clone()  # the engine may overwrite its own
+            self.drafting.see(row.slot, hidden)
+        ended = (
+            kept[-1] in self.eos_ids
+            or row.left == 0
+            or (self.repeats > 0 and loops(row.output, self.repeats))
+        )
+        if ended:
+            self.leave(row)
+        return Emitted(row, kept, ended)
+
+    def run(
+        self,
+        prompts: Sequence[Sequence[int]],
+        limit: int,
+        sampling: Sampling | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Row]:
+        """Continue every prompt to its end, a waiting one in each slot as it becomes free."""
+        for prompt in prompts:
+            self.check(prompt, limit, sampling or Sampling())
+        rows: list[Row] = []
+        while len(rows) < len(prompts) or self.running:
+            while self.free and len(rows) < len(prompts):
+                seed = seeds[len(rows)] if seeds is not None else 0
+                rows.append(self.join(prompts[len(rows)], limit, sampling, seed))
+            self.step()
+        return rows
+
+
+def common_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Return the tokens that all prompts begin with; none for a single prompt.
+
+    >>> common_beginning([[1, 2, 3], [1, 2], [1, 2, 4]])
+    [1, 2]
+    """
+    if len(prompts) < 2:
+        return []
+    first, last = min(map(list, prompts)), max(map(list, prompts))
+    different = (
+        place for place, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]
+    )
+    return first[: next(different, len(first))]
+
+
+def uniform(seed: int, place: int) -> float:
+    """Return a random number in [0, 1), always the same for a request's seed and a place."""
+    key = np.random.Philox(key=np.array([seed % 2**64, place], np.uint64))
+    return float(np.random.Generator(key).random())
+
+
+def draw(sampling: Sampling, logits: torch.Tensor, numbers: Sequence[float]) -> list[int]:
+    """Draw a token after each row of logits (N, V): the inverse of the distribution function at
+    its number.
+
+    >>> draw(Sampling(temperature=1.0), torch.tensor([[0.5, 0.0, 0.5]] * 2).log(), (0.49, 0.51))
+    [0, 2]
+    """
+    ids = None
+    if 0 < sampling.top_k < logits.shape[-1]:  # the other filters need only look at these
+        logits, ids = logits.topk(sampling.top_k)
+    upto = sampling.probabilities(logits).cumsum(-1)  # (N, V)
+    whole = upto[:, -1:]
+    target = torch.tensor(numbers, dtype=upto.dtype, device=upto.device)[:, None] * whole
+    # Rounding must not carry the target past the last token that has any probability.
+    target = torch.minimum(target, torch.nextafter(whole, torch.zeros_like(whole)))
+    found = torch.searchsorted(upto, target, right=True)
+    return (found if ids is None else ids.gather(-1, found))[:, 0].tolist()
+
+
+def log_probability(logits: torch.Tensor, tokens: Sequence[int]) -> float:
+    """Return log p of tokens (C,) under the model's own distribution, from logits (C, V)."""
+    chosen = logits.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0]
+    value = float((chosen - logits.logsumexp(-1)).double().sum())
+    return min(value, 0.0) if math.isfinite(value) else -1e30
+
+
+def loops(output: Sequence[int], length: int) -> bool:
+    """Return true if the last ``length`` tokens have come twice before, without overlap.
+
+    >>> loops([1, 2, 9, 1, 2, 1, 2], 2), loops([1, 2, 9, 1, 2], 2)
+    (True, False)
+    """
+    tail, found, at = output[-length:], 0, len(output) - 2 * length
+    while at >= 0 and found < 2:
+        if output[at : at + length] == tail:
+            found += 1
+            at -= length
+        else:
+            at -= 1
+    return found == 2

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from labkit import threads
 from labkit.errors import LabkitError
+from labkit.paths import find_chromium
 
 if TYPE_CHECKING:
     import torch
@@ -303,18 +303,3 @@ def look_at_test_tools(needed: bool) -> Iterator[Finding]:
     mend = f"`make test` alone needs it: install {' and '.join(ways[name] for name in missing)}"
     state: Literal["bad", "note"] = "bad" if needed else "note"
     yield Finding("test tools", state, f"{' and '.join(missing)} not found", mend)
-
-
-def find_chromium() -> str | None:
-    """``LABKIT_CHROMIUM``, else a Chromium on the path, else the one that playwright keeps."""
-    named = os.environ.get("LABKIT_CHROMIUM")
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
-        if found := named or shutil.which(name):
-            return found
-    if importlib.util.find_spec("playwright") is None:
-        return None
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        path = playwright.chromium.executable_path
-    return path if shutil.which(path) else None

@@ -1,16 +1,15 @@
-"""Every widget as one static site: plain files that work from a folder, without a kernel."""
+"""The Playground and every widget as a static site: plain files, without a kernel."""
 
 from __future__ import annotations
 
 import html
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabkitError
-from labkit.paths import data_dir
+from labkit.paths import data_dir, find_chromium
 from labkit.records import RecordError, write_whole
 from labkit.widgets import LossCurves, Race, RiskMatrix, ServingCurves, TokenStepper, TreeLab
 from labkit.widgets.base import RecordWidget
@@ -28,7 +27,7 @@ class Exhibit:
     python: str
     make: Callable[[Path], RecordWidget]
     pose: dict[str, Any] = field(default_factory=dict)
-    """The traits that its picture is taken with."""
+    """The traits for its picture."""
 
 
 EXHIBITS = (
@@ -89,9 +88,6 @@ EXHIBITS = (
 
 PLAYGROUND = "playground/index.html"
 """The page that computes, in the gallery's folder."""
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-"""The browsers that can take the pictures, by the names of their programs."""
 
 STYLE = """
 :root { color-scheme: light dark; --back: #fbfbfc; --ink: #1a1f26; --soft: #4a5561;
@@ -186,7 +182,7 @@ def _exhibit_page(exhibit: Exhibit, widget: RecordWidget) -> str:
 
 
 def _made(widget: RecordWidget) -> str:
-    """How the record came to be, where it says so."""
+    """Return how the record was made, if it says so."""
     found = widget.record.provenance
     if found is None:
         return ""
@@ -218,7 +214,7 @@ elsewhere, and no kernel runs.</p>
 
 
 def take_pictures(site: Path, folder: Path, width: int = 1000) -> list[Path]:
-    """Photograph every page's widget, light, into ``folder`` as PNG, with a Chromium.
+    """Take a picture of every page's widget, in the light theme, into ``folder`` as PNG.
 
     Raises `LabkitError` where playwright (of the ``dev`` extra) or a Chromium is missing.
     """
@@ -227,7 +223,7 @@ def take_pictures(site: Path, folder: Path, width: int = 1000) -> list[Path]:
     except ImportError:
         raise LabkitError("Pictures need playwright: install labkit with its dev extra.") from None
     folder.mkdir(parents=True, exist_ok=True)
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = find_chromium()
     paths = []
     try:
         with sync_playwright() as playwright:
@@ -246,7 +242,7 @@ def take_pictures(site: Path, folder: Path, width: int = 1000) -> list[Path]:
 
 
 def _pose(page: Any, exhibit: Exhibit) -> None:
-    """Bring a widget into the state that says most, and wait until it is drawn."""
+    """Set a widget to the state of its picture, and wait until it is drawn."""
     if exhibit.pose:
         page.evaluate(
             "pose => { const place = document.querySelector('[id^=labkit-]');"

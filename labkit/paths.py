@@ -1,8 +1,10 @@
-"""The folders of the lab's data and cache."""
+"""The folders of the lab's data and cache, and the browser on this machine."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import platformdirs
@@ -39,3 +41,22 @@ def cache_dir() -> Path:
     ``LABKIT_CACHE`` if set, else the user's cache folder as the operating system has it.
     """
     return Path(os.environ.get("LABKIT_CACHE") or platformdirs.user_cache_dir("labkit", False))
+
+
+def find_chromium() -> str | None:
+    """Return ``LABKIT_CHROMIUM``, else a Chromium on the path, else the one playwright keeps.
+
+    None where there is no Chromium. Call it outside of playwright's own context.
+    """
+    if named := os.environ.get("LABKIT_CHROMIUM"):
+        return named
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if found := shutil.which(name):
+            return found
+    if importlib.util.find_spec("playwright") is None:
+        return None
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        path = playwright.chromium.executable_path
+    return path if shutil.which(path) else None

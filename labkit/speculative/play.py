@@ -20,7 +20,7 @@ from labkit.records import Trace
 from labkit.sampling import Sampling
 from labkit.speculative import verify
 from labkit.speculative.drafters.base import Drafter
-from labkit.speculative.drafters.mlp import Heads, MLPDrafter, drawn_shape
+from labkit.speculative.drafters.mlp import SHOWN, Heads, MLPDrafter, drawn_shape
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.generate import (
     GeneratedStep,
@@ -231,8 +231,8 @@ class ShapedDrafter:
 
     name = "mlp"
 
-    def __init__(self, heads: Heads, paths: Sequence[Path], shown: int = 5) -> None:
-        self.heads, self.shown, self.layers = heads, shown, heads.config.layers
+    def __init__(self, heads: Heads, paths: Sequence[Path]) -> None:
+        self.heads, self.layers = heads, heads.config.layers
         self.paths = sorted(paths, key=lambda path: (len(path), path))
         self.max_nodes = len(self.paths)
 
@@ -262,13 +262,13 @@ class ShapedDrafter:
                 break
             frontier = [frontier[row] for row in rows]
             last = np.array([token for _, _, token in frontier])
-            state, logits, _, _ = self.heads.step(head, state[rows], last, self.shown)
+            state, logits, _, _ = self.heads.step(head, state[rows], last, SHOWN)
             heated = torch.from_numpy(logits).double() / (temperature if generator else 1.0)
             probs = heated.softmax(-1)  # (M, R)
             following: list[tuple[int, Path, int]] = []
             came: list[int] = []
             for row, (node, path, _) in enumerate(frontier):
-                top = probs[row].topk(self.shown)
+                top = probs[row].topk(SHOWN)
                 pairs = zip(ids[top.indices].tolist(), top.values.tolist(), strict=True)
                 considered[node] = tuple(pairs)
                 if generator is None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from labkit.records import Candidate, Node, Outlook, Step, Token, Trace
+from labkit.speculative.drafters.mlp import SHOWN
 from labkit.speculative.generate import GeneratedStep, Generation
 from labkit.speculative.tree import ROOT
 
 TokenText = Callable[[int], str]
-
-SHOWN = 5
-"""How many of the base model's candidates after a place are kept to look at."""
 
 
 def trace(

@@ -1,4 +1,4 @@
-"""What every widget shares: a record in, its JSON to the page, a picture to stand in for it."""
+"""The base of every widget: a record in, its JSON to the page, a picture as a fallback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 FOLD_BEYOND = 16
-"""A stand-in table of more rows is folded away under its number of rows."""
+"""A fallback table with more rows is folded away."""
 
 _IMPORT = re.compile(r'^import (\w+|\{[^}]*\}) from "(\.{1,2}/[^"]+)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function\*?|class|const|let) (\w+))", re.MULTILINE)
@@ -86,16 +86,15 @@ def style(folder: str, *others: str) -> str:
 class RecordWidget(anywidget.AnyWidget):
     """A widget that shows records of one kind, and nothing else.
 
-    It takes a record, the JSON text of one, or a path to one. What cannot be shown (a record of
-    another kind or version, a damaged file) leaves one sentence in the widget's place and in
-    ``problem``. A subclass sets ``READS`` and ``MOST``, ``_esm = script("folder")`` and
-    ``_css = style("folder")``, and says how it looks without a widget manager: `figure`, `table`
-    and `summary`.
+    It takes a record, the JSON text of one, or a path to one. For anything else (a record of
+    another kind or version, a damaged file) the widget shows one sentence, also in ``problem``. A
+    subclass sets ``READS`` and ``MOST``, ``_esm = script("folder")``, ``_css = style("folder")``
+    and defines what readers without a widget manager see: `figure`, `table` and `summary`.
     """
 
     READS: ClassVar[type[Record]]
     MOST: ClassVar[int | None] = 1
-    """How many records it shows side by side at most; null is as many as are given."""
+    """The largest number of records it shows side by side; None: no limit."""
 
     records_json = traitlets.Unicode("[]").tag(sync=True)
     problem = traitlets.Unicode("").tag(sync=True)
@@ -106,7 +105,7 @@ class RecordWidget(anywidget.AnyWidget):
 
     @property
     def records(self) -> tuple[Any, ...]:
-        """The records on show; setting them shows others."""
+        """The records on show; set them to show others."""
         return self._records
 
     @records.setter
@@ -118,7 +117,7 @@ class RecordWidget(anywidget.AnyWidget):
 
     @property
     def record(self) -> Any:
-        """The (first) record on show, or None where there is none; setting it shows another."""
+        """The (first) record on show, or None; set it to show another."""
         return self._records[0] if self._records else None
 
     @record.setter
@@ -126,22 +125,22 @@ class RecordWidget(anywidget.AnyWidget):
         self.records = (given,)
 
     def fit_state(self) -> None:
-        """Bring the widget's own traits within what new records allow."""
+        """Adjust the widget's own traits to new records."""
 
     def figure(self) -> Figure:
-        """The picture that stands in for the widget, from `labkit.plots`."""
+        """Return the picture shown in place of the widget, from `labkit.plots`."""
         raise NotImplementedError
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
-        """The table that stands in for the widget: headings, then rows of cells (as text)."""
+        """Return the table shown in place of the widget: headings, then rows of cells (as text)."""
         raise NotImplementedError
 
     def summary(self) -> str:
-        """The widget in one sentence, where nothing but text can be shown."""
+        """Return the widget's content in one sentence, for readers of plain text."""
         raise NotImplementedError
 
     def _take(self, given: tuple[Any, ...]) -> dict[str, str]:
-        """Take in the records; return the traits that tell the page of them."""
+        """Store the records; return the traits that show them in the page."""
         name, kind = type(self).__name__, self.READS.KIND
         try:
             if not given:
@@ -157,7 +156,7 @@ class RecordWidget(anywidget.AnyWidget):
         return {"problem": "", "records_json": text}
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The live view, with the picture and the table for readers without a widget manager."""
+        """Return the live view, and the picture and table for readers without a widget manager."""
         bundle = super()._repr_mimebundle_(**kwargs)
         assert bundle is not None  # only widgets without a view have none
         data, metadata = bundle
@@ -178,7 +177,7 @@ class RecordWidget(anywidget.AnyWidget):
 
 
 def read(kind: type[Record], given: Any) -> Record:
-    """A record of that kind from itself, its JSON text, or a path; raises `RecordError`."""
+    """Return a record of that kind from itself, its JSON text, or a path; raises `RecordError`."""
     if isinstance(given, kind):
         return given
     if isinstance(given, Record):
@@ -201,7 +200,7 @@ def read(kind: type[Record], given: Any) -> Record:
 
 
 def _check_header(kind: type[Record], text: str | bytes) -> None:
-    """Name a wrong kind or version before the fields that differ because of it."""
+    """Raise `RecordError` for a wrong kind or version, before any wrong field is reported."""
     try:
         header = json.loads(text)
     except ValueError:
@@ -220,7 +219,7 @@ def _check_header(kind: type[Record], text: str | bytes) -> None:
 
 
 def counted(number: int, one: str) -> str:
-    """A number with its noun.
+    """Return a number with its noun.
 
     >>> counted(1, "step"), counted(0, "step")
     ('1 step', '0 steps')
@@ -229,7 +228,7 @@ def counted(number: int, one: str) -> str:
 
 
 def png(figure: Figure) -> str:
-    """The figure as a PNG, base64, as notebooks store it: of 256 colours, a third of the size."""
+    """Return the figure as a PNG in base64, reduced to 256 colours: a third of the size."""
     from PIL import Image
 
     buffer, small = io.BytesIO(), io.BytesIO()
@@ -241,7 +240,7 @@ def png(figure: Figure) -> str:
 
 
 def table_html(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """An HTML table; every cell is text, whatever a model wrote into it."""
+    """Return an HTML table; every cell is text, whatever a model wrote into it."""
     head = "".join(f"<th scope='col'>{html.escape(str(cell))}</th>" for cell in headings)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"

@@ -14,7 +14,7 @@ from labkit.widgets.base import HERE, RecordWidget
 
 
 def _inline(value: object) -> str:
-    """JSON that may stand inside a script element: no text can close it."""
+    """Return JSON for the inside of a script element: no text in it can close the element."""
     return json.dumps(value).replace("<", "\\u003c")
 
 
@@ -29,11 +29,10 @@ def traits_of(widget: AnyWidget) -> dict[str, Any]:
 
 
 def fragment(widget: RecordWidget) -> str:
-    """A piece of HTML in which the widget lives on, from its present state.
+    """Return HTML in which the widget goes on working from its present state.
 
-    The widget's module stands in the page itself, since a page opened from a folder may not import
-    files. The view and its model hang on the element as ``widget`` and ``model``, for tests and
-    for the curious.
+    The widget's module is in the page itself, since a page opened from a folder must not import
+    files. The element holds the view and its model as ``widget`` and ``model``, for tests.
     """
     place = f"labkit-{uuid.uuid4().hex[:10]}"
     model = (HERE / "shared" / "model.js").read_text(encoding="utf-8")
@@ -51,7 +50,7 @@ WIDGET.render({{ model: place.model, el: place }});
 
 
 def page(widgets: Iterable[RecordWidget], title: str) -> str:
-    """A whole HTML page with these widgets, one under the other, in the reader's own theme."""
+    """Return a whole HTML page with these widgets, in the reader's own theme."""
     inner = "\n".join(f"<div class='place'>{fragment(widget)}</div>" for widget in widgets)
     return f"""<!doctype html>
 <html lang="en">

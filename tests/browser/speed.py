@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest has it
 from widgets.made import risk_table
 from widgets.traces import make_trace
 
-from browser.conftest import chromium_path
+from labkit.paths import find_chromium
 from labkit.records import RiskTable, Sample
 from labkit.widgets import RiskMatrix, TokenStepper
 from labkit.widgets.base import RecordWidget
@@ -96,9 +96,10 @@ def told(name: str, times: list[tuple[float, float]]) -> dict[str, object]:
 
 def main() -> None:
     """Print one JSON object for each widget."""
+    path = find_chromium()
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(
-            executable_path=chromium_path(), args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         opened(page, RiskMatrix(large_table()), Path(folder))

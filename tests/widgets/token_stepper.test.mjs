@@ -113,14 +113,14 @@ test("states are told apart", () => {
 
 test("a step is told in one sentence", () => {
   assert.equal(tellStep(chain), "3 tokens drafted, 1 was accepted; the base model replaced the next with “␣r”.");
-  assert.equal(tellStep(whole), "2 tokens drafted, all were accepted; “␣b” came on top as a bonus.");
+  assert.equal(tellStep(whole), "2 tokens drafted, all were accepted; “␣b” came as a bonus.");
   assert.equal(tellStep(tree), "5 tokens drafted as a tree 2 deep, 1 was accepted; the base model replaced the next with “␣r”.");
-  assert.equal(tellStep(plain), "Nothing was drafted; the base model put “␣w”.");
+  assert.equal(tellStep(plain), "Nothing was drafted; the base model chose “␣w”.");
   assert.equal(tellStep(cut), "2 tokens drafted, all were accepted; the generation ended here.");
   const lone = { ...whole, nodes: [node(1, -1, "accepted")], committed: words(" d1", " b") };
-  assert.equal(tellStep(lone), "1 token drafted, it was accepted; “␣b” came on top as a bonus.");
+  assert.equal(tellStep(lone), "1 token drafted, it was accepted; “␣b” came as a bonus.");
   const deep = { ...whole, nodes: [...whole.nodes, node(1, -1, "untested")] };
-  assert.equal(tellStep(deep), "3 tokens drafted as a tree 2 deep, a whole path was accepted; “␣b” came on top as a bonus.");
+  assert.equal(tellStep(deep), "3 tokens drafted as a tree 2 deep, a whole path was accepted; “␣b” came as a bonus.");
 });
 
 test("a node's fate is told with its numbers", () => {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Pace(NamedTuple):
-    """How a log is followed: seconds between looks, seconds without news, whether it has ended."""
+    """A pace of following a log: seconds between reads, seconds without news, a test of its end."""
 
     every: float
     patience: float
@@ -36,7 +36,7 @@ class LossCurves(RecordWidget):
     * ``raw``: the raw losses behind them; ``log_scale``: the losses' axis; ``skip_start``: leave
       out the steep first twentieth of a run;
     * ``along``: ``step``, ``tokens`` (positions seen) or ``seconds``;
-    * ``at``: where the read-out stands on that axis (-1: at the end of the run);
+    * ``at``: the read-out's place on that axis (-1: the end of the run);
     * ``live``: what `follow` is doing, in words.
     """
 
@@ -68,7 +68,7 @@ class LossCurves(RecordWidget):
         patience: float = 600.0,
         ended: Callable[[], bool] | None = None,
     ) -> LossCurves:
-        """Show the log at ``path`` as it grows, in a thread beside the kernel's own work.
+        """Show the log at ``path`` as it grows, in a thread of its own.
 
         The log need not be there yet. Logs that the widget already shows stay for comparison, as
         far as there is room. Following stops when ``ended()`` says that training is over, after
@@ -113,7 +113,7 @@ class LossCurves(RecordWidget):
     def _watch(
         self, path: Path, others: tuple[LossLog, ...], pace: Pace, stop: threading.Event
     ) -> None:
-        """Look at the file until there is a reason to stop, and say which."""
+        """Read the file again and again until there is a reason to stop; say which in ``live``."""
         seen: tuple[int, int] | None = None
         news = time.monotonic()
         cost = 0.0
@@ -140,7 +140,7 @@ class LossCurves(RecordWidget):
                 return
 
     def _take(self, given: tuple[Any, ...]) -> dict[str, str]:
-        """Take in the logs; nothing given is an empty run, which `follow` may fill."""
+        """Store the logs; without any, show an empty run that `follow` may fill."""
         try:
             logs = tuple(_opened(each) for each in given) or (
                 LossLog(name="no run yet", base="", heads=1),
@@ -151,14 +151,14 @@ class LossCurves(RecordWidget):
         return super()._take(logs)
 
     def figure(self) -> Figure:
-        """The curves on paper."""
+        """Return a figure of the curves."""
         from labkit.plots import plot_loss
 
         log, *others = self.records
         return plot_loss(log, others[0] if others else None, span=self.span or None)
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
-        """For each run and head: the last loss, the last validation loss, the last acceptance."""
+        """Return for each run and head the last loss, validation loss and acceptance."""
         rows = []
         for log in self.records:
             last = log.points[-1] if log.points else None
@@ -167,7 +167,7 @@ class LossCurves(RecordWidget):
         return ("run", "head", "loss", "validation loss", "accepted"), rows
 
     def summary(self) -> str:
-        """Where the runs ended, in one sentence."""
+        """Say in one sentence where the runs ended."""
         return "; ".join(
             f"{log.name}: {len(log.points)} steps, "
             + (
@@ -180,14 +180,14 @@ class LossCurves(RecordWidget):
 
 
 def _opened(given: Any) -> Any:
-    """A log as training writes it read whole; anything else as it is."""
+    """Return the log in a file that training writes; anything else as it is."""
     if isinstance(given, str | os.PathLike) and str(given).endswith(".jsonl"):
         return LossLog.follow(given)
     return given
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes with a file's content, or None while there is no content."""
+    """Return values that change with a file's content, or None while it has none."""
     try:
         status = path.stat()
     except OSError:

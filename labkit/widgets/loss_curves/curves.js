@@ -36,7 +36,7 @@ export function settled(log) {
   return { ...log, points, validation: log.validation.filter((look) => look.step >= from) };
 }
 
-/** Where each point stands; time runs on where a resumed run's clock began anew. */
+/** The place of each point; time goes on where a resumed run's clock began anew. */
 export function xOf(points, along) {
   if (along !== "seconds") return points.map((point) => point[along]);
   let before = 0;

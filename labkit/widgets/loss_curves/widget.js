@@ -14,7 +14,7 @@ const X_NAME = {
   step: "optimizer step", tokens: "training positions", seconds: "seconds of training",
 };
 const LEFT = 46;
-const RIGHT = 70; // beside the curves, for their names
+const RIGHT = 70; // room for the names of the curves
 
 function draw({ root, records, signal, listen, put, get }) {
   let logs = records;
@@ -229,7 +229,7 @@ function draw({ root, records, signal, listen, put, get }) {
 
   // ---- the read-out
 
-  /** Where it stands: at the trait's place, or at the end of the run while that is below nought. */
+  /** Its place: the trait's, or the end of the run while that is below zero. */
   function here() {
     if (!places.length) return null;
     return get("at") < 0 ? places.at(-1) : places[nearest(places, get("at"))];

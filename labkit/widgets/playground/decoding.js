@@ -16,7 +16,7 @@ export function shapeOf({ shape, tree, heads, nodes }) {
   return treeOf(tree).filter((path) => path.length <= heads);
 }
 
-/** What a generation is asked with. */
+/** The arguments of a generation under these settings. */
 export function questionOf(settings) {
   const { prompt, tokens, method, temperature, topk, seed, nodes, heads } = settings;
   return { prompt, maxNewTokens: tokens, method, temperature, topK: topk, seed, nodes, heads, tree: shapeOf(settings) };

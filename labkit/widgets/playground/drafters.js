@@ -99,6 +99,25 @@ export class Heads {
   }
 }
 
+/** The heads, but what a head makes of a state and a token is computed once. @returns {Heads} */
+export function remembering(heads) {
+  const known = new Map(); // state -> head, token and temperature -> the step
+  const of = (state, key, make) => {
+    if (!known.has(state)) known.set(state, new Map());
+    const steps = known.get(state);
+    if (!steps.has(key)) steps.set(key, make());
+    return steps.get(key);
+  };
+  return {
+    many: heads.many,
+    start: (hidden) => of(hidden, "start", () => heads.start(hidden)),
+    step(head, states, tokens, temperature) {
+      const rows = states.map((state, row) => of(state, `${head} ${tokens[row]} ${temperature}`, () => heads.step(head, [state], [tokens[row]], temperature)));
+      return { states: rows.map((row) => row.states[0]), probs: rows.map((row) => row.probs[0]) };
+    },
+  };
+}
+
 const best = (probs, many) => largest(probs, many).map((id) => [id, probs[id]]);
 
 /**

@@ -1,7 +1,7 @@
 // The page's own lab: what a Playground asks, answered by a model that runs right here.
 //
 // The kernel answers the same questions in a notebook (labkit/speculative/play.py).
-import { Heads, Lookup, drawnShape, jointTree, pathsOf, shapedTree } from "./drafters.js";
+import { Heads, Lookup, drawnShape, jointTree, pathsOf, remembering, shapedTree } from "./drafters.js";
 import { Llama, SPARE, prefill } from "./llama.js";
 import { Random, draw, largest, probabilities, softmax } from "./sampling.js";
 import { Tokenizer } from "./tokenizer.js";
@@ -91,7 +91,7 @@ export class Lab {
   // ---- speculative decoding
 
   /** What drafts under these settings, or null for vanilla. */
-  drafter({ method, nodes = 8, heads = this.heads.many, tree = null, temperature = 0 }, random) {
+  drafter({ method, nodes = 8, heads = this.heads.many, tree = null, temperature = 0 }, random, drafting = this.heads) {
     if (method === "vanilla") return null;
     if (method === "ngram") {
       const lookup = new Lookup();
@@ -103,8 +103,8 @@ export class Lab {
     return (tokens, hidden) => {
       const root = tokens.at(-1);
       return fixed
-        ? shapedTree(this.heads, root, hidden, fixed.filter((path) => path.length <= heads), how)
-        : jointTree(this.heads, root, hidden, { nodes, heads });
+        ? shapedTree(drafting, root, hidden, fixed.filter((path) => path.length <= heads), how)
+        : jointTree(drafting, root, hidden, { nodes, heads });
     };
   }
 
@@ -154,11 +154,11 @@ export class Lab {
 
   /**
    * Draft and verify one step after `tokens` again and again: how often each token came first, and
-   * how often each pair. Logits of a path are computed once.
+   * how often each pair. What the models say after a path is computed once.
    */
   async tally({ tokens, count, method = "mlp", temperature = 1, topK = 0, seed = 0, ...rest }, _tell, stopped) {
     const random = new Random(seed);
-    const drafter = this.drafter({ method, temperature, ...rest }, random);
+    const drafter = this.drafter({ method, temperature, ...rest }, random, remembering(this.heads));
     const { hidden } = this.read(tokens.slice(0, -1));
     const known = new Map(); // path of tokens -> logits after it
     const [firsts, pairs] = [{}, {}];

@@ -18,7 +18,7 @@ class Race(RecordWidget):
     """Generations side by side, each on its own clock: ``Race(vanilla, speculative)``.
 
     ``time`` is the moment shown, in measured seconds; ``speed`` how fast it runs (1: as measured);
-    ``playing`` whether it does. With ``live`` the race stands at the end of what is known: set
+    ``playing`` whether it does. With ``live`` the race shows the end of what is known: set
     ``records`` to longer and longer traces while they are generated, then ``live`` to False.
     """
 
@@ -34,11 +34,11 @@ class Race(RecordWidget):
 
     @property
     def seconds(self) -> float:
-        """When the last lane ends."""
+        """The time in seconds at which the last lane ends."""
         return max((trace.seconds for trace in self.records), default=0.0)
 
     def fit_state(self) -> None:
-        """Stay at the end while live; else keep the moment, where the new records have it."""
+        """Stay at the end while live; otherwise keep the moment, if the new records reach it."""
         self.time = self.seconds if self.live else min(self.time, self.seconds)
 
     @traitlets.validate("time")
@@ -59,13 +59,13 @@ class Race(RecordWidget):
         return proposal["value"]
 
     def figure(self) -> Figure:
-        """Tokens against time, and where the time went."""
+        """Return a figure of tokens against time, and of where the time went."""
         from labkit.plots import plot_race
 
         return plot_race(self.records)
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
-        """One row a lane: tokens, steps, time, speed, and speed against the first lane."""
+        """Return one row per lane: tokens, steps, time, speed, and speed relative to the first."""
         headings = ("method", "tokens", "steps", "tokens per step", "seconds", "tokens/s", "factor")
         first = rate(self.records[0])
         return headings, [
@@ -82,7 +82,7 @@ class Race(RecordWidget):
         ]
 
     def summary(self) -> str:
-        """Who is fastest, and by what factor."""
+        """Say which lane is fastest, and by what factor."""
         best = max(self.records, key=rate)
         others = [
             f"{rate(best) / rate(trace):.2f} times as fast as {trace.method}"
@@ -95,5 +95,5 @@ class Race(RecordWidget):
 
 
 def rate(trace: Trace) -> float:
-    """Tokens per second of the whole generation, the prefill included."""
+    """Return the tokens per second of the whole generation, prefill included."""
     return len(trace.tokens) / max(trace.seconds, 1e-12)

@@ -47,7 +47,7 @@ export function activity(trace, ends, time) {
   return { doing, step: done, spent };
 }
 
-/** The draft as it stands before the check: the first-ranked path of the tree. */
+/** The draft before the check: the first-ranked path of the tree. */
 export function firstPath(step) {
   const path = [];
   let parent = ROOT;
@@ -62,7 +62,7 @@ export function firstPath(step) {
 /**
  * The outcome: which generation is the fastest by tokens per second, and by what factor over each.
  * @returns {{winner: number, factors: number[], rates: number[], even: boolean, alike: boolean}}
- *   `even`: the same number of tokens everywhere; `alike`: the same tokens, as far as all of them go.
+ *   `even`: the same number of tokens everywhere; `alike`: the same tokens, up to the shortest of them.
  */
 export function standing(traces) {
   const totals = traces.map((trace) => tokensAfter(trace).at(-1));
@@ -91,7 +91,7 @@ export function tellOutcome(traces) {
     const against = even ? duration(endTimes(trace).at(-1)) : `${figures(rates[lane])} tokens per second`;
     return [`${factors[lane].toFixed(2)} times as fast as ${trace.method} (${against})`];
   });
-  const text = !alike ? "The texts differ." : even ? "The texts are the same, token for token." : "As far as all of them go, the texts are the same.";
+  const text = !alike ? "The texts differ." : even ? "The texts are the same, token for token." : "Up to the end of the shortest, the texts are the same.";
   return `${traces[winner].method} wins with ${own}, ${others.join(", ")}. ${text}`;
 }
 

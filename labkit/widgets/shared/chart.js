@@ -105,7 +105,7 @@ export function path(points) {
 
 /**
  * Places for labels that want to stand at `wanted` but not within `gap` of each other, kept within
- * low…high as far as there is room; in the order of `wanted`.
+ * low…high while there is room; in the order of `wanted`.
  */
 export function apart(wanted, gap, low, high) {
   const order = wanted.map((_, at) => at).sort((a, b) => wanted[a] - wanted[b]);
@@ -260,7 +260,7 @@ export function readOutPlot(name, picture, help) {
   }, picture);
 }
 
-/** Tell screen readers where the read-out stands, and what it says. */
+/** Tell screen readers the read-out's place and its values. */
 export function tellSlider(plot, { least, most, now, text }) {
   const told = { valuemin: least, valuemax: most, valuenow: now, valuetext: text };
   for (const [key, value] of Object.entries(told)) plot.setAttribute(`aria-${key}`, value);

@@ -1,7 +1,7 @@
 // What every widget of the lab shares in the page: themes, text shown as text, keys, tips, numbers.
 //
 // Python puts this file in front of a widget's own module (`labkit.widgets.base.script`), because
-// relative imports inside a widget's module fail at run time; node's tests import it as it stands.
+// relative imports inside a widget's module fail at run time; node's tests import it as it is.
 // Everything a model wrote goes into the page as text nodes only: nothing here parses HTML.
 
 // ---------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ export function select(label, options, value, change) {
   return el("label", { class: "lk-field" }, el("span", { class: "lk-label" }, label), box);
 }
 
-/** A labelled range input; `words(value)` is what is shown beside it and spoken. */
+/** A labelled range input; `words(value)` is what is shown next to it and spoken. */
 export function slider(label, { min, max, step = 1, value, words = String, input }) {
   const id = fresh();
   const out = el("output", { class: "lk-value", for: id }, words(value));
@@ -196,7 +196,7 @@ export function graphemes(text) {
   return SEGMENTER ? Array.from(SEGMENTER.segment(text), (part) => part.segment) : Array.from(text);
 }
 
-/** How a token is read aloud: blanks by name, otherwise as it stands. */
+/** How a token is read aloud: blanks by name, otherwise as it is. */
 export function spoken(text) {
   const names = { space: "space", newline: "line break", tab: "tab", empty: "empty" };
   const words = pieces(text).map((piece) => names[piece.kind] ?? piece.shown);
@@ -427,13 +427,13 @@ export function listMove(key, here, many) {
   }
 }
 
-/** The note that floats beside what the pointer or the focus is on; Escape puts it away. */
+/** The note that floats next to what the pointer or the focus is on; Escape puts it away. */
 export function makeTip(root, signal) {
   const tip = el("div", { class: "lk-tip", role: "tooltip", hidden: true, id: fresh("tip") });
   root.append(tip);
   const hide = () => { tip.hidden = true; };
   root.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); }, { signal });
-  /** Show the content beside a rectangle in client coordinates. */
+  /** Show the content next to a rectangle in client coordinates. */
   function show(box, ...content) {
     tip.replaceChildren(...content);
     tip.hidden = false;

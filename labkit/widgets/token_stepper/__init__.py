@@ -18,8 +18,8 @@ class TokenStepper(RecordWidget):
     """One generation, step by step: draft, test, commit.
 
     ``step`` counts from 0. ``selected`` is the node of that step whose numbers are shown: -1 is
-    the root, ``len(nodes)`` the token that the base model put itself; a change of step chooses the
-    telling one. ``head`` picks out one head (0: all); ``playing`` moves on by itself.
+    the root, ``len(nodes)`` the base model's own token; a change of step selects the most telling
+    node. ``head`` picks out one head (0: all); ``playing`` moves on by itself.
 
     >>> from labkit.records import Step, Token, Trace
     >>> one = Step(committed=(Token(id=2, text=" there"),), ending="plain")
@@ -79,19 +79,19 @@ class TokenStepper(RecordWidget):
         return telling(step) if step else ROOT
 
     def figure(self) -> Figure:
-        """The whole generation, one column a step."""
+        """Return a figure of the whole generation, one column per step."""
         from labkit.plots import plot_trace
 
         return plot_trace(self.record)
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
-        """One row a step: what was drafted, accepted, and put by the base model."""
+        """Return one row per step: drafted, accepted, and the base model's own token."""
         return ("step", "drafted", "accepted", "base model's own"), [
             _row(index, step) for index, step in enumerate(self.record.steps)
         ]
 
     def summary(self) -> str:
-        """How much was generated in how many steps."""
+        """Say how many tokens were generated in how many steps."""
         trace = self.record
         tokens, steps = counted(len(trace.tokens), "token"), counted(len(trace.steps), "step")
         return (
@@ -101,7 +101,7 @@ class TokenStepper(RecordWidget):
 
 
 def telling(step: Step) -> int:
-    """The node worth looking at first: the rejected one that ended the draft, else the last kept.
+    """Return the node to show first: the rejected one that ended the draft, else the last kept.
 
     >>> from labkit.records import Token
     >>> telling(Step(committed=(Token(id=1, text="a"),), ending="plain"))

@@ -35,7 +35,7 @@ export function nextRejection(steps, from, head = 0) {
 }
 
 /**
- * A place for every node of a step: columns by depth, leaves on rows of their own, a parent beside
+ * A place for every node of a step: columns by depth, leaves on rows of their own, a parent next to
  * its first child. The base model's own token is one more node, the first child of the accepted
  * path's end, so that it runs straight on and a rejected draft turns off; drafts keep their rank.
  * @returns {{places: Array<{index: number, parent: number, column: number, row: number}>, rows: number, columns: number}}
@@ -81,16 +81,16 @@ export function tellStep(step) {
   const { nodes } = step;
   const path = acceptedPath(step);
   const own = hasOwnToken(step) ? `“${visible(step.committed.at(-1).text)}”` : "";
-  if (!nodes.length) return own ? `Nothing was drafted; the base model put ${own}.` : "Nothing was drafted.";
+  if (!nodes.length) return own ? `Nothing was drafted; the base model chose ${own}.` : "Nothing was drafted.";
   const deep = Math.max(...nodes.map((node) => node.depth));
   const branched = nodes.length > deep;
   const whole = branched ? "a whole path was" : deep === 1 ? "it was" : "all were";
   const kept = path.length === 0 ? "none was" : path.length === deep ? whole : `${path.length} ${path.length === 1 ? "was" : "were"}`;
   const sentence = `${count(nodes.length, "token")} drafted${branched ? ` as a tree ${deep} deep` : ""}, ${kept} accepted`;
   if (step.ending === "replacement") return `${sentence}; the base model replaced the next with ${own}.`;
-  if (step.ending === "bonus") return `${sentence}; ${own} came on top as a bonus.`;
+  if (step.ending === "bonus") return `${sentence}; ${own} came as a bonus.`;
   if (step.ending === "cut") return `${sentence}; the generation ended here.`;
-  return own ? `${sentence}; the base model put ${own}.` : `${sentence}.`;
+  return own ? `${sentence}; the base model chose ${own}.` : `${sentence}.`;
 }
 
 /** What became of a node, and why, in one sentence. */
@@ -99,8 +99,8 @@ export function tellNode(step, index, greedy) {
   if (index === ROOT) return "The last committed token: the draft starts after it.";
   if (index >= nodes.length) {
     return {
-      replacement: "The base model's own token, put where the draft was rejected.",
-      bonus: "A bonus: the check of a wholly accepted path yields one more token for nothing.",
+      replacement: "The base model's own token, in place of the rejected draft.",
+      bonus: "A bonus: checking a path that is accepted to its end gives one more token for free.",
       plain: "The base model's own token; nothing was drafted in this step.",
     }[step.ending] ?? "The base model's own token.";
   }
@@ -393,7 +393,7 @@ function makeStrip({ root, signal, get }, trace, goto) {
   slider.addEventListener("pointermove", (event) => { if (slider.hasPointerCapture(event.pointerId)) pick(event); }, { signal });
   const legend = el("p", { class: "ts-legend" }, "One column a step, one block a token: ",
     el("span", { class: "ts-key ts-key-head" }), "drafted and accepted, ",
-    el("span", { class: "ts-key ts-key-own" }), "put by the base model after a rejection, ",
+    el("span", { class: "ts-key ts-key-own" }), "the base model's after a rejection, ",
     el("span", { class: "ts-key ts-key-bonus" }), "its bonus.");
   return { node: el("div", {}, slider, legend), slider, paint, move, perLine: () => layout.perLine };
 }
@@ -611,7 +611,7 @@ function makeDetail(trace, greedy) {
 }
 
 function noOutlook(trace) {
-  return trace.steps.some((step) => step.outlooks.length) ? "What the models would put here was not computed: nothing tested this place." : "This trace was recorded without the models' other choices.";
+  return trace.steps.some((step) => step.outlooks.length) ? "The models’ choices here were not computed: no draft was tested at this place." : "This trace was recorded without the models' other choices.";
 }
 
 /** p, q and the test on one ruler from 0 to 1. */

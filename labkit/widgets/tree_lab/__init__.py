@@ -47,7 +47,7 @@ class TreeLab(RecordWidget):
         self.selected = selected
 
     def fit_state(self) -> None:
-        """Start a new study with its fastest tree."""
+        """Show a new study with its fastest tree."""
         self.selected = ROOT
         self.nodes = [list(path) for path in self.record.best_tree()] if self.record else []
 
@@ -100,13 +100,13 @@ class TreeLab(RecordWidget):
         return proposal["value"]
 
     def figure(self) -> Figure:
-        """The tree beside what the best tree of each size would give."""
+        """Return a figure of the tree and of what the best tree of each size would give."""
         from labkit.plots import plot_tree
 
         return plot_tree(self.record, [tuple(path) for path in self.nodes])
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
-        """One row a node: where it stands, and what it adds."""
+        """Return one row per node: its place, and what it adds."""
         study = self.record
         return ("node", "head", "rank", "accepted", "whole path"), [
             (
@@ -120,7 +120,7 @@ class TreeLab(RecordWidget):
         ]
 
     def summary(self) -> str:
-        """What the tree gains and costs."""
+        """Say what the tree gains and costs."""
         return (
             f"A candidate tree of {counted(len(self.nodes), 'node')} "
             f"for {self.record.name} on {self.record.base}: "

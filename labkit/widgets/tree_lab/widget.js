@@ -145,7 +145,7 @@ export function attentionMask(tree) {
   return all.map((row) => all.map((column) => leadsTo(column, row)));
 }
 
-/** Columns by depth, leaves on rows of their own, a parent beside its first child. */
+/** Columns by depth, leaves on rows of their own, a parent next to its first child. */
 export function layoutPaths(tree) {
   const places = new Map();
   let rows = 0;
@@ -432,7 +432,7 @@ function makeTreeView({ root, signal, tip }, study, { choose, add, remove }) {
   return { node: holder, draw, follow };
 }
 
-// What the best tree of each size would give, and where this tree stands.
+// What the best tree of each size would give, and what this tree gives.
 
 function makeChart({ signal }, study, trees, take) {
   const picture = svg("svg", { class: "tl-chart", role: "img" });

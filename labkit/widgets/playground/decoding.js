@@ -35,6 +35,7 @@ export function makeDecoding(place) {
   const shape = select("Tree", [["joint", "by joint probability"], ["chain", "a chain"], ["own", "built by hand"]], now().shape, draw("shape"));
   const nodes = slider("Nodes", { min: 1, max: 16, value: now().nodes, input: draw("nodes") });
   const heads = slider("Heads", { min: 1, max: info.heads, value: Math.min(now().heads, info.heads), input: draw("heads") });
+  const tokens = slider("New tokens", { min: 8, max: 128, step: 8, value: now().tokens, input: draw("tokens") });
   const editor = makeTreeEditor({ signal, say, changed: (tree) => put({ tree: textOfTree(tree) }) });
 
   // ---- actions
@@ -49,10 +50,12 @@ export function makeDecoding(place) {
   const stepper = el("div", { class: "pg-stepper" });
   const hint = el("p", { class: "pg-empty" }, "Press Play: every step of the loop will be shown here, with its tree, p and q, and why a draft was accepted or rejected.");
   const node = el("div", { class: "pg-panel" },
-    el("div", { class: "lk-bar pg-switches" }, drafter.group, warmth.field, topk, shape, nodes.field, heads.field),
+    el("div", { class: "lk-bar pg-switches" }, drafter.group, warmth.field, topk, shape, nodes.field, heads.field, tokens.field),
     editor.node,
     el("div", { class: "lk-bar" }, el("span", { class: "lk-group" }, play, step, stop), status),
-    el("div", { class: "pg-lanes" }, lanes.mine.node, lanes.plain.node), proof, hint, stepper);
+    el("div", { class: "pg-lanes" }, lanes.mine.node, lanes.plain.node), proof,
+    el("p", { class: "pg-hint" }, "Count the passes, not the seconds: a large model waits for its weights, so a pass that checks nine tokens takes hardly longer than one for a single token. This small model waits for arithmetic instead."),
+    hint, stepper);
 
   let running_ = null;
   let view = null; // the TokenStepper's model
@@ -69,6 +72,7 @@ export function makeDecoding(place) {
     shape.querySelector("select").value = s.shape;
     nodes.set(s.nodes);
     heads.set(Math.min(s.heads, info.heads));
+    tokens.set(s.tokens);
     const byHeads = s.method === "mlp";
     topk.hidden = s.temperature === 0;
     shape.hidden = !byHeads;

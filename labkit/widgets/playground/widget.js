@@ -1,7 +1,7 @@
 // Playground: speculative decoding and minimum Bayes risk on a prompt of one's own.
 //
 // The view asks questions; a thread of the page answers them, or the kernel in a notebook.
-import { button, el, frame, fresh, makeVoice, problemPanel, roving, slider } from "../shared/prelude.js";
+import { button, el, frame, fresh, makeVoice, problemPanel, roving } from "../shared/prelude.js";
 import { makeBayes } from "./bayes.js";
 import { makeDecoding } from "./decoding.js";
 import { makeGame } from "./game.js";
@@ -65,7 +65,6 @@ function draw(shared) {
     },
     keydown: (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) go(); },
   });
-  const tokens = slider("New tokens", { min: 8, max: 128, step: 8, value: now.tokens, input: (value) => put({ tokens: value }) });
   const seed = el("input", { class: "pg-number", type: "number", min: 0, max: 2 ** 31, step: 1, change: () => put({ seed: Math.max(0, Math.floor(Number(seed.value) || 0)) }) });
   const presets = PRESETS.map(([name, words, change]) => button(name, { title: words, click: () => { prompt.value = change.prompt; put({ tab: "decode", topk: 0, ...change }); showTab(); showInputs(); decoding.run(); } }));
 
@@ -85,7 +84,7 @@ function draw(shared) {
   root.append(
     el("div", { class: "pg-top" },
       el("label", { class: "lk-label", for: id }, "Your prompt"), prompt,
-      el("div", { class: "lk-bar pg-given-bar" }, el("span", { class: "lk-group pg-presets" }, presets), tokens.field, el("label", { class: "lk-field" }, el("span", { class: "lk-label" }, "Seed"), seed))),
+      el("div", { class: "lk-bar pg-given-bar" }, el("span", { class: "lk-group pg-presets" }, presets), el("label", { class: "lk-field" }, el("span", { class: "lk-label" }, "Seed"), seed))),
     list, ...names.map((name) => panels[name][1]));
   const roved = roving(list, () => tabs, { moved: (index) => open(names[index]), signal });
 
@@ -104,7 +103,6 @@ function draw(shared) {
   function showInputs() {
     prompt.value = now.prompt;
     seed.value = String(now.seed);
-    tokens.set(now.tokens);
   }
   function go() {
     clearTimeout(timer);

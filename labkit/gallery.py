@@ -13,7 +13,7 @@ from labkit.paths import data_dir, find_chromium
 from labkit.records import RecordError, write_whole
 from labkit.widgets import LossCurves, Race, RiskMatrix, ServingCurves, TokenStepper, TreeLab
 from labkit.widgets.base import RecordWidget
-from labkit.widgets.page import fragment
+from labkit.widgets.page import STYLE, document, fragment
 from labkit.widgets.playground.page import page as playground_page
 
 
@@ -89,15 +89,7 @@ EXHIBITS = (
 PLAYGROUND = "playground/index.html"
 """The page that computes, in the gallery's folder."""
 
-STYLE = """
-:root { color-scheme: light dark; --back: #fbfbfc; --ink: #1a1f26; --soft: #4a5561;
-  --line: #d5dae0; --link: #0b5cad; }
-@media (prefers-color-scheme: dark) { :root { --back: #0e1116; --ink: #e8ebef; --soft: #aab4c0;
-  --line: #333b45; --link: #7ab8ff; } }
-body { margin: 0 auto; max-width: 1160px; padding: 20px; background: var(--back);
-  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-a { color: var(--link); }
-p { max-width: 70ch; }
+CARDS = """
 pre { overflow-x: auto; padding: 10px 12px; border: 1px solid var(--line); border-radius: 6px; }
 nav, footer { color: var(--soft); margin: 0 0 16px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 16px;
@@ -143,22 +135,6 @@ def _write(path: Path, text: str) -> Path:
         raise LabkitError(str(error)) from None
 
 
-def _page(title: str, inner: str) -> str:
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-{inner}
-</body>
-</html>
-"""
-
-
 def _exhibit_page(exhibit: Exhibit, widget: RecordWidget) -> str:
     places = [e.name for e in EXHIBITS]
     here = places.index(exhibit.name)
@@ -166,8 +142,9 @@ def _exhibit_page(exhibit: Exhibit, widget: RecordWidget) -> str:
         f'<a href="{e.name}.html">{e.title}</a>'
         for e in (EXHIBITS[here - 1], EXHIBITS[(here + 1) % len(EXHIBITS)])
     )
-    return _page(
+    return document(
         f"{exhibit.title} · labkit",
+        STYLE + CARDS,
         f"""<nav aria-label="Gallery"><a href="index.html">All six</a> ·
 {links}</nav>
 <main>
@@ -198,8 +175,9 @@ def _index() -> str:
         f'<li><h2><a href="{e.name}.html">{e.title}</a></h2><p>{html.escape(e.text)}</p></li>'
         for e in EXHIBITS
     )
-    return _page(
+    return document(
         "labkit: six pictures of decoding",
+        STYLE + CARDS,
         f"""<main>
 <h1>Six pictures of decoding</h1>
 <p><a href="{PLAYGROUND}"><strong>Playground</strong></a>: type a prompt of your own and watch a

@@ -12,6 +12,19 @@ from anywidget import AnyWidget
 
 from labkit.widgets.base import HERE, RecordWidget
 
+STYLE = """
+:root { color-scheme: light dark; --back: #fbfbfc; --ink: #1a1f26; --soft: #4a5561;
+  --line: #d5dae0; --link: #0b5cad; }
+@media (prefers-color-scheme: dark) { :root { --back: #0e1116; --ink: #e8ebef; --soft: #aab4c0;
+  --line: #333b45; --link: #7ab8ff; } }
+body { margin: 0 auto; max-width: 1160px; padding: 20px; background: var(--back);
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+a { color: var(--link); }
+main > p { max-width: 74ch; }
+.place { margin: 0 0 24px; }
+"""
+"""The look of a page around widgets, light or dark as the reader's system is."""
+
 
 def _inline(value: object) -> str:
     """Return JSON for the inside of a script element: no text in it can close the element."""
@@ -52,24 +65,22 @@ WIDGET.render({{ model: place.model, el: place }});
 def page(widgets: Iterable[RecordWidget], title: str) -> str:
     """Return a whole HTML page with these widgets, in the reader's own theme."""
     inner = "\n".join(f"<div class='place'>{fragment(widget)}</div>" for widget in widgets)
+    heading = html.escape(title)
+    return document(heading, STYLE, f"<main>\n<h1>{heading}</h1>\n{inner}\n</main>")
+
+
+def document(title: str, css: str, inner: str) -> str:
+    """Return a whole HTML page from its title, its stylesheet and the inside of its body."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ margin: 0 auto; max-width: 1160px; padding: 20px; font: 16px/1.5 system-ui, sans-serif;
-  background: #fbfbfc; color: #1a1f26; }}
-.place {{ margin: 0 0 24px; }}
-@media (prefers-color-scheme: dark) {{ body {{ background: #0e1116; color: #e8ebef; }} }}
-</style>
+<title>{title}</title>
+<style>{css}</style>
 </head>
 <body>
-<main>
-<h1>{html.escape(title)}</h1>
 {inner}
-</main>
 </body>
-</html>"""
+</html>
+"""

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from labkit.widgets.base import HERE, bundle
+from labkit.widgets.page import STYLE, document
 from labkit.widgets.playground import Playground, views_json
 
 KEPT_OUT = np.array([0, 13, 60])
@@ -27,16 +28,7 @@ def page(model: Path, heads: Path) -> str:
     start = (HERE / "playground" / "page.js").read_text(encoding="utf-8")
     module = Playground._esm.replace("export default ", "const WIDGET = ", 1)
     views = json.dumps(views_json()).replace("<", "\\u003c")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Playground · labkit</title>
-<style>{Playground._css}</style>
-</head>
-<body class="pg-page">
-<main>
+    inner = f"""<main>
 <nav aria-label="Gallery"><a href="../index.html">All widgets</a></nav>
 <h1>Playground</h1>
 <p>Type a prompt and watch a small language model decode it, here in this page: no kernel, no
@@ -51,10 +43,8 @@ if empty-headed, English.</p>
 {_inside(module)}
 const VIEWS = {views};
 {_inside(start)}
-</script>
-</body>
-</html>
-"""
+</script>"""
+    return document("Playground · labkit", STYLE + Playground._css, inner)
 
 
 def _inside(code: str) -> str:

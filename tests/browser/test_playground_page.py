@@ -76,7 +76,7 @@ def test_proof_is_given_anew_after_each_switch(page):
     panel.get_by_role("radio", name="n-grams").check()
     expect(panel.locator(".pg-same")).to_contain_text("both settings")
     panel.get_by_role("radio", name="heads").check()
-    panel.get_by_label("Tree").select_option("own")
+    panel.locator(".pg-switches select").nth(1).select_option("own")
     panel.get_by_role("button", name="Add a child").click()
     expect(panel.locator(".pg-same")).to_contain_text(re.compile(r"all \d settings"))
 
@@ -122,7 +122,7 @@ def test_one_step_at_a_time(page):
 
 
 def test_reader_drafts_by_typing_and_picking(page, violations):
-    page.evaluate("location.hash = 'prompt=The+people+of+the+United+States'")
+    page.evaluate("location.hash = 'tab=draft&prompt=The+people+of+the+United'")
     panel = go(page, TABS[1])
     picks = panel.get_by_role("group", name="Or pick the next token").get_by_role("button")
     expect(picks).to_have_count(6)
@@ -157,9 +157,9 @@ def test_matrix_fills_the_choice_moves_and_is_explained(page, violations):
     assert len(heard) == 4
     assert why.get_by_role("button", name="Next reason").is_disabled()
     winner = panel.locator(".lk-rm-facts").inner_text()
-    panel.get_by_label("Loss").select_option("exact")
+    panel.locator(".lk-rm-controls select").first.select_option("exact")
     expect(panel.locator(".lk-rm-facts")).not_to_have_text(winner)
-    panel.get_by_label("Hypotheses", exact=True).select_option("split")
+    panel.locator(".pg-switches select").select_option("split")
     expect(panel.locator(".lk-rm-caption")).to_contain_text(re.compile(r"^[1-6] rows?:"))
     assert "hypotheses=split" in page.url
     fine(page, violations)
@@ -178,7 +178,9 @@ def test_long_drawing_is_stopped(page):
 
 def test_tabs_are_walked_by_arrow_keys_and_the_address_keeps_the_moment(page):
     page.evaluate("location.hash = ''")
-    page.get_by_role("tab", name=TABS[0]).focus()
+    first = page.get_by_role("tab", name=TABS[0])
+    expect(first).to_have_attribute("aria-selected", "true")
+    first.focus()
     for name, tab in zip(TABS[1:], ("draft", "bayes"), strict=True):
         page.keyboard.press("ArrowRight")
         expect(page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")

@@ -66,10 +66,9 @@ def test_drawn_tree_has_the_shape_that_was_built(player):
         player, "generate", prompt=PROMPT, maxNewTokens=12, tree=OWN, temperature=1.0, seed=3
     )
     assert trace["text"] == again["text"]
-    for step in trace["steps"]:
-        assert [node["parent"] for node in step["nodes"]] == [-1, -1, 0, 0, 2]
-        siblings = {(node["parent"], node["id"]) for node in step["nodes"]}
-        assert len(siblings) == 5
+    nodes = trace["steps"][0]["nodes"]  # the last drafts are cut to the room that is left
+    assert [node["parent"] for node in nodes] == [-1, -1, 0, 0, 2]
+    assert len({(node["parent"], node["id"]) for node in nodes}) == 5
 
 
 def test_stop_and_one_step_keep_what_was_decoded(player):
@@ -94,14 +93,13 @@ def test_reader_and_heads_are_judged_after_the_same_text(decoder, player, temper
 
 
 def test_samples_carry_the_models_own_log_probability(decoder, player):
-    samples, parts = asked(
-        player, "draw", prompt=PROMPT, count=3, maxNewTokens=6, temperature=0.8, seed=1
-    )
+    how = {"prompt": PROMPT, "maxNewTokens": 6, "temperature": 0.8}
+    samples, parts = asked(player, "draw", count=3, seed=1, **how)
     assert [part["sample"] for part in parts] == samples
     ids = decoder.encode(PROMPT, 6)
     whole = Sampling(temperature=1.0)
-    first = decoder.generate(PROMPT, 6, "mlp", Sampling(temperature=0.8), seed=1000)
-    tokens = first.tokens
+    how = {**how, "seed": 1000}
+    tokens = player._run(ids, 6, how, player._drafter(how)).tokens
     assert samples[0]["text"] == decoder.base.decode(tokens)
     logprob = 0.0
     for place, token in enumerate(tokens):

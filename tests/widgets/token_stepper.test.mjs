@@ -130,7 +130,7 @@ test("a node's fate is told with its numbers", () => {
   assert.match(tellNode(drawn, 2, false), /the token before it was rejected/);
   assert.match(tellNode(chain, 0, true), /most probable token here\.$/);
   assert.match(tellNode(tree, 2, true), /before it was rejected/);
-  assert.match(tellNode(chain, 3, true), /put where the draft was rejected/);
+  assert.match(tellNode(chain, 3, true), /in place of the rejected draft/);
   assert.match(tellNode(whole, 2, true), /bonus/);
   assert.match(tellNode(chain, -1, true), /last committed/);
 });

@@ -45,7 +45,7 @@ export function makeTreeEditor({ signal, say, changed }) {
   function put(next, path, words) {
     tree = ordered(next);
     selected = tree.findIndex((each) => nameOf(each) === nameOf(path));
-    draw(true);
+    draw();
     changed(tree);
     say(`${words} ${count(tree.length, "node")}.`);
   }
@@ -61,7 +61,7 @@ export function makeTreeEditor({ signal, say, changed }) {
     if (left.length) put(left, path.slice(0, -1), "Removed.");
   }
 
-  function draw(focus = false) {
+  function draw() {
     const { places, rows } = layoutPaths(tree);
     const columns = Math.max(1, ...tree.map((path) => path.length));
     const x = (column) => (column ? ROOT_WIDE + GAP + (column - 1) * (WIDE + GAP) : 2);
@@ -89,7 +89,7 @@ export function makeTreeEditor({ signal, say, changed }) {
           svg("circle", { r: 11, class: "pg-reach" }), svg("circle", { r: 7, class: "pg-ring" }), svg("path", { d: "M-3 0H3M0 -3V3" })));
       }
     });
-    const had = focus && picture.contains(document.activeElement);
+    const had = picture.contains(document.activeElement);
     picture.replaceChildren(...edges, ...items, ...handles);
     if (had) picture.querySelector("[tabindex='0']")?.focus({ preventScroll: true });
     add.disabled = !nextPath(tree, pathOf(selected), deepest);

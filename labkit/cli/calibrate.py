@@ -1,4 +1,4 @@
-"""``labkit calibrate``: what this machine charges for a check of n tokens."""
+"""``labkit calibrate``: the cost of checking n tokens on this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from labkit.cli._output import json_option, only_results_on_stdout, say
 def command(
     *, base: str, repeats: int, storage: str, parts: bool, device: str | None, as_json: bool
 ) -> None:
-    """Time passes over 1 to 32 tokens and a reading of memory; keep the tree that pays best."""
+    """Time passes over 1 to 32 tokens and a read of memory; keep the tree that pays best."""
     with only_results_on_stdout() as show:
         from labkit.errors import LabkitError
         from labkit.models import load

@@ -1,6 +1,6 @@
-"""What makes checking n tokens cost little more than one; chosen by what the machine can do.
+"""Forward passes that check n tokens at little more than the cost of one.
 
-`engine_for` gives a model's forward pass: *weights once* on a CPU, CUDA graphs on a GPU, and
+`engine_for` opens a model's forward pass: *weights once* on a CPU, CUDA graphs on a GPU, and
 transformers' own forward pass everywhere else. `choose` says which and why.
 """
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 Path = Literal["weights_once", "cuda_graphs", "plain"]
 PATHS: tuple[Path, ...] = ("weights_once", "cuda_graphs", "plain")
-"""The forward passes that there are."""
+"""The names of the forward passes."""
 
 LLAMA_SHAPED = ("llama", "mistral", "qwen2")
-"""Architectures (transformers' ``model_type``) that the fast paths compute, as far as they go."""
+"""Architectures (transformers' ``model_type``) that the fast paths can compute."""
 
 FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings whose angles do not change with the length of the text."""
 
 
 class Model(Protocol):
-    """What the choice reads of a model; `labkit.LanguageModel` is one."""
+    """A model as the choice reads it; `labkit.LanguageModel` is one."""
 
     config: Any
 
     @property
     def device(self) -> torch.device:
-        """Where it is to compute."""
+        """The device to compute on."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """In what numbers."""
+        """The number format to compute in."""
 
     @property
     def module(self) -> Any:
@@ -52,14 +52,14 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """The path that a model takes on this machine, and in half a sentence why."""
+    """The path that a model takes on this machine, and the reason in half a sentence."""
 
     path: Path
     why: str
 
 
 def not_llama_shaped(config: Any) -> str | None:
-    """What the fast paths cannot compute of a model with this config; None if they can.
+    """Return what the fast paths cannot compute of a model with this config; None if they can.
 
     >>> from types import SimpleNamespace
     >>> not_llama_shaped(SimpleNamespace(model_type="gpt2"))
@@ -74,7 +74,7 @@ def not_llama_shaped(config: Any) -> str | None:
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     reasons = {
         "its activation is not silu": config.hidden_act != "silu",
-        "its attention looks through a window": window is not None and kinds != {"full_attention"},
+        "its attention has a window": window is not None and kinds != {"full_attention"},
         "its output projection has a bias": kind != "qwen2"
         and getattr(config, "attention_bias", False),
         "its feed-forward layers have biases": getattr(config, "mlp_bias", False),
@@ -90,16 +90,16 @@ def not_llama_shaped(config: Any) -> str | None:
 
 
 def no_weights_once() -> str | None:
-    """Why this machine cannot run the weights-once path; None if it can."""
+    """Return why this machine cannot run the weights-once path; None if it can."""
     try:
         from labkit.kernels import panel
     except ImportError as error:
-        return f"numba does not load here ({error})"
+        return f"numba cannot be imported ({error})"
     return None if panel.supported() else "this processor has no fused multiply-add"
 
 
 def choose(config: Any, device: torch.device, dtype: torch.dtype) -> Choice:
-    """The fastest path for a model with this config on this device, and why."""
+    """Return the fastest path for a model with this config on this device, and the reason."""
     strange = not_llama_shaped(config)
     if strange:
         return Choice("plain", strange)
@@ -109,7 +109,7 @@ def choose(config: Any, device: torch.device, dtype: torch.dtype) -> Choice:
         return Choice("plain", f"there is no fast path on {device.type}")
     number = str(dtype).removeprefix("torch.")
     if number != "float32":
-        return Choice("plain", f"{number} was asked for, and the fast path sums in float32")
+        return Choice("plain", f"the number format is {number}, and the fast path sums in float32")
     lacking = no_weights_once()
     if lacking:
         return Choice("plain", lacking)
@@ -119,10 +119,10 @@ def choose(config: Any, device: torch.device, dtype: torch.dtype) -> Choice:
 def engine_for(
     lm: Model, storage: str = "float32", path: Literal["auto"] | Path = "auto"
 ) -> Engine:
-    """The forward pass of a model: the fastest that works here, or the one called ``path``.
+    """Open the forward pass of a model: the fastest that works here, or the one called ``path``.
 
-    ``storage`` is how weights once stores them: float32, bfloat16 or q4_1. Raises `LabkitError`
-    where the path asked for, or the storage, cannot be had.
+    ``storage`` is how weights once stores them: see `weights_once.STORAGE`. Raises `LabkitError`
+    where the path or the storage is not available.
     """
     if path != "auto" and path not in PATHS:
         raise LabkitError(f"There is no path {path!r}: give auto, {', '.join(PATHS)}.")
@@ -138,7 +138,7 @@ def engine_for(
             raise LabkitError(f"There is no storage {storage!r}: give {', '.join(STORAGE)}.")
         return WeightsOnce(LlamaWeights(lm.config, lm.weights()), storage)
     if storage != "float32":
-        why = choice.why if path == "auto" else f"{path} was asked for"
+        why = choice.why if path == "auto" else f"the path {path} was given"
         raise LabkitError(
             f"Only the weights-once path stores weights as {storage}, and it is not used: {why}."
         )

@@ -1,4 +1,4 @@
-"""How fast numba's threads read memory, which is what bounds a pass over one token."""
+"""The speed at which numba's threads read memory, which bounds a pass over one token."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numba import njit, prange
 from labkit.kernels.panel import JIT
 
 PROBE = 1 << 26
-"""Numbers of float32 in what is read: 256 MiB, more than any cache holds."""
+"""Float32 numbers in the array that is read: 256 MiB, more than any cache holds."""
 
 PIECE = 1 << 16
-"""Numbers that a thread reads in a piece: 256 KiB."""
+"""Numbers in a piece, which one thread reads: 256 KiB."""
 
 FAST = {**JIT, "fastmath": True}
 """Sums in any order, so that the compiler can widen them."""
@@ -21,7 +21,7 @@ FAST = {**JIT, "fastmath": True}
 
 @njit(**FAST)
 def sum_of(piece):
-    """The sum of a piece, many numbers at a time: of a slice the compiler sees that it may."""
+    """Sum a piece, many numbers at a time: the compiler widens the loop over a slice."""
     total = np.float32(0)
     for i in range(piece.shape[0]):
         total += piece[i]
@@ -30,7 +30,7 @@ def sum_of(piece):
 
 @njit(parallel=True, **FAST)
 def read_through(numbers):
-    """The sum of ``numbers``, a multiple of `PIECE`; reading them is what takes the time."""
+    """Sum ``numbers``, a multiple of `PIECE`; reading them is what takes the time."""
     total = 0.0
     for piece in prange(numbers.shape[0] // PIECE):
         total += sum_of(numbers[piece * PIECE : (piece + 1) * PIECE])
@@ -38,14 +38,14 @@ def read_through(numbers):
 
 
 class Probe:
-    """Reads the same large array again and again, as a forward pass reads the weights."""
+    """A repeated read of one large array, as a forward pass reads the weights."""
 
     def __init__(self, numbers: int = PROBE) -> None:
         self.numbers = np.ones(numbers, np.float32)
         read_through(self.numbers[:PIECE])  # compiled now, not when it is timed
 
     def __call__(self) -> float:
-        """Bytes per second of one reading."""
+        """Return the bytes per second of one read."""
         began = time.perf_counter()
         read_through(self.numbers)
         return self.numbers.nbytes / (time.perf_counter() - began)

@@ -3,9 +3,9 @@
 A pass over a few tokens is hundreds of kernels of a few microseconds each, and launching them from
 Python takes longer than running them. A CUDA graph records the launches once and replays them as
 one; its price is that no shape and no address may change. So tokens are padded to one of a few
-widths, sequences to a power of two, and attention looks at a whole number of blocks of the cache;
+widths, sequences to a power of two, and attention reads a whole number of blocks of the cache;
 what is padding, hidden or not yet written is masked. Graphs belong to the cache whose addresses
-they hold, and a cache that nobody uses any more is handed to the next generation, graphs and all.
+they hold, and a cache no longer in use goes to the next generation, with its graphs.
 
 Without a GPU the same pass runs unrecorded, which is how its bookkeeping is tested.
 """
@@ -29,13 +29,13 @@ WIDTHS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 """Tokens of one sequence that a pass is recorded for; fewer are padded to the next width."""
 
 BLOCK = 256
-"""Attention looks at a multiple of this many cache places."""
+"""Attention reads a multiple of this many cache places."""
 
 ROOM = 1024
 """A cache has a multiple of this many places, so that most generations can share one."""
 
 IDLE = 4
-"""How many caches that nobody uses are kept, with their graphs."""
+"""Unused caches that are kept, with their graphs."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Inputs:
     rows: torch.Tensor
 
     def to(self, device: torch.device) -> Inputs:
-        """The same on ``device``."""
+        """Return the same inputs on ``device``."""
         tokens, positions, places, slots, mask = (tensor.to(device) for tensor in self.tensors)
         return Inputs(tokens, positions, places, slots, mask, self.rows)
 
@@ -80,7 +80,7 @@ def arrange(stacked: Stacked, spare: int, room: int) -> Inputs:
     counts = np.diff(bounds)
     if counts.max() > WIDTHS[-1]:
         raise LabkitError(
-            f"A pass looks at up to {WIDTHS[-1]} tokens of a text at once, not {counts.max()}."
+            f"A pass processes up to {WIDTHS[-1]} tokens of a text, not {counts.max()}."
         )
     width = next(width for width in WIDTHS if width >= counts.max())
     groups = 1 << (len(slots) - 1).bit_length()
@@ -254,7 +254,7 @@ class CudaEngine(LlamaEngine):
     def _run(
         self, inputs: Inputs, buffers: Buffers, layers: tuple[int, ...]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The pass, replayed where it is recorded, recorded where it can be."""
+        """Run the pass: replay its graph, or record it first, or compute it without one."""
         if not self.recording:
             return self._compute(inputs.to(self.device), buffers, layers)
         shape = (*inputs.shape, *layers)
@@ -267,7 +267,7 @@ class CudaEngine(LlamaEngine):
         return known.outputs
 
     def _record(self, inputs: Inputs, buffers: Buffers, layers: tuple[int, ...]) -> Recorded:
-        """Record a pass of this shape; it runs a few times first, which changes nothing else."""
+        """Record a pass of this shape, after a few warm-up runs that change nothing else."""
         given = inputs.to(self.device)
         side = torch.cuda.Stream(self.device)
         side.wait_stream(torch.cuda.current_stream(self.device))
@@ -283,7 +283,7 @@ class CudaEngine(LlamaEngine):
     def _compute(
         self, given: Inputs, buffers: Buffers, layers: tuple[int, ...]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """States (G, n, D), after the layers read and the final norm, and logits (G, n, V)."""
+        """Compute states after ``layers`` and the final norm (G, n, D), and logits (G, n, V)."""
         tokens, positions, places, slots, mask = given.tensors
         end = mask.shape[-1]
         x = functional.embedding(tokens, self.embedding)  # (G, n, D)
@@ -324,12 +324,12 @@ class CudaEngine(LlamaEngine):
 
 
 def keep_some(idle: list[Buffers], buffers: Buffers) -> None:
-    """Add ``buffers`` to those that wait for their next use, and let the oldest go."""
+    """Add ``buffers`` to those that wait for reuse, and drop the oldest."""
     idle.append(buffers)
     del idle[:-IDLE]
 
 
 def rotate(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-    """The rotary position embedding: x (G, n, heads, d), cosines and sines (G, n, 1, d / 2)."""
+    """Turn x (G, n, heads, d) by its positions: cosines and sines are (G, n, 1, d / 2)."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)

@@ -1,7 +1,7 @@
-"""One head of the speculator on products that read each weight once.
+"""The heads of a speculator on products that read each weight once.
 
 The heads are small, so their weights are stored in bfloat16: half the bytes, half the time. A draft
-need not be exact, since the base model checks it; it need only be quick.
+need not be exact, since the base model checks it; it has to be quick.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ A4, A5, ROOT_HALF, HALF = F(-1.453152027), F(1.061405429), F(0.70710678), F(0.5)
 
 @njit(**JIT)
 def gelu(x):
-    """x times the normal distribution's share below x."""
+    """Return x times the normal distribution's share below x."""
     z = abs(x) * ROOT_HALF
     t = ONE / (ONE + P * z)
     erf = ONE - ((((A5 * t + A4) * t + A3) * t + A2) * t + A1) * t * exp(-z * z)
@@ -31,7 +31,7 @@ def gelu(x):
 
 @njit(**JIT)
 def activate(x, gain, shift):
-    """gelu(x / rms(x) * gain + shift), transposed: (M, I) to (I, M)."""
+    """Compute gelu(x / rms(x) * gain + shift), transposed: (M, I) to (I, M)."""
     rows, width = x.shape
     out = np.empty((width, rows), F)
     for i in range(rows):
@@ -48,7 +48,7 @@ def activate(x, gain, shift):
 
 @njit(**JIT)
 def best(logits, many, ids, logprobs):
-    """The ``many`` largest of one row of logits, falling: their indices and log-probabilities."""
+    """Find the ``many`` largest of one row of logits, falling: indices and log-probabilities."""
     found = np.full(many, LOWEST, F)
     ids[:many] = 0
     for v in range(logits.shape[0]):
@@ -73,7 +73,7 @@ def best(logits, many, ids, logprobs):
 
 @njit(parallel=True, **JIT)
 def head_step(state, embedded, keep, add, w_proj, w_token, gain, shift, w_out, w_table, size, many):
-    """One head for M nodes: new states (M, I), and the best ``many`` tokens of each node.
+    """Run one head for M nodes: new states (M, I), and the best ``many`` tokens of each node.
 
     state (M, S) and embedded (M, D), the token's row in the base model's table. Returns the state
     (M, I), the logits (M, R) over the draft vocabulary's R tokens, padded to a whole panel, and ids
@@ -106,7 +106,7 @@ def head_step(state, embedded, keep, add, w_proj, w_token, gain, shift, w_out, w
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    """Every row divided by its root mean square."""
+    """Divide every row by its root mean square."""
     return rows / np.sqrt(np.mean(rows * rows, axis=1, keepdims=True) + F(1e-6))
 
 
@@ -147,7 +147,7 @@ class PanelHeads:
         self.step(0, np.concatenate([first]), draft_ids[:1], 1)
 
     def start(self, hidden: np.ndarray) -> np.ndarray:
-        """The state (1, Z) before the first head, from what the engine tells of a place (W,)."""
+        """Return the state (1, Z) before the first head, from a place's states (W,)."""
         width, layers = self.config.emb_dim, len(self.config.layers)
         z = hidden[-width:] if not layers else _unit(hidden.reshape(layers + 1, width)).ravel()
         return _unit(z[None]) * ROOT_HALF if self.config.scale_input else z[None]
@@ -155,7 +155,7 @@ class PanelHeads:
     def step(
         self, head: int, state: np.ndarray, tokens: np.ndarray, many: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """A head for M nodes: states, logits (M, R), token ids and log-probabilities (M, many)."""
+        """Run a head for M nodes: states, logits (M, R), ids and log-probabilities (M, many)."""
         w_proj, w_token, gain, shift, w_out = self.heads[head]
         state, logits, places, logprobs = head_step(
             state,

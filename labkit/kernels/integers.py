@@ -43,7 +43,7 @@ ROW_BLOCK = BLOCK + 8
 """Bytes of a block of quantised activations: the integers, then s and s * sum in float32."""
 
 AHEAD = 1280
-"""Bytes ahead of what is used that memory is asked for."""
+"""Distance in bytes of what is prefetched from what is used."""
 
 HALF = LANES // 2
 Dot = Literal["vpdpbusd", "sdot", "pmaddubsw", "plain"]

@@ -1,7 +1,7 @@
 """Any causal language model through transformers' own forward pass: the plain path.
 
-It works for every architecture and on every device, and what it promises is less: the result of a
-row may change in its last bits with the rows beside it, so two nearly equal logits can trade
+It works for every architecture and on every device, and it promises less: the result of a row may
+change in its last bits with the other rows of the pass, so two nearly equal logits can trade
 places. The fast paths are tested against this one.
 """
 
@@ -17,7 +17,7 @@ from labkit.errors import LabkitError
 from labkit.kernels.engine import Cache, Output, Rows, TorchProbe, stack
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-"""The kinds of layers that transformers tells apart and a mask can serve."""
+"""The kinds of layers in transformers that a mask can serve."""
 
 ENDLESS = 1 << 30
 """The context of a model without a table of positions."""
@@ -60,14 +60,14 @@ class PlainCache(Cache):
         self.lengths[target] = length
 
     def drop_uncommitted(self, slot: int) -> None:
-        """Forget the rows of a pass that were not committed."""
+        """Drop the rows of a pass that were not committed."""
         length = int(self.lengths[slot])
         for layer in self.slots[slot].layers:
             layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
 
 
 class PlainEngine:
-    """A transformers causal LM as an `Engine`; sequences of one pass are looked at one by one.
+    """A transformers causal LM as an `Engine`; the sequences of one pass run one by one.
 
     ``module`` is the model in evaluation mode. Raises `LabkitError` for models that keep a running
     state instead of keys and values, since a state cannot be rolled back to an accepted path.
@@ -87,7 +87,7 @@ class PlainEngine:
         if kinds - {FULL, SLIDING}:
             strange = ", ".join(sorted(kinds - {FULL, SLIDING}))
             raise LabkitError(
-                f"This model has layers of the kind {strange}, which cannot look at a tree of "
+                f"This model has layers of the kind {strange}, which cannot process a tree of "
                 "drafts: give a model whose layers all attend to keys and values."
             )
         self.window = getattr(config, "sliding_window", None)
@@ -117,7 +117,7 @@ class PlainEngine:
         return PlainCache(capacity, slots)
 
     def mask(self, positions: np.ndarray, visible: np.ndarray, length: int) -> Any:
-        """What N new tokens must not see, as numbers to add to the scores: (1, 1, N, length + N).
+        """Return the mask of N new tokens, to be added to the scores: (1, 1, N, length + N).
 
         One mask for each kind of layer where the model has both.
         """

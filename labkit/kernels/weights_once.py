@@ -70,7 +70,7 @@ def _times_power_of_two(_context: Any, value: Any, rounded: Any) -> Any:
 
 @njit(**JIT)
 def exp(x):
-    """e^x in float32, within 3 units in the last place; written so that LLVM can vectorise it."""
+    """Compute e^x in float32, within 3 units in the last place, so that LLVM can vectorise it."""
     x = min(max(x, SMALLEST), LARGEST)
     rounded = x * LOG2_E + ROUNDER
     n = rounded - ROUNDER
@@ -81,7 +81,7 @@ def exp(x):
 
 @njit(**JIT)
 def rms_norm(x, gain, epsilon):
-    """x / sqrt(mean(x^2) + epsilon) * gain, transposed: (N, D) to (D, N)."""
+    """Compute x / sqrt(mean(x^2) + epsilon) * gain, transposed: (N, D) to (D, N)."""
     tokens, width = x.shape
     out = np.empty((width, tokens), F)
     partial = np.empty(LANES, F)
@@ -234,7 +234,7 @@ def exponentials(row, end, length, seen):
 def attend(
     group, share, qkv, low, high, positions, length, visible, keys, values, cosines, sines, out
 ):
-    """The ``share`` query heads of one group: softmax(q k^T / sqrt(d)) v, into out (H d, N).
+    """Compute one group's ``share`` query heads: softmax(q k^T / sqrt(d)) v, into out (H d, N).
 
     All of a group's heads and tokens are rows of the same products, since they read the same keys
     (blocks, d, 16) and values (d / 16, capacity, 16); the new tokens' are already among them.
@@ -357,7 +357,7 @@ def each_attention(qkv, rows, heads, keys, values, cosines, sines):
 
 @njit(**JIT)
 def move_rows(keys, values, length, path):
-    """Close the ranks: the cache rows length + path[j] move to length + j, in every layer."""
+    """Move the cache rows length + path[j] to length + j, in every layer."""
     for j in range(path.shape[0]):
         old, new = length + path[j], length + j
         if old != new:

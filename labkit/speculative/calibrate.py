@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from labkit.models import LanguageModel
 
 TOKENS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-"""Numbers of tokens whose pass is timed."""
+"""Sizes of the passes that are timed, in tokens."""
 
 CACHED = 200
-"""Tokens that the cache holds meanwhile, where the model's context has room for them."""
+"""Tokens in the cache during the timing, if the model's context has room for them."""
 
 FRONTIER = 6
-"""Nodes of a tree that a head is run for at once, from the second head on."""
+"""Nodes of a tree for which a head runs at once, from the second head on."""
 
 UNCALIBRATED_NODES = 12
 """Drafted nodes before the first calibration, where weights are float32 and checks cost little."""
@@ -59,20 +59,20 @@ PROMPTS = (
     "What happens to a letter between the letter box and the door?",
     "Sort these by weight, the heaviest first: a feather, a brick, a teapot, a grape.",
 )
-"""What the base model answers while the heads' acceptance is measured."""
+"""Prompts whose answers measure the heads' acceptance."""
 
 ANSWER_TOKENS = 64
-"""How long each of those answers may become."""
+"""The most tokens of each answer."""
 
 
 class Calibration(Part):
-    """What was measured on one machine for one model and one path through it.
+    """The measurements of one machine for one model and one engine.
 
     ``verify_cost[n]`` is the time of a pass over n new tokens over the time of one, ``token_ms``.
     ``limit_ratio`` is the time of one token over the time that memory alone needs for
     ``bytes_per_pass`` at ``bandwidth_gb_s``. ``head_ms`` and ``tree`` are set if the model has
     heads; ``tree`` is the one favoured. ``parts`` are the milliseconds of each part of a pass over
-    one token and over `CHECKED`, if they were asked for.
+    one token and over `CHECKED`, if they were timed.
     """
 
     base: str
@@ -104,7 +104,7 @@ class Calibration(Part):
 
     @property
     def contended(self) -> bool:
-        """Whether other processes took so much of the processor that the times mean little."""
+        """True if other processes took so much of the processor that the times mean little."""
         return self.contention > threads.CONTENDED
 
 
@@ -122,7 +122,7 @@ def calibrate(
 ) -> Calibration:
     """Measure ``engine``'s passes and, where there are ``heads``, theirs and their acceptance."""
     if repeats < 1:
-        raise LabkitError(f"{repeats} repeats were asked for: give at least 1.")
+        raise LabkitError(f"The number of repeats is {repeats}: give at least 1.")
     cached = min(CACHED, base.context - TOKENS[-1])
     if cached < 1:
         raise LabkitError(
@@ -200,7 +200,7 @@ def time_all(engine: Engine, heads: Heads | None, cached: int, repeats: int) -> 
 
 
 def head_steps(heads: Heads, tokens: Sequence[int]) -> list[Callable[[], object]]:
-    """For each head a call that runs it, for 1 node or, from the second on, for `FRONTIER`."""
+    """Return a call that runs each head: for 1 node, or from the second on for `FRONTIER`."""
     first = state = heads.start(np.ones(heads.config.z_dim, np.float32))
     steps: list[Callable[[], object]] = []
     for head in range(heads.config.n_predict):
@@ -215,7 +215,7 @@ def head_steps(heads: Heads, tokens: Sequence[int]) -> list[Callable[[], object]
 def own_texts(
     base: LanguageModel, engine: Engine, layers: Sequence[int] = ()
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The base model's greedy answers to `PROMPTS`: states (T, D) and the tokens after them."""
+    """Return the greedy answers to `PROMPTS`: states (T, D) and the tokens after them."""
     texts = []
     for prompt in PROMPTS:
         ids = base.encode(prompt)
@@ -228,7 +228,7 @@ def own_texts(
 def states_of(
     engine: Engine, prompt: Sequence[int], answer: Sequence[int], layers: Sequence[int] = ()
 ) -> np.ndarray:
-    """Z at the place before each token of the answer: (T, D)."""
+    """Return Z at the place before each token of the answer: (T, D)."""
     cache = engine.new_cache(len(prompt) + len(answer))
     if len(prompt) > 1:
         prefill(engine, prompt[:-1], cache)

@@ -102,7 +102,7 @@ def test_fast_path_is_taken_and_the_plain_one_can_be_asked_for() -> None:
         ({"path": "cuda_graphs"}, "cannot run here"),
         ({"storage": "int3"}, "give float32, bfloat16, q4_1"),
         ({"storage": "q4_1"}, "was not quantised in blocks"),
-        ({"storage": "bfloat16", "path": "plain"}, "plain was asked for"),
+        ({"storage": "bfloat16", "path": "plain"}, "path plain was given"),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_a_reason(given: dict[str, Any], says: str) -> None:

@@ -68,8 +68,8 @@ def as_text(data: bytes) -> str:
     first = np.flatnonzero(joined) - 1
     codes[first] = 0x100 + np.searchsorted(KEPT_OUT, codes[first]) * 128 + codes[first + 1]
     kept = codes[~joined]
-    # The padding's last zero may stand alone, where NUL would be: it carries nothing.
-    return "".join(map(chr, kept[:-1] if kept[-1] == 0 else kept))
+    # The last zero of the padding may be alone, where NUL would be: it carries nothing.
+    return (kept[:-1] if kept[-1] == 0 else kept).astype("<u4").tobytes().decode("utf-32-le")
 
 
 def _packed(model: Path, heads: Path) -> tuple[bytes, int]:

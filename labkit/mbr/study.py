@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from labkit.errors import LabkitError
-from labkit.mbr.baselines import most_frequent, most_probable, oracle
+from labkit.mbr.baselines import most_frequent, most_probable
 from labkit.mbr.decide import choose
 from labkit.mbr.evaluate import Corpus, Result, paired_bootstrap
 from labkit.mbr.utilities import Utility
@@ -148,12 +148,6 @@ def by_weighting(
         return best.text
 
     return decided(cases, {name: partial(way, name) for name in get_args(Weighting)}, metrics)
-
-
-def by_oracle(cases: Iterable[Case], utility: str | Utility = "chrf") -> dict[str, Corpus]:
-    """Decide by the reference: what the best choice among the samples would reach."""
-    ways = {"oracle": lambda case: oracle(case.samples, case.reference, utility).text}
-    return decided(cases, ways)
 
 
 def first_of(case: Case, many: int, seed: int) -> tuple[Sample, ...]:

@@ -171,13 +171,23 @@ def ask(
     ready: dict[str, Runner],
     max_new_tokens: int,
     repeats: int,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Turn]:
-    """Put every turn of every prompt to every method, in turn, ``repeats`` times."""
+    """Put every turn of every prompt to every method, in turn, ``repeats`` times.
+
+    A conversation that the answers made too long for the context ends there; ``say`` is told.
+    """
     for question in questions:
         talk: list[dict[str, str]] = []
         for said in question.turns:
             talk.append({"role": "user", "content": said})
-            ids = conversation(decoder.base, talk, max_new_tokens)
+            try:
+                ids = conversation(decoder.base, talk, max_new_tokens)
+            except LabkitError as error:
+                if len(talk) == 1:
+                    raise
+                say(f"{question.id} ends before turn {len(talk) // 2 + 1}: {error}")
+                break
             runs: dict[str, list[Run]] = {method: [] for method in ready}
             for _ in range(repeats):
                 for method, runner in ready.items():
@@ -277,7 +287,7 @@ def compare(engine: Engine, turn: Turn, method: str) -> tuple[bool, int]:
         place = next((i for i in range(shared) if ours[i] != theirs[i]), shared)
         if not excusable or not tied_after(engine, [*turn.ids, *ours[:place]]):
             return False, 0
-        ties = 1
+        ties += 1
     return True, ties
 
 
@@ -321,13 +331,17 @@ def bench(
         )
     say = watch or (lambda _: None)
     for question in questions:  # a prompt that is too long is told before an hour has passed
-        conversation(decoder.base, [{"role": "user", "content": question.turns[0]}], max_new_tokens)
+        talk = [{"role": "user", "content": question.turns[0]}]
+        conversation(decoder.base, talk, max_new_tokens)
+        for said in question.turns[1:]:  # the shortest answers there can be
+            talk += [{"role": "assistant", "content": "."}, {"role": "user", "content": said}]
+            conversation(decoder.base, talk, max_new_tokens)
     ready, notes = runners(decoder, methods, max_new_tokens)
     for method, why in notes.items():
         say(f"Without {method}: {why}")
     taken = [threads.contention()]
     turns: list[Turn] = []
-    for turn in ask(decoder, questions, ready, max_new_tokens, repeats):
+    for turn in ask(decoder, questions, ready, max_new_tokens, repeats, say):
         turns.append(turn)
         taken.append(threads.contention())
         say(f"{turn.question.id} ({turn.question.category})")

@@ -68,6 +68,11 @@ class Decoder:
         draft: LanguageModel | str | None = None,
     ) -> None:
         self.base = load(base) if isinstance(base, str) else base
+        if getattr(self.base.config, "is_encoder_decoder", False):
+            raise LabkitError(
+                f"{self.base.name!r} is an encoder-decoder, and speculative decoding here needs a "
+                "causal language model, such as real or tiny."
+            )
         self.storage = storage
         self.draft_base = load(draft) if isinstance(draft, str) else draft
         self._max_nodes = max_nodes

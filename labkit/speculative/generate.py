@@ -25,7 +25,7 @@ TIE = 1e-4
 
 @dataclass(frozen=True)
 class Inside:
-    """What both models thought in one step, kept only where a trace in detail is wanted.
+    """The base model's distributions in one step, kept only for a trace in detail.
 
     ``probs`` (N + 1, V): the base model's distribution after the root and each node.
     """

@@ -328,3 +328,16 @@ def test_logits_of_a_tie_are_compared_as_the_loop_compares_them() -> None:
 
     assert tied(torch.tensor([1.0, 1.00005, 0.0]))
     assert not tied(torch.tensor([1.0, 1.001, 0.0]))
+
+
+def test_an_encoder_decoder_is_refused_in_one_sentence() -> None:
+    with pytest.raises(LabkitError, match="needs a causal language model"):
+        Decoder("translator")
+
+
+def test_a_turn_that_cannot_fit_is_found_before_anything_runs(decoder: Decoder) -> None:
+    told: list[str] = []
+    long = Question(id="b", category="letters", turns=("Say b.", "x" * decoder.base.context))
+    with pytest.raises(LabkitError, match="smaller --max-new-tokens"):
+        bench(decoder, [QUESTIONS[0], long], 4, 1, ["prompt_lookup"], told.append)
+    assert told == []

@@ -218,9 +218,8 @@ def _cache(pen: Pen) -> None:
         334 - 4, "commit and rollback", "", text + [(w, "green") for w in ("fell", "on", "the")]
         + [("free", "page")] * 4,
     )  # fmt: skip
-    pen.line((24 + 66 * 6 + 31, 308), (24 + 66 * 5 + 31, 360), look="strong")
-    pen.arrow((24 + 66 * 5 + 60, 338), (24 + 66 * 5 + 36, 358), look="strong")
-    pen.text(640, 322, "the accepted path moves up", "small soft", "start")
+    pen.arrow((24 + 66 * 6 + 31, 308), (24 + 66 * 5 + 36, 358), look="strong")
+    pen.text(440, 342, "the accepted path moves up", "small soft", "start")
     pen.text(24 + 66 * 10 + 8, 388, "the next step writes here", "small soft", "start")
 
 

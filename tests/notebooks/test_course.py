@@ -212,3 +212,8 @@ def test_a_figure_keeps_its_words_inside_and_needs_nothing_from_elsewhere(name):
 def test_every_glossary_term_that_it_uses_is_linked(path):
     missing = [use[0] for _, use, _ in unlinked(read(path))]
     assert missing == [], "run python -m docs.terms"
+
+
+def test_the_outline_leads_to_every_notebook():
+    outline = (notebooks_dir().parent / "docs" / "outline.md").read_text(encoding="utf-8")
+    assert {path.name for path in PATHS} <= set(re.findall(r"notebooks/(\w+\.ipynb)", outline))

@@ -8,7 +8,7 @@ FIT := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
   $$python -c '$(FIT)' 2>/dev/null && echo $$python && break; done)
 FLAGS :=
-TORCH :=
+TORCH ?=
 
 .PHONY: help setup lab test bench notebooks docs assignments students grade named lint clean
 

@@ -189,3 +189,20 @@ def test_scripts_are_runnable_and_stop_at_the_first_failure(name):
     text = path.read_text(encoding="utf-8")
     assert re.search(r"^set -eu$", text, re.MULTILINE)
     subprocess.run(["sh", "-n", str(path)], check=True)
+
+
+def test_torch_comes_from_the_index_that_is_named_and_from_none_otherwise(checkout):
+    checkout.make("setup")
+    assert "--extra-index-url" not in checkout.calls("-m pip install")[0]
+    (checkout.folder / ".venv" / ".labkit-ready").unlink()
+    assert checkout.make("setup", TORCH="cpu").returncode == 0
+    assert "--extra-index-url https://download.pytorch.org/whl/cpu" in " ".join(
+        checkout.calls("-m pip install")
+    )
+
+
+def test_every_make_target_is_explained_without_make():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "windows.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE)) - {"help", "named"}
+    assert targets == set(re.findall(r"^\| `make (\w+)", page, re.MULTILINE))

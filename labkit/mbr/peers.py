@@ -90,7 +90,7 @@ def _agreement(
     answer: dict[str, Any],
 ) -> Agreement:
     if "error" in answer:
-        return Agreement(metric, decoder, len(cases), missing=answer["error"])
+        return Agreement(metric, decoder, len(cases), missing=f"not offered: {answer['error']}")
     same = ties = 0
     seconds = 0.0
     apart = None
@@ -110,7 +110,8 @@ def _agreement(
         elif abs(risk[best] - risk[ours.best]) < TIE:
             ties += 1
     told = (same, ties, apart, seconds, float(answer["seconds"]))
-    return Agreement(metric, decoder, len(cases), *told, reason=REASONS[decoder])
+    reason = REASONS[decoder] if metric != "ter" else "a pair's TER above 100 counts as 100 here"
+    return Agreement(metric, decoder, len(cases), *told, reason=reason)
 
 
 def _ask(

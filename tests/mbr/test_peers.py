@@ -100,7 +100,7 @@ def test_equal_scores_give_equal_decisions_and_a_missing_way_is_told(peer):
     assert chrf.apart < 1e-9
     assert chrf.seconds >= 0 and chrf.peer_seconds >= 0
     assert rows["chrf", "aggregate_mbr"].same == 3
-    assert rows["bleu", "mbr"].missing.startswith("KeyError")
+    assert rows["bleu", "mbr"].missing.startswith("not offered: KeyError")
     assert rows["chrf", "pruning_mbr"].missing
 
 

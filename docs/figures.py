@@ -469,5 +469,38 @@ def _sets(pen: Pen) -> None:
         pen.text(shift + 230, 190, "another kind", "small soft")
 
 
+@figure("two-phases", 880, 330)
+def _two_phases(pen: Pen) -> None:
+    """The two phases of training. In phase 1 people's text passes the frozen base model, which
+    gives Z at each place; the heads learn to predict the text's next tokens. In phase 2 the base
+    model first writes answers to prompts; these pass the same frozen model, and the heads learn
+    to predict its own tokens, or its whole distribution.
+    """
+    for row, (title, source, target) in enumerate(
+        (
+            ("Phase 1", "text by people:\nspeeches, talk", "tokens of\nthat text"),
+            (
+                "Phase 2",
+                "answers that the\nbase model wrote",
+                "the model's tokens\nor distribution",
+            ),
+        )
+    ):
+        y = 62 + 142 * row
+        pen.text(24, y - 16, title, "big ink", "start")
+        pen.box(24, y, 150, 60, source, "orange" if row == 0 else "blue")
+        pen.arrow((174, y + 30), (206, y + 30))
+        pen.box(208, y, 150, 60, "base model,\nfrozen", "plain")
+        pen.arrow((358, y + 30), (412, y + 30))
+        pen.text(384, y + 22, "Z", "ink")
+        pen.box(414, y, 150, 60, "heads:\nguess 1, 2, 3 …", "violet")
+        pen.arrow((564, y + 30), (616, y + 30))
+        pen.text(590, y + 22, "loss", "small soft")
+        pen.box(618, y, 150, 60, target, "orange" if row == 0 else "green")
+        pen.line((489, y + 60), (489, y + 82), (590, y + 82), (590, y + 36), look="stroke dash")
+    pen.text(24, 306, "Only the heads change. What is read and what is learned differs;"
+             " the loss and the schedule do not.", "small soft", "start")  # fmt: skip
+
+
 if __name__ == "__main__":
     main()

@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = public_names(
     {
         "labkit.plots.ablations": "plot_ablations",
         "labkit.plots.lesson": "plot_against plot_lines plot_overlap plot_points",
-        "labkit.plots.loss": "plot_loss",
+        "labkit.plots.loss": "plot_loss plot_phases",
         "labkit.plots.risk": "plot_beyond plot_coverage plot_risk",
         "labkit.plots.serving": "plot_serving",
         "labkit.plots.trace": "plot_race plot_trace",

@@ -62,6 +62,22 @@ def plot_loss(log: LossLog, other: LossLog | None = None, span: int | None = Non
     return figure
 
 
+def plot_phases(log: LossLog) -> Picture:
+    """Draw each phase's losses in a panel of its own, so that a short phase can be read too."""
+    phases = sorted({point.phase for point in log.points}) or [1]
+    with styled():
+        figure = picture(9.5, 4.0)
+        panels = figure.subplots(1, len(phases), squeeze=False)[0]
+        for panel, phase in zip(panels, phases, strict=True):
+            part = log.of_phase(phase)
+            _losses(panel, part, STROKES[0], "", max(1, len(part.points) // 50))
+            panel.set_title(f"{log.name}, phase {phase}")
+            panel.set_xlabel("step")
+        panels[0].set_ylabel("loss, nats")
+        panels[-1].legend(ncols=2, fontsize=8.5, loc="upper right")
+    return figure
+
+
 def _losses(axes: Axes, run: LossLog, stroke: str, name: str, span: int) -> None:
     """One run's raw and smoothed losses (phases apart) and its validation losses."""
     for head in range(run.heads):

@@ -64,6 +64,15 @@ class LossLog(Record):
                 raise RecordError(f"step {point.step} has {len(point.loss)} losses, not one a head")
         return self
 
+    def of_phase(self, phase: int) -> LossLog:
+        """Return the part of the log that belongs to one phase."""
+        return self.model_copy(
+            update={
+                "points": tuple(point for point in self.points if point.phase == phase),
+                "validation": tuple(look for look in self.validation if look.phase == phase),
+            }
+        )
+
     @classmethod
     def follow(cls, path: str | os.PathLike[str]) -> LossLog:
         """Read a running log (JSON lines), without a last line that is only half written.

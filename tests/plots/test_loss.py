@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labkit.plots import plot_loss
+from labkit.plots import plot_loss, plot_phases
 from labkit.plots.loss import smooth
 from labkit.records import LossLog, LossPoint, ValidationPoint
 
@@ -80,3 +80,15 @@ def test_smoothing_is_unbiased_from_the_first_value():
     np.testing.assert_allclose(smooth([3.0, 3.0], 50), [3.0, 3.0])
     assert smooth([1.0, 5.0, 2.0], 1).tolist() == [1.0, 5.0, 2.0]
     np.testing.assert_allclose(smooth([0.0, 1.0], 2), [0, 2 / 3])
+
+
+def test_each_phase_has_a_panel_of_its_own_with_only_its_steps() -> None:
+    made = log(phases=(1, 1, 2))
+    figure = plot_phases(made)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["run, phase 1", "run, phase 2"]
+    for axes, phase in zip(figure.axes, (1, 2), strict=True):
+        drawn = {int(x) for line in axes.lines for x in line.get_xdata()}
+        steps = {p.step for p in (*made.points, *made.validation) if p.phase == phase}
+        assert drawn == steps
+    assert len(plot_phases(log(phases=(2, 2, 2))).axes) == 1

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
+from labkit.kernels import panel
 from labkit.kernels.heads import best, gelu
 from labkit.kernels.panel import (
     BFLOAT16,
@@ -39,8 +40,8 @@ def product(x: np.ndarray, packed: np.ndarray) -> np.ndarray:
     """x (N, K) times the packed weight: (N, 16 * panels)."""
     columns = np.ascontiguousarray(x.T)
     y = np.full((len(x), len(packed) * LANES), np.nan, np.float32)
-    for p, panel in enumerate(packed):
-        compute(columns, panel, y, p * LANES)
+    for p, each in enumerate(packed):
+        compute(columns, each, y, p * LANES)
     return y
 
 
@@ -145,6 +146,18 @@ def test_bfloat16_rounds_to_the_nearest_and_ties_to_even() -> None:
     )
     expected = torch.from_numpy(values).bfloat16().float().numpy()
     np.testing.assert_array_equal(widened(to_bfloat16(values)), expected)
+
+
+def test_kernels_are_compiled_anew_where_numba_cannot_keep_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert panel._can_cache()
+
+    def nowhere(**_: object) -> object:
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(panel, "njit", nowhere)
+    assert not panel._can_cache()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16])

@@ -14,6 +14,7 @@ from labkit.errors import LabkitError
 from labkit.kernels.context import ContextPanelHeads
 from labkit.kernels.weights_once import WeightsOnce
 from labkit.sampling import Sampling
+from labkit.speculative.batch import Batch, drafting_for
 from labkit.speculative.checkpoint import export_published, load_heads, save_heads
 from labkit.speculative.context import ContextConfig
 from labkit.speculative.drafters.context import ContextDrafter
@@ -209,3 +210,15 @@ def test_saved_heads_come_back_with_their_context_and_cannot_be_exported(tmp_pat
         export_published(tmp_path / "published", speculator)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "published").exists()
+
+
+def test_in_a_batch_every_row_has_a_memory_of_its_own():
+    speculator, engine = made_heads(6), WideEngine(6)
+    drafting = drafting_for(lambda: drafter_over(speculator))
+    prompts = [[text, 1, 3, text] for text in range(5)]
+    batch = Batch(engine, 2, 40, drafting=drafting)
+    rows = batch.run(prompts, 24)
+    assert [row.output for row in rows] == [engine.greedy(prompt, 24) for prompt in prompts]
+    assert batch.passes < 5 * 24  # some drafts were accepted
+    memories = {id(drafter.memory) for drafter in drafting._slots.values()}
+    assert len(memories) == 2

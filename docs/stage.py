@@ -228,7 +228,8 @@ def course_pages(executed: Mapping[str, Any]) -> Pages:
         made[page], along = notebook_page(notebook, path, page)
         made[f"files/notebooks/{path.name}"] = path.read_bytes()
         made.update(along)
-    made["course/index.md"] = course_index()
+    listed, along = relinked(course_index(), ROOT / "notebooks", "course/index.md")
+    made.update(along | {"course/index.md": listed})
     return made
 
 

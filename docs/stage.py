@@ -175,15 +175,6 @@ def says(path: Path, what: str) -> str:
     return found[1]
 
 
-def unlinked(text: str) -> str:
-    """Return Markdown with its links' words only.
-
-    >>> unlinked("read a [risk matrix](../docs/glossary.md#risk)")
-    'read a risk matrix'
-    """
-    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
-
-
 def minutes(path: Path) -> int:
     """How long a notebook takes, as its opening cell says in words or digits."""
     return count(says(path, "It takes"))
@@ -296,7 +287,7 @@ def course_index() -> str:
     paths = course()
     rows = [
         f"| [{path.name[:2]} {title(path)}]({path.name}) "
-        f"| {unlinked(says(path, 'Afterwards you can'))} | {minutes(path)} |"
+        f"| {says(path, 'Afterwards you can')} | {minutes(path)} |"
         for path in paths
     ]
     hours = sum(map(minutes, paths)) / 60

@@ -46,6 +46,7 @@ AHEAD = 1280
 """Distance in bytes of what is prefetched from what is used."""
 
 HALF = LANES // 2
+PMADDWD = "llvm.x86.avx2.pmadd.wd"
 Dot = Literal["vpdpbusd", "sdot", "pmaddubsw", "plain"]
 
 
@@ -70,16 +71,17 @@ class _Dots:
 
     def __init__(self, emit: Emit, dot: Dot, kind: int) -> None:
         self.emit, self.b, self.kind = emit, emit.b, kind
-        # Weights of 8 bits are signed: vpdpbusd and pmaddubsw take none such.
+        # Weights of 8 bits are signed: vpdpbusd and pmaddubsw take none such, pmaddwd does.
         signed = kind == Q8_0 and dot in ("vpdpbusd", "pmaddubsw")
-        self.dot = "plain" if signed else dot
+        self.dot = "pmaddwd" if signed else dot
         self.bytes = ir.VectorType(emit.i8, 4 * HALF)
         self.lanes32 = ir.VectorType(emit.i32, HALF)
         self.pairs = ir.VectorType(emit.i16, 2 * HALF)
 
     def zero(self) -> Any:
         """Return the sums before the first group of four inputs."""
-        return ir.Constant(self.pairs if self.dot == "pmaddubsw" else self.lanes32, None)
+        halved = {"pmaddubsw": self.pairs, "pmaddwd": ir.VectorType(self.emit.i32, 2 * HALF)}
+        return ir.Constant(halved.get(self.dot, self.lanes32), None)
 
     def add(self, sums: Any, weights: Any, numbers: Any) -> Any:
         """Add the products of four inputs: weights and activations (8 lanes x 4 bytes)."""
@@ -88,6 +90,14 @@ class _Dots:
         if self.dot == "pmaddubsw":  # 8 sums of two products up to 15 * 127 fit 16 bits
             products = self._call("llvm.x86.avx2.pmadd.ub.sw", self.pairs, weights, numbers)
             return self.b.add(sums, products)
+        if self.dot == "pmaddwd":  # sums of two products, two for each lane
+            wide = ir.VectorType(self.emit.i16, 4 * HALF)
+            pair = self.b.sext(weights, wide), self.b.sext(numbers, wide)
+            parts = [
+                self._call(PMADDWD, self.lanes32, *(self._part(value, part, 2) for value in pair))
+                for part in range(2)
+            ]
+            return self.b.add(sums, self._shuffle(*parts, range(2 * HALF)))
         if self.dot == "sdot":
             quarters = [
                 self._call(
@@ -108,10 +118,13 @@ class _Dots:
 
     def total(self, sums: Any) -> Any:
         """Return the sums of the block as 8 integers of 32 bits."""
+        if self.dot == "pmaddwd":
+            even, odd = (self._shuffle(sums, sums, range(start, 2 * HALF, 2)) for start in range(2))
+            return self.b.add(even, odd)
         if self.dot != "pmaddubsw":
             return sums
         ones = ir.Constant(self.pairs, [1] * (2 * HALF))
-        return self._call("llvm.x86.avx2.pmadd.wd", self.lanes32, sums, ones)
+        return self._call(PMADDWD, self.lanes32, sums, ones)
 
     def joined(self, low: Any, high: Any) -> Any:
         """Return both halves of a panel as float32."""

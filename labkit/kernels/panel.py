@@ -37,6 +37,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from labkit.kernels.compiled import CACHED
+
 F = np.float32
 LANES = 16
 """Outputs in a panel: one 64-byte cache line of float32."""
@@ -56,18 +58,9 @@ BLOCK_BYTES = {Q4_1: LANES * (2 + 2 + BLOCK // 2), Q8_0: LANES * (2 + BLOCK)}
 """Bytes of a panel's blocks over the same 32 inputs: scales, offsets, then q, input by input."""
 
 
-def _can_cache() -> bool:
-    """Return whether numba finds a writable folder to keep compiled code in."""
-    try:
-        njit(cache=True)(_can_cache)
-    except RuntimeError:  # a read-only installation, and no home folder that can be written
-        return False
-    return True
-
-
 JIT: dict[str, Any] = {
     "nogil": True,
-    "cache": _can_cache(),
+    "cache": CACHED,
     "fastmath": {"contract"},  # allows a*b+c as one instruction, and no reordering of sums
     "error_model": "numpy",
     "boundscheck": False,

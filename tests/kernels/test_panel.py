@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from labkit.kernels import panel
+from labkit.kernels import compiled
 from labkit.kernels.heads import best, gelu
 from labkit.kernels.panel import (
     BFLOAT16,
@@ -148,16 +149,32 @@ def test_bfloat16_rounds_to_the_nearest_and_ties_to_even() -> None:
     np.testing.assert_array_equal(widened(to_bfloat16(values)), expected)
 
 
-def test_kernels_are_compiled_anew_where_numba_cannot_keep_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert panel._can_cache()
+def test_a_change_in_any_kernel_changes_the_folder_of_compiled_code(tmp_path) -> None:
+    (tmp_path / "one.py").write_text("a = 1")
+    (tmp_path / "two.py").write_text("b = 2")
+    before = list(compiled.folders(tmp_path))
+    assert list(compiled.folders(tmp_path)) == before
+    (tmp_path / "two.py").write_text("b = 3")
+    assert not set(compiled.folders(tmp_path)) & set(before)
 
-    def nowhere(**_: object) -> object:
-        raise RuntimeError("cannot cache function: no locator available")
 
-    monkeypatch.setattr(panel, "njit", nowhere)
-    assert not panel._can_cache()
+def test_kernels_are_compiled_anew_where_no_folder_can_be_written(tmp_path, monkeypatch) -> None:
+    config = compiled.config
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    assert compiled.choose_folder(tmp_path)
+    assert Path(config.CACHE_DIR).parent == tmp_path / "__pycache__"
+    no_folder = tmp_path / "file"
+    no_folder.write_text("")
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    assert compiled.choose_folder(no_folder)
+    assert Path(config.CACHE_DIR).parent == tmp_path / "cache"
+    monkeypatch.setenv("LABKIT_CACHE", str(no_folder))
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    assert not compiled.choose_folder(no_folder)
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "mine"))
+    assert compiled.choose_folder(no_folder)
+    assert str(tmp_path / "mine") == config.CACHE_DIR
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from labkit.kernels.compiled import CACHED
 from labkit.mbr.utilities.ngrams import Texts
 
 FREQUENT = 1 / 32
@@ -39,7 +40,7 @@ class Index:
         return counts
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=CACHED, nogil=True)
 def _extend(
     grams: np.ndarray, symbols: np.ndarray, starts: np.ndarray, alphabet: int, order: int
 ) -> tuple[np.ndarray, int]:
@@ -67,7 +68,7 @@ def _extend(
     return longer, many
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=CACHED, nogil=True)
 def _with_occurrence(
     grams: np.ndarray, many: int, starts: np.ndarray, order: int
 ) -> tuple[np.ndarray, int]:
@@ -92,7 +93,7 @@ def _with_occurrence(
     return ids, offset[many]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=CACHED, nogil=True)
 def _index(
     ids: np.ndarray, many: int, starts: np.ndarray, order: int, hypotheses: int, share: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -128,7 +129,7 @@ def _index(
     return ids, place, lists, bounds, frequent
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=CACHED, nogil=True)
 def _count(
     ids: np.ndarray,
     place: np.ndarray,
@@ -159,13 +160,13 @@ def _count(
         _flush(total, few)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=CACHED, nogil=True)
 def _add(few: np.ndarray, row: np.ndarray) -> None:
     for r in range(len(few)):
         few[r] += row[r]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=CACHED, nogil=True)
 def _flush(total: np.ndarray, few: np.ndarray) -> None:
     for r in range(len(few)):
         total[r] += few[r]

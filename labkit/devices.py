@@ -44,7 +44,7 @@ def pick_device(name: str | None = None) -> torch.device:
         raise LabkitError(f"There is no kind of device {name!r}: give cpu, cuda or mps.") from None
     if device.type not in available_devices():
         here = ", ".join(available_devices())
-        raise LabkitError(f"The device {name!r} is not to be had here: give one of {here}.")
+        raise LabkitError(f"Device {name!r} is not available. Available: {here}.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise LabkitError(f"There is no {name!r}: this machine's {count} GPUs count from cuda:0.")

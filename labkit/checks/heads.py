@@ -244,7 +244,7 @@ def hard_loss(
     """Check one head's loss of phase 1: ``loss(logits, targets, counted)``, one number in nats.
 
     logits (B, T, V), targets (B, T), counted bool (B, T): the mean over the places that count of
-    the cross-entropy against the token that stands there.
+    the cross-entropy against the token at that place.
     """
     logits, counted, rng = _loss_case(seed, places)
     goal = torch.randint(logits.shape[-1], logits.shape[:2], generator=rng)

@@ -3,7 +3,7 @@
 A message is a list of values: None, true and false, numbers, texts, lists, tuples, dictionaries
 with texts as keys, numpy's arrays and torch's tensors, numpy's generators, and functions, which
 stay where they are and are called from afar. It is written as JSON with the arrays' bytes behind
-it. Reading makes such values and no others, whoever wrote the message; pickle, which can run
+it. Reading makes such values and no others, no matter who wrote it; pickle, which can run
 anything, is not used.
 """
 

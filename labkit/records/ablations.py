@@ -27,7 +27,7 @@ class AblationRow(Part):
     """One training: what it changed of the baseline, how long it was, and how it was judged.
 
     ``question`` is the choice that it asks about; ``tokens`` counts the positions trained on.
-    ``changes`` is empty for the baseline, which stands there once for each seed.
+    ``changes`` is empty for the baseline, which has one row for each seed.
     """
 
     question: str

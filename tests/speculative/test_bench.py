@@ -266,18 +266,15 @@ def test_shipped_prompts_are_eight_of_each_of_six_categories() -> None:
 
 
 def test_shipped_prompts_are_not_phrased_like_the_training_prompts() -> None:
-    forms = (
-        *training.QUESTIONS,
-        *training.PASSAGE_TASKS,
-        *training.CODE_FORMS,
-        *training.LETTERS,
-    )
+    kept = training.templates()
+    names = ("questions", "passage_tasks", "code_forms", "letters")
+    forms = [form for name in names for form in kept[name]]
     pieces = {max(re.split(r"\{\w\}", form), key=len).strip(" \n.?:") for form in forms}
     telling = {piece for piece in pieces if len(piece) >= 14}
     assert len(telling) > 40
     text = "\n".join(said for question in read_questions() for said in question.turns)
     assert [piece for piece in telling if piece in text] == []
-    assert [phrase for phrase in training.PHRASES if phrase in text] == []
+    assert [phrase for phrase in kept["phrases"] if phrase in text] == []
 
 
 def test_command_prints_one_json_object_or_tables(tmp_path: Path, toy_folder: Path) -> None:
@@ -341,3 +338,13 @@ def test_a_turn_that_cannot_fit_is_found_before_anything_runs(decoder: Decoder) 
     with pytest.raises(LabkitError, match="smaller --max-new-tokens"):
         bench(decoder, [QUESTIONS[0], long], 4, 1, ["prompt_lookup"], told.append)
     assert told == []
+
+
+def test_a_turn_that_the_answers_made_too_long_ends_its_conversation_only(decoder: Decoder) -> None:
+    told: list[str] = []
+    room = decoder.base.context - 60 - len("Say b.") - 8
+    turns = ("Say b.", "x" * room)
+    questions = [Question(id="b", category="letters", turns=turns), QUESTIONS[0]]
+    result = bench(decoder, questions, 60, 1, ["vanilla"], told.append)
+    assert result.methods["vanilla"].prompts == 2
+    assert any("b ends before turn 2" in line for line in told)

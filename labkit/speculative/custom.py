@@ -7,6 +7,8 @@ model's own, in fewer passes.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,7 +26,11 @@ FILTERS = {
     "TopPLogitsWarper",
     "MinPLogitsWarper",
 }
-"""What transformers makes of the settings that `Sampling` knows."""
+"""transformers' classes for the settings of `Sampling`."""
+
+
+EXTRAS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+"""What transformers can add to a dictionary of results, and this loop does not keep."""
 
 
 def speculate(
@@ -35,41 +41,88 @@ def speculate(
     generation_config: Any,
     drafter: Drafter | None = None,
     **model_kwargs: Any,
-) -> torch.Tensor:
-    """A decoding loop for ``model.generate(..., custom_generate=speculate)``: (1, T) to (1, T').
+) -> Any:
+    """Decode for ``model.generate(..., custom_generate=speculate)``: (1, T) to (1, T').
 
-    Random numbers follow torch's global seed, as in transformers. Raises `LabkitError` for more
-    than one sequence, for padding, and for settings that change logits as drafts cannot follow.
+    Stopping criteria (called without scores), a streamer, left padding and
+    ``return_dict_in_generate`` work as in transformers; random numbers follow torch's global seed.
+    Raises `LabkitError` for what the loop cannot do, such as several sequences or settings that
+    change logits by the text so far.
     """
-    config = generation_config
+    config, streamer = generation_config, _streamer()
+    _check(model, input_ids, logits_processor, config, model_kwargs)
     mask = model_kwargs.get("attention_mask")
-    if input_ids.shape[0] != 1 or (mask is not None and not mask.all()):
-        raise LabkitError(
-            f"Speculation decodes one sequence without padding, not {input_ids.shape[0]}: give "
-            "them one by one."
-        )
-    kinds = {type(processor).__name__ for processor in logits_processor or ()}
-    strange = sorted(kinds - (FILTERS if config.do_sample else set()))
-    if strange:
-        raise LabkitError(
-            f"{strange[0]} changes logits by what was written before, which drafts do not follow: "
-            "leave that setting out."
-        )
-    prompt = input_ids[0].tolist()
+    padding = 0 if mask is None else int((mask[0] == 0).sum())
+    if padding and mask is not None and mask[0, :padding].any():
+        raise LabkitError("Speculation needs padding on the left: pad the prompt there.")
+
+    def stop(tokens: Sequence[int]) -> bool:
+        """Stream the last token, and ask the criteria about the text so far."""
+        if streamer is not None:
+            streamer.put(torch.tensor(tokens[-1:]))
+        text = torch.cat([input_ids[:, :padding], input_ids.new_tensor([tokens])], dim=1)
+        return bool(stopping_criteria(text, None).all()) if stopping_criteria else False
+
+    prompt = input_ids[0, padding:].tolist()
+    seeded = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
     made = generate(
         PlainEngine(model),
         prompt,
-        config.max_length - len(prompt),
+        config.max_length - input_ids.shape[1],
         drafter or PromptLookup(),
         sampling_of(config),
         ends_of(config),
-        torch.Generator().manual_seed(int(torch.randint(2**62, ()))) if config.do_sample else None,
+        seeded if config.do_sample else None,
+        stop=stop,
     )
-    return torch.tensor([[*prompt, *made.tokens]], device=input_ids.device)
+    if streamer is not None:
+        streamer.end()
+    sequences = torch.cat([input_ids, input_ids.new_tensor([made.tokens])], dim=1)
+    if not config.return_dict_in_generate:
+        return sequences
+    from transformers.generation import GenerateDecoderOnlyOutput
+
+    return GenerateDecoderOnlyOutput(sequences=sequences)
+
+
+def _streamer() -> Any:
+    """Return the streamer that ``model.generate`` was called with, or None.
+
+    transformers (5.24) feeds the prompt to a streamer and then does not pass it on to a callable:
+    its reader would wait forever. So it is taken from the caller's variables.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and "custom_generate" not in frame.f_locals:
+        frame = frame.f_back
+    return frame.f_locals.get("streamer") if frame is not None else None
+
+
+def _check(
+    model: Any, input_ids: torch.Tensor, processors: Any, config: Any, given: dict[str, Any]
+) -> None:
+    """Raise `LabkitError` for the first setting that the loop cannot honour."""
+    if model.config.is_encoder_decoder:
+        raise LabkitError("Speculation decodes causal models: give one without an encoder.")
+    if given.get("inputs_embeds") is not None:
+        raise LabkitError("inputs_embeds have no token ids to draft from: give input_ids.")
+    if input_ids.shape[0] != 1:
+        raise LabkitError(
+            f"Speculation decodes one sequence, not {input_ids.shape[0]}: give them one by one."
+        )
+    kinds = {type(processor).__name__ for processor in processors or ()}
+    strange = sorted(kinds - (FILTERS if config.do_sample else set()))
+    if strange:
+        raise LabkitError(
+            f"{strange[0]} changes logits by the text so far, which drafts do not follow: leave "
+            "that setting out."
+        )
+    extra = [name for name in EXTRAS if config.return_dict_in_generate and getattr(config, name)]
+    if extra:
+        raise LabkitError(f"Speculation does not keep what {extra[0]} asks for: leave it out.")
 
 
 def sampling_of(config: Any) -> Sampling:
-    """transformers' settings as the lab's."""
+    """Return transformers' settings as a `Sampling`."""
     if not config.do_sample:
         return Sampling()
     return Sampling(
@@ -81,7 +134,7 @@ def sampling_of(config: Any) -> Sampling:
 
 
 def ends_of(config: Any) -> set[int]:
-    """The end tokens, which transformers gives as none, one or several."""
+    """Return the end tokens, which transformers gives as none, one or several."""
     match config.eos_token_id:
         case None:
             return set()

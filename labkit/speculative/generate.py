@@ -84,11 +84,13 @@ def generate(
     generator: torch.Generator | None = None,
     detail: bool = False,
     watch: Callable[[GeneratedStep], None] | None = None,
+    stop: Callable[[Sequence[int]], bool] = lambda _: False,
 ) -> Generation:
-    """Continue ``prompt`` until an end token or ``max_new_tokens``.
+    """Continue ``prompt`` until an end token, ``max_new_tokens``, or where ``stop`` says so.
 
     With greedy decoding the output is what it is without a drafter, token for token; with sampling
-    it has the same distribution (unless ``sampling.typical``). ``watch`` is called after each step.
+    it has the same distribution (unless ``sampling.typical``). ``watch`` is called after each step,
+    ``stop`` after each new token with the whole text, prompt included.
     A draft goes no deeper than what may still be committed, so no pass reaches beyond the context.
     Raises `LabkitError` for an empty prompt, a count below 1, more tokens than the context holds,
     or sampling without a generator.
@@ -111,7 +113,8 @@ def generate(
         drafter.see(out.hidden[-1:])
     prefill_s = clock() - began
     tokens, steps = [*prompt, first], []
-    while len(tokens) - len(prompt) < max_new_tokens and tokens[-1] not in eos_ids:
+    ended = first in eos_ids or stop(tokens)
+    while len(tokens) - len(prompt) < max_new_tokens and not ended:
         t0 = clock()
         left = max_new_tokens - (len(tokens) - len(prompt))
         draft = _draft(drafter, tokens, hidden, sampling, generator).no_deeper(left - 1)
@@ -125,7 +128,11 @@ def generate(
         if isinstance(drafter, Watcher):
             drafter.see(out.hidden[[0, *(node + 1 for node in verdict.path)]])
         committed = [draft.tokens[node] for node in verdict.path] + [verdict.token]
-        kept = _cut(committed, eos_ids)
+        kept = []
+        for token in committed:
+            kept.append(token)
+            if ended := token in eos_ids or stop([*tokens, *kept]):
+                break
         t3 = clock()
         if not engine.exact:
             seen = [ROOT, *verdict.path][: len(kept)]
@@ -193,12 +200,6 @@ def _verify(logits, draft: Draft, sampling: Sampling, generator) -> Verdict:
 def _choose(logits: torch.Tensor, sampling: Sampling, generator) -> int:
     """One token from logits (1, V), without a draft."""
     return _verify(logits, Draft(), sampling, generator).token
-
-
-def _cut(committed: list[int], eos_ids: Collection[int]) -> list[int]:
-    """Return the committed tokens up to the first end token."""
-    ends = (place for place, token in enumerate(committed) if token in eos_ids)
-    return committed[: next(ends, len(committed)) + 1]
 
 
 def tied(logits: torch.Tensor) -> bool:

@@ -438,9 +438,10 @@ def _chain_law(
 
     def go_on(out: tuple[int, ...], chance: float) -> None:
         if len(out) == 2:
-            for token in range(vocabulary if bonus is not None else 0):
-                law[*out, token] += chance * bonus[token]
-            law[*out, vocabulary] += chance if bonus is None else 0
+            if bonus is None:
+                law[*out, vocabulary] += chance
+            else:
+                law[*out, :vocabulary] += chance * bonus
             return
         kept = np.minimum(tests[len(out)], q[len(out)])
         left = np.maximum(tests[len(out)] - q[len(out)], 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from labkit.cli._options import COUNT, base_option, device_option
@@ -48,7 +50,7 @@ def command(
             found = time_parts(decoder.engine, repeats)
             measured = measured.model_copy(update={"parts": found})
         unlike = unlike_float32(decoder.base, decoder.engine) if storage != "float32" else None
-        more = {"contended": measured.contended, "nodes": measured.nodes}
+        more: dict[str, Any] = {"contended": measured.contended, "nodes": measured.nodes}
         if unlike:
             more["difference"] = unlike.model_dump()
         result = measured.model_dump(mode="json") | more

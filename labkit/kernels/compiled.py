@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from numba import config
 
@@ -40,9 +41,10 @@ def choose_folder(kernels: Path) -> bool:
 
     Without a writable folder kernels are compiled anew in each process.
     """
-    if not config.CACHE_DIR:
-        config.CACHE_DIR = str(next(filter(writable, folders(kernels)), ""))
-    return bool(config.CACHE_DIR) and writable(Path(config.CACHE_DIR))
+    settings: Any = config
+    if not settings.CACHE_DIR:
+        settings.CACHE_DIR = str(next(filter(writable, folders(kernels)), ""))
+    return bool(settings.CACHE_DIR) and writable(Path(settings.CACHE_DIR))
 
 
 CACHED = choose_folder(Path(__file__).parent)

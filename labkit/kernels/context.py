@@ -115,6 +115,7 @@ class PanelContext:
     def __init__(self, heads: ContextPanelHeads) -> None:
         self.heads = heads
         self.width = heads.config.emb_dim
+        self.keys, self.values = np.empty((2, 0, self.width), F32)
         self.begin()
 
     def begin(self) -> None:

@@ -93,21 +93,21 @@ class _Dots:
         if self.dot == "pmaddwd":  # sums of two products, two for each lane
             wide = ir.VectorType(self.emit.i16, 4 * HALF)
             pair = self.b.sext(weights, wide), self.b.sext(numbers, wide)
-            parts = [
+            low, high = (
                 self._call(PMADDWD, self.lanes32, *(self._part(value, part, 2) for value in pair))
                 for part in range(2)
-            ]
-            return self.b.add(sums, self._shuffle(*parts, range(2 * HALF)))
+            )
+            return self.b.add(sums, self._shuffle(low, high, range(2 * HALF)))
         if self.dot == "sdot":
-            quarters = [
+            low, high = (
                 self._call(
                     "llvm.aarch64.neon.sdot.v4i32.v16i8",
                     ir.VectorType(self.emit.i32, 4),
                     *(self._part(value, part, 2) for value in (sums, weights, numbers)),
                 )
                 for part in range(2)
-            ]
-            return self._shuffle(*quarters, range(HALF))
+            )
+            return self._shuffle(low, high, range(HALF))
         wide = ir.VectorType(self.emit.i32, 4 * HALF)
         widen = self.b.sext if self.kind == Q8_0 else self.b.zext
         products = self.b.mul(widen(weights, wide), self.b.sext(numbers, wide))

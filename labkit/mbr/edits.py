@@ -68,6 +68,6 @@ def compare_on_edits(
         others = (table.sum() - kept.sum() - changed.sum()) / max(table.size - 2 * len(edits), 1)
         wins = (np.sign(kept - changed) + 1) / 2
         low, high = np.percentile(wins[drawn].mean(axis=1), [2.5, 97.5]).tolist()
-        means = (float(part.mean()) for part in (kept, changed, others, wins))
-        rows.append(EditScore(name, *means, low, high))
+        same, other, unrelated, won = (float(x.mean()) for x in (kept, changed, others, wins))
+        rows.append(EditScore(name, same, other, unrelated, won, low, high))
     return rows

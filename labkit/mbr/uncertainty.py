@@ -10,11 +10,12 @@ in one number; lower is better (El-Yaniv & Wiener 2010; Geifman & El-Yaniv 2017)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labkit.errors import LabkitError
 from labkit.mbr.decide import decode
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 CHANCE = "random"
 """The baseline: the same confidence for every decision, so that chance decides which to answer."""
+
+
+Numbers = Sequence[float] | NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def confidences(table: RiskTable) -> dict[str, float]:
     return {**found, CHANCE: 0.0}
 
 
-def risk_coverage(confidence: Sequence[float], loss: Sequence[float]) -> Curve:
+def risk_coverage(confidence: Numbers, loss: Numbers) -> Curve:
     """Compute the mean loss over the k most confident decisions, for k = 1 to n.
 
     Decisions of equal confidence enter in random order; the curve is the expectation over it, so
@@ -123,7 +127,7 @@ def threshold_for(confidence: Sequence[float], loss: Sequence[float], most: floa
 
 
 def compare_areas(
-    scores: dict[str, Sequence[float]],
+    scores: Mapping[str, Sequence[float]],
     loss: Sequence[float],
     resamples: int = 1000,
     seed: int = 12345,
@@ -146,9 +150,9 @@ def compare_areas(
     first = next(iter(areas))
     rows = []
     for name, area in areas.items():
-        of = np.percentile(resampled[name], [2.5, 97.5]).tolist()
-        excess = np.percentile(resampled[name] - resampled[first], [2.5, 97.5]).tolist()
-        rows.append(Area(name, area, *of, area - areas[first], *excess))
+        low, high = np.percentile(resampled[name], [2.5, 97.5]).tolist()
+        less, more = np.percentile(resampled[name] - resampled[first], [2.5, 97.5]).tolist()
+        rows.append(Area(name, area, low, high, area - areas[first], less, more))
     return rows
 
 

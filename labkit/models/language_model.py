@@ -156,9 +156,8 @@ class LanguageModel:
         roles = ("user", "assistant")
         talk = [{"role": roles[i % 2], "content": _checked(turn)} for i, turn in enumerate(turns)]
         try:
-            ids = self.tokenizer.apply_chat_template(
-                talk, add_generation_prompt=True, return_dict=False
-            )
+            template: Any = self.tokenizer.apply_chat_template
+            ids = template(talk, add_generation_prompt=True, return_dict=False)
         except Exception as error:  # a template is a program of somebody else's
             raise _unreadable("chat template", self.folder, error) from None
         return self._within_vocabulary(ids)

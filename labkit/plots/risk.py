@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -87,7 +88,7 @@ def plot_coverage(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]])
         figure = picture(7, 3.6)
         axes = figure.add_subplot()
         for name, (coverage, risk) in curves.items():
-            flat = {"color": FAINT, "linestyle": "--"} if name == "random" else {}
+            flat: Any = {"color": FAINT, "linestyle": "--"} if name == "random" else {}
             axes.plot(coverage, risk, label=name, **flat)
         axes.set_xlabel("coverage: share of decisions answered, surest first")
         axes.set_ylabel("mean loss of those answered")

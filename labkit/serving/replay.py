@@ -228,7 +228,7 @@ class RandomHeads(Drafting):
     @torch.no_grad()
     def draft(self, rows: Sequence[Row], nodes: int) -> list[Draft]:
         """Draft a chain of ``nodes`` after each row; one transfer brings all of them back."""
-        table = self.speculator.emb[0].weight
+        table = self.speculator.emb[0].get_parameter("weight")
         hidden = torch.stack([row.hidden for row in rows if row.hidden is not None])
         state = self.speculator.start(hidden.to(table.device, table.dtype))  # (B, S)
         tokens = torch.tensor([row.tokens[-1] for row in rows], device=table.device)

@@ -95,8 +95,8 @@ class ContextLayer(nn.Module):
         if past:
             k, v = torch.cat([past[0], k], dim=1), torch.cat([past[1], v], dim=1)
         seen = torch.arange(k.shape[1], device=x.device) <= positions[:, None]  # (T, P + T)
-        parts = (part.transpose(1, 2) for part in (q, k, v))
-        mixed = functional.scaled_dot_product_attention(*parts, attn_mask=seen)
+        q, k_all, v_all = (part.transpose(1, 2) for part in (q, k, v))
+        mixed = functional.scaled_dot_product_attention(q, k_all, v_all, attn_mask=seen)
         x = x + self.mix(mixed.transpose(1, 2).flatten(2))
         gate, up = self.gate_up(over_rms(x)).chunk(2, dim=-1)
         return x + self.down(functional.silu(gate) * up), (k, v)

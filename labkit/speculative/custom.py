@@ -69,7 +69,7 @@ def speculate(
         PlainEngine(model),
         prompt,
         config.max_length - input_ids.shape[1],
-        drafter or PromptLookup(),
+        drafter if drafter is not None else PromptLookup(),
         sampling_of(config),
         ends_of(config),
         seeded if config.do_sample else None,
@@ -82,7 +82,7 @@ def speculate(
         return sequences
     from transformers.generation import GenerateDecoderOnlyOutput
 
-    return GenerateDecoderOnlyOutput(sequences=sequences)
+    return GenerateDecoderOnlyOutput(sequences=sequences.long())  # type: ignore[arg-type]
 
 
 def _streamer() -> Any:

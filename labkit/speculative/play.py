@@ -286,7 +286,8 @@ class ShapedDrafter:
                     made["q"].append(float(probs[row, place]))
                     made["sources"].append(f"head {head + 1}")
             frontier, state = following, state[came]
-        return Draft(*(tuple(part) for part in made.values()), outlooks, considered)
+        tokens, parents, q, sources = (tuple(part) for part in made.values())
+        return Draft(tokens, parents, q, sources, outlooks, considered)
 
 
 def _sampling(args: dict[str, Any]) -> Sampling:

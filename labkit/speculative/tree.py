@@ -194,8 +194,9 @@ def join(first: Draft, second: Draft) -> Draft:
             parents.append(above)
             q.append(second.q[node])
             sources.append(second.sources[node])
-        elif q[known] is not None and second.q[node] is not None:
-            q[known] = max(q[known], second.q[node])
+        else:
+            both = [value for value in (q[known], second.q[node]) if value is not None]
+            q[known] = max(both) if len(both) == 2 else q[known]
         place[node] = known
     return Draft(
         tuple(tokens), tuple(parents), tuple(q), tuple(sources), first.outlooks, first.considered

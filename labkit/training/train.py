@@ -61,7 +61,7 @@ def train_all(
     """
     recipe, out = Recipe.load(recipe_path), Path(out_dir)
     accelerator = new_accelerator()
-    name = {(1,): "phase1", (2,): "phase2"}.get(tuple(phases), "all")
+    name = f"phase{phases[0]}" if len(phases) == 1 else "all"
     command = command_line(name, recipe=recipe_path, out=out, answers=answers_dir)
     with locked(out) if accelerator.is_main_process else contextlib.nullcontext():
         base = load(recipe.base, device=str(accelerator.device), dtype="float32")

@@ -62,8 +62,8 @@ def as_text(result: dict[str, Any]) -> str:
         )
         for row in result["rows"]
     ]
-    header = ("metric", "decoder", "same", "ties", "differ", "scores apart", "s here")
-    header += (f"s {result['peer']}", "why they may differ")
+    figures = ("same", "ties", "differ", "scores apart", "s here", f"s {result['peer']}")
+    header = ("metric", "decoder", *figures, "why they may differ")
     return (
         f"{table(header, rows)}\n\n"
         f"{result['cases']:,} sources. Duplicates are listed as often as drawn in both, so they "

@@ -52,7 +52,8 @@ class Watcher(Protocol):
 class Nothing:
     """A drafter that drafts nothing, in place of ``name``: where no tree pays, vanilla is best."""
 
-    max_nodes, layers = 0, ()
+    max_nodes = 0
+    layers: tuple[int, ...] = ()
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -31,7 +31,7 @@ class DraftModel:
     """
 
     name = "draft_model"
-    layers = ()
+    layers: tuple[int, ...] = ()
 
     def __init__(
         self, engine: Engine, vocabulary: int, max_nodes: int = 4, least: float = 0.1

@@ -39,7 +39,7 @@ class PromptLookup:
     """
 
     name = "prompt_lookup"
-    layers = ()
+    layers: tuple[int, ...] = ()
 
     def __init__(self, max_nodes: int = 8, earlier: bool = False) -> None:
         if max_nodes < 1:
@@ -93,8 +93,8 @@ class PromptLookup:
             grow(len(chosen) - 1, after, -reached)
         if not chosen:
             return Draft()
-        ids, parents, q = zip(*chosen, strict=True)
-        return Draft(ids, parents, q, ("lookup",) * len(chosen))
+        ids, parents, probs = zip(*chosen, strict=True)
+        return Draft(ids, parents, probs, ("lookup",) * len(chosen))
 
     def _continuations(self, state: int) -> Iterator[tuple[int, int, float]]:
         """Yield each token that followed the state's suffixes, its state, and its probability."""

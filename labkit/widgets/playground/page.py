@@ -85,13 +85,14 @@ def _packed(model: Path, heads: Path) -> tuple[bytes, int]:
         at += value.size
     halves = np.concatenate(parts).astype("<f2").view(np.uint8).reshape(-1, 2)
     config, tokenizer = _json(model / "config.json"), _json(model / "tokenizer.json")
-    every = draft_ids is None or np.array_equal(draft_ids, np.arange(config["vocab_size"]))
+    if draft_ids is not None and np.array_equal(draft_ids, np.arange(config["vocab_size"])):
+        draft_ids = None  # every token can be drafted
     vocabulary = tokenizer["model"]["vocab"]
     header = {
         "base": model.name,
         "config": config,
         "heads": _json(heads / "config.json"),
-        "draft_ids": None if every else draft_ids.tolist(),
+        "draft_ids": None if draft_ids is None else draft_ids.tolist(),
         "tokenizer": {
             "vocabulary": sorted(vocabulary, key=vocabulary.__getitem__),
             "merges": [" ".join(pair) for pair in tokenizer["model"]["merges"]],

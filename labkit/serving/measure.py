@@ -72,7 +72,7 @@ def measure_acceptance(
         _leave(batch)
         batch.pace = pace
     rows = max(1, sum(step.batch for step in steps))
-    accepted = np.sum([step.taken for step in steps], axis=0) / rows
+    accepted = sum((np.array(step.taken) for step in steps), np.zeros(batch.max_nodes)) / rows
     drafted = sum(step.drafted for step in steps) / (rows * batch.max_nodes)
     return tuple(accepted.tolist()), drafted
 

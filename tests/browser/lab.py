@@ -42,6 +42,9 @@ def running_lab(notebooks: list[Path], folder: Path, base: str, theme: str) -> I
     work.mkdir(parents=True)
     for notebook in notebooks:
         shutil.copy(notebook, work)
+        figures = notebook.parent / "figures"
+        if figures.is_dir():
+            shutil.copytree(figures, work / "figures", dirs_exist_ok=True)
     settings = own / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text(NO_NEWS, encoding="utf-8")

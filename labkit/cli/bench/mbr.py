@@ -13,7 +13,13 @@ from labkit.cli.bench._drawing import drawing_options, drawn_cases
 
 
 @click.command()
-@click.option("--peer", type=click.Choice(("mbrs", "mbr")), default="mbrs", show_default=True)
+@click.option(
+    "--peer",
+    type=click.Choice(("mbrs", "mbr")),
+    default="mbrs",
+    show_default=True,
+    help="The library to compare with.",
+)
 @click.option(
     "--peer-python",
     required=True,

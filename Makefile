@@ -48,7 +48,7 @@ lab: setup
 
 test: setup
 	@$(BIN)/python -m labkit.cli doctor --tests
-	$(BIN)/python -m pytest $(FLAGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(FLAGS)
 
 bench: setup
 	$(BIN)/python -m labkit.cli calibrate

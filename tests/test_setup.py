@@ -111,7 +111,7 @@ def test_lab_opens_the_first_notebook_and_test_runs_the_doctor_first(checkout):
     assert call.endswith("notebooks/00_start_here.ipynb")
     assert checkout.make("test").returncode == 0
     both = [line for line in checkout.calls("-m ") if "doctor" in line or "pytest" in line]
-    assert both == ["-m labkit.cli doctor --tests", "-m pytest"]
+    assert both == ["-m labkit.cli doctor --tests", "-m pytest -n 2 --dist loadfile"]
 
 
 def test_grading_needs_a_folder_and_says_so_before_anything_is_set_up(checkout):

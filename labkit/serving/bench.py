@@ -36,6 +36,9 @@ from labkit.speculative.generate import PREFILL_ROWS
 
 VANILLA, SPECULATIVE, SERVER = "vanilla", "mlp", "server"
 
+MEASURED_TOKENS = 8
+"""Output tokens for which a slot has room at least: costs are measured on steps after the first."""
+
 MOST_SLOTS = 32
 """The most slots by default, however many users there are."""
 
@@ -221,7 +224,7 @@ def bench_engine(
     """
     encode, most = decoder.encode, loads.max_new_tokens
     ids = {prompt: encode(prompt, most) for prompt in dict.fromkeys(loads.choose(prompts))}
-    capacity = max(map(len, ids.values())) + most
+    capacity = max(map(len, ids.values())) + max(most, MEASURED_TOKENS)
     slots = slots or loads.slots
     base = decoder.base.name
     served = Served(

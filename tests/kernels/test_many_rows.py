@@ -80,4 +80,6 @@ def test_half_the_bytes_of_float32(pair: tuple[Any, ManyRows]) -> None:
     config = model.config
     layer = sum(w.numel() for w in model.model.layers[0].parameters() if w.ndim == 2)
     head = config.vocab_size * config.hidden_size
-    assert engine.bytes_per_pass == 2 * (layer * config.num_hidden_layers + head)
+    heads = config.num_attention_heads + 2 * config.num_key_value_heads
+    bias = heads * model.model.layers[0].self_attn.head_dim  # zeros where the model has none
+    assert engine.bytes_per_pass == 2 * ((layer + bias) * config.num_hidden_layers + head)

@@ -208,19 +208,7 @@ class ShallowDrafter(MLPDrafter):
 
     def draft(self, *args: Any, **how: Any) -> Draft:
         """Return a tree after the last token; see `Drafter.draft`."""
-        draft = super().draft(*args, **how)
-        kept = [node for node, depth in enumerate(draft.depths) if depth <= self.deepest]
-        if len(kept) == len(draft):
-            return draft
-        place = {ROOT: ROOT, **{node: i for i, node in enumerate(kept)}}
-        return Draft(
-            tuple(draft.tokens[node] for node in kept),
-            tuple(place[draft.parents[node]] for node in kept),
-            tuple(draft.q[node] for node in kept),
-            tuple(draft.sources[node] for node in kept),
-            {place[node]: q for node, q in draft.outlooks.items() if node in place},
-            {place[node]: top for node, top in draft.considered.items() if node in place},
-        )
+        return super().draft(*args, **how).no_deeper(self.deepest)
 
 
 class ShapedDrafter:

@@ -10,7 +10,7 @@ from typing import Any
 
 from labkit.errors import LabkitError
 from labkit.paths import data_dir, find_chromium
-from labkit.records import RecordError, write_whole
+from labkit.records import write_whole
 from labkit.widgets import LossCurves, Race, RiskMatrix, ServingCurves, TokenStepper, TreeLab
 from labkit.widgets.base import RecordWidget
 from labkit.widgets.page import STYLE, document, fragment
@@ -112,9 +112,9 @@ def build(folder: Path) -> list[Path]:
         widget = exhibit.make(data)
         if widget.problem:
             raise LabkitError(f"The gallery's {exhibit.title} cannot be shown: {widget.problem}")
-        paths.append(_write(folder / f"{exhibit.name}.html", _exhibit_page(exhibit, widget)))
-    paths.append(_write(folder / PLAYGROUND, playground()))
-    paths.append(_write(folder / "index.html", _index()))
+        paths.append(write_whole(folder / f"{exhibit.name}.html", _exhibit_page(exhibit, widget)))
+    paths.append(write_whole(folder / PLAYGROUND, playground()))
+    paths.append(write_whole(folder / "index.html", _index()))
     return paths
 
 
@@ -126,13 +126,6 @@ def playground() -> str:
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}" if error.filename else error
         raise LabkitError(f"The Playground cannot be built: {reason}.") from None
-
-
-def _write(path: Path, text: str) -> Path:
-    try:
-        return write_whole(path, text)
-    except RecordError as error:
-        raise LabkitError(str(error)) from None
 
 
 def _exhibit_page(exhibit: Exhibit, widget: RecordWidget) -> str:

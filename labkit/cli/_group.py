@@ -85,7 +85,7 @@ def as_sentence(error: Exception) -> str | None:
     """
     if isinstance(error, click.ClickException):
         text = error.format_message()
-    elif isinstance(error, LabkitError) or _is_record_error(error):
+    elif isinstance(error, LabkitError):
         text = str(error)
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -93,12 +93,6 @@ def as_sentence(error: Exception) -> str | None:
         return None
     text = " ".join(text.split())
     return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def _is_record_error(error: Exception) -> bool:
-    """Return whether it is a `RecordError`, without importing the records."""
-    records = sys.modules.get("labkit.records")
-    return records is not None and isinstance(error, records.RecordError)
 
 
 def _stop(sentence: str, status: int) -> None:

@@ -32,7 +32,7 @@ from labkit.grading.limits import Limits
 from labkit.grading.notebook import GradedCell, graded_cells, read, written_cells
 from labkit.grading.stage import Stage
 from labkit.paths import data_dir
-from labkit.records.base import RecordError, write_whole
+from labkit.records.base import write_whole
 
 COLUMNS = (
     "student", "assignment", "status", "score", "max_score", "written", "written_max", "comment",
@@ -258,7 +258,7 @@ class _Batch:
         """Grade a submission; where grading itself raises, its row says so and the rest goes on."""
         try:
             return self._grade(one)
-        except (LabkitError, RecordError):  # stopped, or the results cannot be written
+        except LabkitError:  # stopped, or the results cannot be written
             raise
         except Exception as error:
             return one.grade("failed", f"{STATUSES['failed']}: {type(error).__name__}: {error}")

@@ -10,12 +10,14 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from labkit.errors import LabkitError, first_problem
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class RecordError(ValueError):
+class RecordError(LabkitError):
     """A record's text or file is not what it should be; the message is one sentence."""
 
 
@@ -68,9 +70,8 @@ class Record(Part):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the text as a whole"
-            raise RecordError(f"Not a {cls.KIND} record: {place}: {first['msg']}.") from None
+            problem = first_problem(error, "the text as a whole")
+            raise RecordError(f"Not a {cls.KIND} record: {problem}.") from None
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the record to ``path`` by a temporary name and a rename; return the path."""

@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from labkit.errors import LabkitError
-from labkit.records.base import RecordError, write_whole
+from labkit.errors import LabkitError, first_problem
+from labkit.records.base import write_whole
 from labkit.speculative.eagle import Eagle, EagleConfig
 from labkit.speculative.speculator import (
     Layers,
@@ -63,7 +63,8 @@ def load_heads(folder: Path, table: Tensor) -> tuple[Speculator | Eagle, np.ndar
     try:
         config = (EagleConfig if eagle else SpeculatorConfig).model_validate(settings)
     except ValidationError as error:
-        raise LabkitError(f"{folder / 'config.json'}: {_first(error)}") from None
+        problem = first_problem(error, "the whole")
+        raise LabkitError(f"{folder / 'config.json'}: {problem}.") from None
     draft_ids = weights.pop("draft_ids", None)
     try:
         speculator = new_heads(config, table)
@@ -195,7 +196,8 @@ def load_published(folder: Path) -> PublishedSpeculator:
     try:
         config = PublishedConfig.model_validate(_read_config(folder))
     except ValidationError as error:
-        raise LabkitError(f"{folder / 'config.json'}: {_first(error)}") from None
+        problem = first_problem(error, "the whole")
+        raise LabkitError(f"{folder / 'config.json'}: {problem}.") from None
     speculator = PublishedSpeculator(config)
     weights = {
         name.removeprefix(PREFIX): value.float() for name, value in _read_weights(folder).items()
@@ -216,11 +218,8 @@ def load_published(folder: Path) -> PublishedSpeculator:
 
 
 def _write(folder: Path, weights: dict[str, Tensor], settings: dict[str, Any]) -> None:
-    try:
-        write_whole(folder / "model.safetensors", save(weights))
-        write_whole(folder / "config.json", json.dumps(settings, indent=2) + "\n")
-    except RecordError as error:
-        raise LabkitError(str(error)) from None
+    write_whole(folder / "model.safetensors", save(weights))
+    write_whole(folder / "config.json", json.dumps(settings, indent=2) + "\n")
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -242,8 +241,3 @@ def _read_config(folder: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LabkitError(f"Cannot read {path}: {error}.") from None
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}."

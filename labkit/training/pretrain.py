@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from labkit.errors import LabkitError
 from labkit.models.store import make_manifest
-from labkit.records.base import RecordError, write_whole
+from labkit.records.base import write_whole
 from labkit.training.batches import learning_rate_at
 from labkit.training.checkpoints import Run
 from labkit.training.recipe import Frozen, Positive
@@ -142,7 +142,7 @@ def print_result(train: Callable[[], dict[str, float]]) -> None:
     """Print the result of ``train`` as JSON; on an error, print one sentence, exit status 2."""
     try:
         print(json.dumps(train()))
-    except (LabkitError, RecordError) as error:
+    except LabkitError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 

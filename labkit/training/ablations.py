@@ -22,12 +22,11 @@ from labkit.models import LanguageModel, load
 from labkit.provenance import provenance
 from labkit.records import AblationRow, AblationStudy, HeldOutScore, write_whole
 from labkit.speculative.checkpoint import load_heads
-from labkit.training.answers import Continue
+from labkit.training.answers import Continue, writer
 from labkit.training.checkpoints import locked
 from labkit.training.losses import HeldOut, validate_heads
 from labkit.training.recipe import Count, Frozen, Recipe, load_toml
 from labkit.training.train import Materials, command_line, embedding_table, train_all
-from labkit.training.writer import writer
 
 RESULT = "ablations.json"
 BASELINE = "baseline"

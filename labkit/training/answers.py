@@ -1,4 +1,4 @@
-"""The base model's answers, which phase 2 trains on: written once and kept as shards.
+"""The base model's answers, which phase 2 trains on: written many at a time, kept as shards.
 
 A shard is a small safetensors file of token ids, written whole. A generation killed at any moment
 continues with the first missing shard.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,9 +20,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from labkit.errors import LabkitError
+from labkit.kernels import choose, engine_for
+from labkit.kernels.engine import Engine
+from labkit.kernels.llama import LlamaWeights
 from labkit.models import LanguageModel
 from labkit.paths import cache_dir
-from labkit.records.base import RecordError, write_whole
+from labkit.reading import read_text
+from labkit.records import write_whole
+from labkit.sampling import Sampling
+from labkit.speculative.batch import Batch, Row, common_beginning
 from labkit.training.batches import Sequences, from_rows
 from labkit.training.checkpoints import locked
 from labkit.training.recipe import Precision
@@ -31,6 +37,10 @@ SHARD_ROWS = 512
 """Answers in a shard: enough that the last, unevenly long ones take a small part of its time."""
 COLUMNS = ("tokens", "lengths", "given")
 """What a shard holds: token ids end to end, the length of each row, its prompt's length."""
+READ_AT_ONCE = 1024
+"""Prompt tokens processed in one step: nobody waits for an answer, so slots fill at once."""
+SLOTS: dict[Precision, int] = {"float32": 24, "bfloat16": 128}
+"""Answers written at once; more gain little on a CPU and cost memory."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,65 @@ class Written:
 
 Continue = Callable[[Sequence[Sequence[int]], Writing, int], Written]
 """A base model that writes: from prompts' token ids, settings and a seed to their answers."""
+
+
+def continue_all(
+    engine: Engine,
+    prompts: Sequence[Sequence[int]],
+    manner: Writing,
+    eos_ids: Collection[int] = (),
+    seed: int = 0,
+    layers: Sequence[int] = (),
+    slots: int | None = None,
+) -> list[Row]:
+    """Continue every prompt until an end token (kept), the limit or a loop.
+
+    The ``states`` of each row are the base model's hidden states, (A, D) in all: row a is the state
+    that gave answer token a, so heads train without passing the answers through the base model
+    again. They hold the states after ``layers`` too; see `kernels.engine.Output`.
+    """
+    batch = Batch(
+        engine,
+        min(slots or SLOTS[manner.precision], len(prompts)),
+        max(map(len, prompts)) + manner.max_new_tokens,
+        eos_ids,
+        shared=common_beginning(prompts),
+        chunk=READ_AT_ONCE,
+        repeats=manner.repeats,
+        keep=("states",),
+        layers=layers,
+    )
+    sampling = Sampling(temperature=manner.temperature, top_k=manner.top_k, top_p=manner.top_p)
+    seeds = [seed * 1_000_003 + index for index in range(len(prompts))]
+    return batch.run(prompts, manner.max_new_tokens, sampling, seeds)
+
+
+def writer(base: LanguageModel, layers: Sequence[int] = ()) -> Continue:
+    """Return ``base`` as a `Continue`, which opens a forward pass when it first writes.
+
+    The states after ``layers`` are kept too. bfloat16 products are for models that the
+    weights-once engine can compute; other models write by their usual forward pass.
+    """
+    opened: dict[Precision, Engine] = {}
+
+    def write(prompts: Sequence[Sequence[int]], manner: Writing, seed: int) -> Written:
+        if manner.precision not in opened:
+            opened[manner.precision] = _engine(base, manner.precision)
+        rows = continue_all(opened[manner.precision], prompts, manner, base.eos_ids, seed, layers)
+        states = torch.cat([part for row in rows for part in row.states])
+        return Written([row.output for row in rows], states.cpu().half())
+
+    return write
+
+
+def _engine(base: LanguageModel, precision: Precision) -> Engine:
+    """Return the forward pass to write with."""
+    path = choose(base.config, base.device, base.dtype).path
+    if precision == "bfloat16" and path == "weights_once":
+        from labkit.kernels.many_rows import ManyRows
+
+        return ManyRows(LlamaWeights(base.config, base.weights()))
+    return engine_for(base)
 
 
 @dataclass(frozen=True)
@@ -137,13 +206,9 @@ def _shard_paths(folder: Path) -> Iterator[Path]:
 def _claim(folder: Path, settings: str) -> None:
     """Write the settings into a new folder, or compare them with those of an old one."""
     path = folder / "settings.json"
-    try:
-        if not path.exists():
-            write_whole(path, settings)
-        found = path.read_text(encoding="utf-8")
-    except (RecordError, OSError) as error:
-        raise LabkitError(f"Cannot keep answers in {folder}: {error}") from None
-    if found != settings:
+    if not path.exists():
+        write_whole(path, settings)
+    if read_text(path) != settings:
         raise LabkitError(f"{folder} holds answers made with other settings; give another folder.")
 
 
@@ -161,7 +226,7 @@ def _write_shard(
         content["states"] = states.to(torch.float16).contiguous()
     try:
         write_whole(path, save(content))
-    except RecordError as error:
+    except LabkitError as error:
         raise LabkitError(f"{error} Free some disk space; the shards so far are kept.") from None
 
 

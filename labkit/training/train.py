@@ -21,7 +21,14 @@ from labkit.speculative.checkpoint import new_heads, save_heads
 from labkit.speculative.context import ContextConfig
 from labkit.speculative.eagle import Eagle, EagleConfig
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
-from labkit.training.answers import Answers, Continue, Writing, made_answers, read_answers
+from labkit.training.answers import (
+    Answers,
+    Continue,
+    Writing,
+    made_answers,
+    read_answers,
+    writer,
+)
 from labkit.training.batches import cut_runs, text_windows
 from labkit.training.checkpoints import locked
 from labkit.training.features import ComputedFeatures, answer_features, head_weight
@@ -36,7 +43,6 @@ from labkit.training.losses import (
 from labkit.training.prompts import make_prompts
 from labkit.training.recipe import Recipe
 from labkit.training.text import read_documents, some_text
-from labkit.training.writer import writer
 
 HELD_OUT_WINDOWS = 8
 WHOLE = 1 << 30

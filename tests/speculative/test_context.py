@@ -26,7 +26,7 @@ from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.eagle import Eagle, EagleConfig
 from labkit.speculative.generate import generate
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
-from labkit.training.generate import continue_all
+from labkit.training.answers import Writing, continue_all
 from tests.kernels.shapes import SIZES, arrays, small_model
 
 CONTEXT = 22
@@ -167,8 +167,8 @@ def test_samples_reach_the_context_limit(method):
 @pytest.mark.parametrize("kind", ["float32", "many rows", "CUDA's bookkeeping"])
 def test_answers_reach_the_context_limit(kind):
     engine = engine_of(kind, small("Llama"))
-    answers = continue_all(engine, [PROMPT, PROMPT[2:]], MANY, {})
-    assert [len(answer) for answer in answers] == [MANY] * 2
+    rows = continue_all(engine, [PROMPT, PROMPT[2:]], Writing(MANY))
+    assert [len(row.output) for row in rows] == [MANY] * 2
 
 
 def test_more_than_the_context_holds_is_refused_in_every_loop():
@@ -177,7 +177,7 @@ def test_more_than_the_context_holds_is_refused_in_every_loop():
         lambda many: generate(engine, PROMPT, many),
         lambda many: Batch(engine, 2, 100).join(PROMPT, many),
         lambda many: Batch(engine, 2, 100).run([PROMPT], many, Sampling(temperature=1.0)),
-        lambda many: continue_all(engine, [PROMPT], many, {}),
+        lambda many: continue_all(engine, [PROMPT], Writing(many)),
     ]
     for loop in loops:
         loop(MANY)

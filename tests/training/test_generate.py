@@ -10,7 +10,7 @@ from labkit.kernels.cuda import CudaEngine
 from labkit.kernels.engine import Engine
 from labkit.kernels.plain import PlainEngine
 from labkit.kernels.weights_once import WeightsOnce
-from labkit.training.generate import continue_all
+from labkit.training.answers import Writing, continue_all
 from tests.kernels.shapes import llama, small_model
 
 LENGTHS = (3, 150, 70, 1, 64, 130, 20)
@@ -41,11 +41,9 @@ def prompts_of(engine: Engine, shared: int) -> list[list[int]]:
 @pytest.mark.parametrize("shared", [0, 5, 90])
 def test_rows_do_not_disturb_one_another_and_long_prompts_are_read_in_pieces(model, engine, shared):
     prompts = prompts_of(engine, shared)
-    states: list[torch.Tensor] = []
-    together = continue_all(engine, prompts, 9, {7}, slots=3, states=states)
-    for prompt, answer, found in zip(prompts, together, states, strict=True):
-        alone = continue_all(engine, [prompt], 9, {7})[0]
-        assert answer == alone
+    for row in continue_all(engine, prompts, Writing(9), {7}, slots=3):
+        prompt, answer, found = row.prompt, row.output, torch.cat(row.states)
+        assert answer == continue_all(engine, [prompt], Writing(9), {7})[0].output
         with torch.no_grad():
             out = model(torch.tensor([[*prompt, *answer]]), output_hidden_states=True)
         expected = out.logits[0, len(prompt) - 1 : -1].argmax(-1).tolist()

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from labkit.models import load
-from labkit.training.answers import Writing
+from labkit.training.answers import Writing, writer
 from labkit.training.features import last_hidden
-from labkit.training.writer import writer
 
 PROMPTS = [[5, 9, 200], [17], [40, 41, 42, 43, 44]]
 
@@ -19,7 +18,7 @@ def base():
 
 
 def test_greedy_answers_are_those_of_transformers(base):
-    written = writer(base, slots=2)(PROMPTS, Writing(12), 0)
+    written = writer(base)(PROMPTS, Writing(12), 0)
     for prompt, answer in zip(PROMPTS, written.answers, strict=True):
         expected = base.module.generate(
             torch.tensor([prompt]), max_new_tokens=12, do_sample=False, use_cache=True
@@ -28,7 +27,7 @@ def test_greedy_answers_are_those_of_transformers(base):
 
 
 def test_states_are_those_that_gave_each_token(base):
-    written = writer(base, slots=2)(PROMPTS, Writing(6), 0)
+    written = writer(base)(PROMPTS, Writing(6), 0)
     states = written.states.split([len(answer) for answer in written.answers])
     for prompt, answer, found in zip(PROMPTS, written.answers, states, strict=True):
         expected = last_hidden(base.module, torch.tensor([[*prompt, *answer]]))[0]

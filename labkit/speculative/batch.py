@@ -424,22 +424,31 @@ def uniform(seed: int, place: int) -> float:
 
 
 def draw(sampling: Sampling, logits: torch.Tensor, numbers: Sequence[float]) -> list[int]:
-    """Draw a token after each row of logits (N, V): the inverse of the distribution function at
-    its number.
+    """Draw a token after each row of logits (N, V): see `drawn`.
 
     >>> draw(Sampling(temperature=1.0), torch.tensor([[0.5, 0.0, 0.5]] * 2).log(), (0.49, 0.51))
     [0, 2]
+    """
+    given = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
+    return drawn(sampling, logits, given).tolist()
+
+
+def drawn(sampling: Sampling, logits: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Return the inverse of each row's distribution function at its number: (N, V) to (N,).
+
+    Everything is computed where the logits are.
     """
     ids = None
     if 0 < sampling.top_k < logits.shape[-1]:  # the other filters need only look at these
         logits, ids = logits.topk(sampling.top_k)
     upto = sampling.probabilities(logits).cumsum(-1)  # (N, V)
     whole = upto[:, -1:]
-    target = torch.tensor(numbers, dtype=upto.dtype, device=upto.device)[:, None] * whole
     # Rounding must not carry the target past the last token that has any probability.
-    target = torch.minimum(target, torch.nextafter(whole, torch.zeros_like(whole)))
+    target = torch.minimum(
+        numbers[:, None] * whole, torch.nextafter(whole, torch.zeros_like(whole))
+    )
     found = torch.searchsorted(upto, target, right=True)
-    return (found if ids is None else ids.gather(-1, found))[:, 0].tolist()
+    return (found if ids is None else ids.gather(-1, found))[:, 0]
 
 
 def log_probability(logits: torch.Tensor, tokens: Sequence[int]) -> float:

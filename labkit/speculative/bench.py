@@ -29,8 +29,9 @@ from labkit.kernels.engine import Engine
 from labkit.models import LanguageModel
 from labkit.questions import Question
 from labkit.records.base import Part
+from labkit.sampling import Sampling
 from labkit.speculative.decoder import METHODS, Decoder
-from labkit.speculative.generate import generate, prefill, tied
+from labkit.speculative.generate import prefill, tied
 
 VANILLA, TRANSFORMERS = "vanilla", "transformers"
 LLAMA_CPP = ("llama_cpp", "llama_cpp_prompt_lookup")
@@ -73,11 +74,10 @@ Runner = Callable[[list[int]], Run]
 
 def own_runner(decoder: Decoder, method: str, max_new_tokens: int) -> Runner:
     """Decodes by one of the lab's own methods."""
-    drafter = decoder.drafter(method)
     decoder.warm_up(method)
 
     def run(ids: list[int]) -> Run:
-        made = generate(decoder.engine, ids, max_new_tokens, drafter, eos_ids=decoder.base.eos_ids)
+        made = decoder.run(ids, max_new_tokens, method)
         parts = {
             "prefill": made.prefill_s,
             "draft": sum(step.draft_s for step in made.steps),
@@ -334,6 +334,19 @@ def score(
     )
 
 
+def identical_on_device(
+    decoder: Decoder, turn: Turn, method: str, max_new_tokens: int
+) -> tuple[bool, int]:
+    """(whether ``method``'s outputs are those of its own graph with all drafts rejected, 0).
+
+    That graph is vanilla at the same width, whose bits the drafted output has to the last; vanilla
+    at its own best width may differ from both where two logits tie.
+    """
+    step = decoder.step(method, Sampling(), len(turn.ids) + max_new_tokens)
+    plain = step.generate(turn.ids, max_new_tokens, decoder.base.eos_ids, drafts=False)
+    return all(list(run.tokens) == plain.tokens for run in turn.runs[method]), 0
+
+
 def compare(engine: Engine, turn: Turn, method: str) -> tuple[bool, int]:
     """(whether ``method``'s outputs are vanilla's, how many needed a tie as an excuse).
 
@@ -410,7 +423,11 @@ def bench(
         say(f"{turn.question.id} ({turn.question.category})")
     contention = statistics.fmean(taken)
     compared = {
-        (id(turn), method): compare(decoder.engine, turn, method)
+        (id(turn), method): (
+            identical_on_device(decoder, turn, method, max_new_tokens)
+            if method != VANILLA and decoder.whole_step(method)
+            else compare(decoder.engine, turn, method)
+        )
         for turn in turns
         for method in ready
     }

@@ -83,23 +83,37 @@ class ContextLayer(nn.Module):
         ``states`` (B, T, parts D) are the base model's, ``embedded`` (B, T, D) the embedding of the
         next token over the table's root mean square. ``past`` holds the P positions before.
         """
-        width = embedded.shape[-1]
-        normed = over_rms(states.unflatten(-1, (self.parts, width))).flatten(-2)
-        x = self.join(torch.cat([normed, embedded], dim=-1))  # (B, T, D)
-        shape = (*x.shape[:2], self.config.heads, -1)
-        q, k, v = (part.reshape(shape) for part in self.qkv(over_rms(x)).chunk(3, dim=-1))
         before = past[0].shape[1] if past else 0
-        positions = torch.arange(before, before + x.shape[1], device=x.device)
-        base = self.config.rotary_base
-        q, k = rotated(q, positions, base).to(v.dtype), rotated(k, positions, base).to(v.dtype)
+        positions = torch.arange(before, before + states.shape[1], device=states.device)
+        x, q, k, v = self.project(states, embedded, positions)
         if past:
             k, v = torch.cat([past[0], k], dim=1), torch.cat([past[1], v], dim=1)
         seen = torch.arange(k.shape[1], device=x.device) <= positions[:, None]  # (T, P + T)
         q, k_all, v_all = (part.transpose(1, 2) for part in (q, k, v))
         mixed = functional.scaled_dot_product_attention(q, k_all, v_all, attn_mask=seen)
-        x = x + self.mix(mixed.transpose(1, 2).flatten(2))
+        return self.leave(x, mixed.transpose(1, 2)), (k, v)
+
+    def project(
+        self, states: Tensor, embedded: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the inputs (..., T, D), and their queries, keys and values (..., T, h, d)."""
+        normed = over_rms(states.unflatten(-1, (self.parts, embedded.shape[-1]))).flatten(-2)
+        x = self.join(torch.cat([normed, embedded], dim=-1))
+        shape = (*x.shape[:-1], self.config.heads, -1)
+        q, k, v = (part.reshape(shape) for part in self.qkv(over_rms(x)).chunk(3, dim=-1))
+        base = self.config.rotary_base
+        return (
+            x,
+            rotated(q, positions, base).to(v.dtype),
+            rotated(k, positions, base).to(v.dtype),
+            v,
+        )
+
+    def leave(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Return the outputs (..., D), from inputs and what attention mixed (..., h, d)."""
+        x = x + self.mix(mixed.flatten(-2))
         gate, up = self.gate_up(over_rms(x)).chunk(2, dim=-1)
-        return x + self.down(functional.silu(gate) * up), (k, v)
+        return x + self.down(functional.silu(gate) * up)
 
 
 class ContextMemory:

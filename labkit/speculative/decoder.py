@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +15,31 @@ import torch
 
 from labkit.devices import torch_generator
 from labkit.errors import LabkitError
-from labkit.kernels import engine_for
+from labkit.kernels import engine_for, not_llama_shaped
+from labkit.kernels.cuda import CudaEngine
 from labkit.kernels.engine import Engine, check_layers
+from labkit.kernels.llama import LlamaWeights
 from labkit.models import LanguageModel, load
 from labkit.paths import data_dir
 from labkit.records import Trace
 from labkit.sampling import Sampling
-from labkit.speculative.calibrate import default_nodes
+from labkit.speculative.calibrate import default_nodes, kept
 from labkit.speculative.checkpoint import load_heads
+from labkit.speculative.device import DeviceStep, places_for
 from labkit.speculative.drafters.base import Drafter, Nothing
 from labkit.speculative.drafters.draft_model import DraftModel
 from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
 from labkit.speculative.drafters.mlp import Heads, MLPDrafter, TorchHeads
 from labkit.speculative.drafters.mlp_lookup import MLPLookup
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
+from labkit.speculative.drafters.static import (
+    ASSUMED,
+    StaticDrafter,
+    StaticEagle,
+    StaticHeads,
+    StaticTree,
+    best_static,
+)
 from labkit.speculative.eagle import Eagle
 from labkit.speculative.generate import Generation, generate
 from labkit.speculative.tracing import trace
@@ -40,6 +52,12 @@ METHODS = ("vanilla", "mlp", "mlp_lookup", "medusa", "eagle", "prompt_lookup", "
 
 UNBOUNDED = ("vanilla", "draft_model")
 """Methods that `Decoder.max_nodes` says nothing about."""
+
+ON_DEVICE = ("vanilla", "mlp", "medusa", "eagle")
+"""Methods whose whole step can run on the device; see `labkit.speculative.device`."""
+
+KEPT_STEPS = 8
+"""Recorded steps that a decoder keeps, each with a cache."""
 
 NOTHING_PAYS = "No tree of drafts pays on this machine with these weights, so nothing is drafted."
 """The note of a trace whose method drafted nothing."""
@@ -57,6 +75,8 @@ class Decoder:
     ``base`` is a `LanguageModel` or a name for `labkit.load`; ``heads`` a folder of trained heads,
     by default those shipped for it; ``max_nodes`` bounds the drafted tree, by default to what
     this machine's calibration favours. ``draft`` is the smaller model of the method draft_model.
+    ``on_device`` runs the whole step of `ON_DEVICE` methods on the device, with a static tree: by
+    default where that is a CUDA card, and on a CPU for teaching and tests.
     """
 
     def __init__(
@@ -66,6 +86,7 @@ class Decoder:
         max_nodes: int | None = None,
         storage: str = "float32",
         draft: LanguageModel | str | None = None,
+        on_device: bool | None = None,
     ) -> None:
         self.base = load(base) if isinstance(base, str) else base
         if getattr(self.base.config, "is_encoder_decoder", False):
@@ -77,6 +98,9 @@ class Decoder:
         self.draft_base = load(draft) if isinstance(draft, str) else draft
         self._max_nodes = max_nodes
         self.folder = heads
+        self.on_device = self.base.device.type == "cuda" if on_device is None else on_device
+        self._drafters: dict[str, Drafter | None] = {}
+        self._steps: dict[tuple[str, Sampling, int], DeviceStep] = {}
 
     @property
     def max_nodes(self) -> int:
@@ -88,6 +112,12 @@ class Decoder:
     @cached_property
     def engine(self) -> Engine:
         """The fastest forward pass that this machine has for the model."""
+        if self.on_device and self.base.device.type == "cpu":
+            strange = not_llama_shaped(self.base.config)
+            if strange:
+                raise LabkitError(f"The whole step cannot run on the device, since {strange}.")
+            weights = LlamaWeights(self.base.config, self.base.weights())
+            return CudaEngine(weights, self.base.device, self.base.dtype)
         return engine_for(self.base, self.storage)
 
     @cached_property
@@ -113,7 +143,9 @@ class Decoder:
             )
         rows: Any = getattr(self.engine, "embedding", None)
         on_panels = isinstance(rows, np.ndarray)  # the weights-once path, so numba is there
-        table = torch.tensor(rows) if on_panels else self._embeddings()
+        if rows is None:
+            rows = self.base.module.get_input_embeddings().weight.detach()
+        table = torch.tensor(rows) if on_panels else rows  # (V, D)
         speculator, ids = load_heads(folder, table.float())
         if isinstance(speculator, Eagle):
             return EagleHeads(speculator.cpu(), ids)
@@ -126,11 +158,6 @@ class Decoder:
         weights = {name: value.numpy() for name, value in speculator.state_dict().items()}
         make = ContextPanelHeads if speculator.config.context else PanelHeads
         return make(speculator.config, weights, rows, ids)
-
-    def _embeddings(self) -> torch.Tensor:
-        """The base model's embedding table (V, D), as transformers holds it."""
-        embeddings: Any = self.base.module.get_input_embeddings()
-        return embeddings.weight.detach()
 
     def drafter(self, method: str) -> Drafter | None:
         """The drafter called ``method``; None for vanilla; `LabkitError` for a strange name."""
@@ -177,19 +204,77 @@ class Decoder:
         detail: bool = False,
     ) -> Generation:
         """Decode by ``method``; ``detail`` keeps what both models thought, for the TokenStepper."""
-        ids = self.encode(prompt, max_new_tokens)
+        return self.run(
+            self.encode(prompt, max_new_tokens), max_new_tokens, method, sampling, seed, detail
+        )
+
+    def run(
+        self,
+        ids: Sequence[int],
+        max_new_tokens: int,
+        method: str = "vanilla",
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        detail: bool = False,
+    ) -> Generation:
+        """Decode token ids by ``method``, with the step on the device where that can be."""
         sampling = sampling or Sampling()
-        generator = None if sampling.greedy else torch_generator(seed, torch.device("cpu"))
+        if not detail and not sampling.typical and self.whole_step(method):
+            step = self.step(method, sampling, len(ids) + max_new_tokens)
+            return step.generate(ids, max_new_tokens, self.base.eos_ids, seed)
+        if method not in self._drafters:
+            self._drafters[method] = self.drafter(method)
         return generate(
             self.engine,
             ids,
             max_new_tokens,
-            self.drafter(method),
+            self._drafters[method],
             sampling,
             self.base.eos_ids,
-            generator,
+            None if sampling.greedy else torch_generator(seed),
             detail,
         )
+
+    def whole_step(self, method: str) -> bool:
+        """Return whether the whole step of ``method`` runs on the device."""
+        return self.on_device and method in ON_DEVICE and isinstance(self.engine, CudaEngine)
+
+    def step(self, method: str, sampling: Sampling, room: int) -> DeviceStep:
+        """Return the step on the device for texts of up to ``room`` tokens, recorded once."""
+        assert isinstance(self.engine, CudaEngine)
+        tree = self.static_tree(method)
+        end = places_for(room, tree)
+        if (method, sampling, end) not in self._steps:
+            drafter = self._static_drafter(method, tree, end) if tree.paths else None
+            made = DeviceStep(self.engine, drafter, sampling, end - len(tree.paths) - 1)
+            self._steps[method, sampling, end] = made
+            for oldest in list(self._steps)[:-KEPT_STEPS]:
+                del self._steps[oldest]
+        return self._steps[method, sampling, end]
+
+    def static_tree(self, method: str) -> StaticTree:
+        """Return the tree of a method on the device: of `max_nodes` nodes, by calibration."""
+        if method == "vanilla" or not self.max_nodes:
+            return StaticTree(())
+        depth = self._heads_of(method).config.n_predict
+        found = kept(self.base.name, self.engine.name)
+        measured = found.acceptance if found else ()
+        shares = measured if len(measured) == depth else (ASSUMED,) * depth
+        return best_static(shares, self.max_nodes)
+
+    def _heads_of(self, method: str) -> Heads:
+        """Return the heads of a method in `ON_DEVICE`."""
+        if method == "mlp":
+            return self.heads
+        return self.medusa_heads if method == "medusa" else self.eagle_heads
+
+    def _static_drafter(self, method: str, tree: StaticTree, room: int) -> StaticDrafter:
+        heads: Any = self._heads_of(method)
+        eagle = isinstance(heads, EagleHeads)
+        module = deepcopy(heads.eagle if eagle else heads.speculator).requires_grad_(False)
+        module = module.to(self.engine.device, self.engine.embedding.dtype)
+        make = StaticEagle if eagle else StaticHeads
+        return make(module, heads.draft_ids, tree, room)
 
     def trace(
         self,
@@ -243,8 +328,7 @@ class Decoder:
 
     def warm_up(self, method: str = "mlp") -> None:
         """Compile and load everything, so that the next generation's times are its own."""
-        drafter = self.drafter(method)
-        generate(self.engine, [0, 1, 2], 4, drafter)
+        self.run([0, 1, 2], 4, method)
 
     def player(self) -> Player:
         """Return what answers a `labkit.widgets.Playground` with this decoder."""
@@ -264,16 +348,12 @@ class Decoder:
         The first method is what the others are compared with.
         """
         ids = self.encode(prompt, max_new_tokens)
-        drafters = {method: self.drafter(method) for method in methods}
         for method in methods:
             self.warm_up(method)
         runs: dict[str, list[Generation]] = {method: [] for method in methods}
         for _ in range(repeats):
-            for method, drafter in drafters.items():
-                done = generate(
-                    self.engine, ids, max_new_tokens, drafter, eos_ids=self.base.eos_ids
-                )
-                runs[method].append(done)
+            for method in methods:
+                runs[method].append(self.run(ids, max_new_tokens, method))
         return RaceResult(
             self, prompt, {method: _typical(done) for method, done in runs.items()}, runs
         )

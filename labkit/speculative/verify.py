@@ -54,7 +54,8 @@ class Verdict:
     tests: tuple[Test, ...]
 
 
-def _ending(draft: Draft, at: int) -> Ending:
+def ending(draft: Draft, at: int) -> Ending:
+    """Return what the token after a path that ends ``at`` a node is."""
     if not len(draft):
         return "plain"
     return "replacement" if draft.children(at) else "bonus"
@@ -84,7 +85,7 @@ def greedy(logits: torch.Tensor, draft: Draft) -> Verdict:
                 found = node
                 break
         if found is None:
-            return Verdict(tuple(path), wanted, _ending(draft, at), tuple(tests))
+            return Verdict(tuple(path), wanted, ending(draft, at), tuple(tests))
         path.append(found)
         at = found
 
@@ -120,7 +121,7 @@ def speculative_sampling(probs: torch.Tensor, draft: Draft, generator: torch.Gen
                 q = without(q, x)
         if found is None:
             token = int(torch.multinomial(p, 1, generator=generator))
-            return Verdict(tuple(path), token, _ending(draft, at), tuple(tests))
+            return Verdict(tuple(path), token, ending(draft, at), tuple(tests))
         path.append(found)
         at = found
 
@@ -193,4 +194,4 @@ def typical_acceptance(
             if best == ROOT or depths[node] > depths[best]:
                 best = node
     token = int(torch.multinomial(probs[best + 1], 1, generator=generator))
-    return Verdict(tuple(draft.path(best)), token, _ending(draft, best), tuple(tests))
+    return Verdict(tuple(draft.path(best)), token, ending(draft, best), tuple(tests))

@@ -75,7 +75,7 @@ def test_padding_is_seen_by_nobody_and_written_where_it_harms_nobody(
     lengths = np.array(data.draw(st.lists(st.integers(0, 300), min_size=6, max_size=6)))
     room = 2 * BLOCK
     rows = [Rows(range(1, count + 1), slot) for count, slot in zip(counts, slots, strict=True)]
-    given_ = arrange(stacked(rows, lengths), spare=6, room=room)
+    given_, true = arrange(stacked(rows, lengths), spare=6, room=room)
     groups, width, end = given_.shape
     assert groups >= len(counts)
     assert width in WIDTHS
@@ -91,14 +91,14 @@ def test_padding_is_seen_by_nobody_and_written_where_it_harms_nobody(
         assert given_.tokens[g, :count].tolist() == list(range(1, count + 1))
         assert given_.positions[g, :count].tolist() == places[:count].tolist()
     assert (given_.slots[len(counts) :] == 6).all()
-    picked = given_.tokens.flatten()[given_.rows]
+    picked = given_.tokens.flatten()[true]
     assert picked.tolist() == [token for count in counts for token in range(1, count + 1)]
 
 
 @given(draft=trees(), length=st.integers(0, 50))
 @settings(max_examples=40, deadline=None)
 def test_trees_mask_is_moved_behind_what_the_cache_holds(draft: Draft, length: int) -> None:
-    given_ = arrange(stacked([draft.rows(1)], np.array([length])), spare=0, room=2 * BLOCK)
+    given_, _ = arrange(stacked([draft.rows(1)], np.array([length])), spare=0, room=2 * BLOCK)
     many = len(draft) + 1
     mask = given_.mask[0, 0, :many].numpy()
     assert mask[:, :length].all()

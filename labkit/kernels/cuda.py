@@ -38,6 +38,9 @@ ROOM = 1024
 IDLE = 4
 """Unused caches that are kept, with their graphs."""
 
+SHAPES = 64
+"""Shapes that the layers' function may be compiled for."""
+
 Result = TypeVar("Result")
 
 
@@ -314,6 +317,16 @@ class CudaEngine(LlamaEngine):
         """
         return compiled(layer_pass) if self.recording else layer_pass
 
+    def lean_pass(self, rows: Sequence[Rows], cache: StaticCache) -> Callable[[], Pass]:
+        """Return a recorded pass over ``rows`` in few kernels, to be timed or counted."""
+        given, _ = arrange(
+            stack(self, rows, cache), len(cache.lengths), cache.buffers.keys.shape[3]
+        )
+        given, buffers = given.to(self.device), cache.buffers
+        return self.recorded(
+            lambda: self.compute(given, buffers.keys, buffers.values, (), self.lean_layer)
+        )
+
 
 def layer_pass(
     x: torch.Tensor,
@@ -380,7 +393,11 @@ def rms_norm(x: torch.Tensor, gain: torch.Tensor, epsilon: float) -> torch.Tenso
 
 
 def compiled(plain: Callable[..., Result]) -> Callable[..., Result]:
-    """Return a function by ``torch.compile``; where that fails, the plain one, with a warning."""
+    """Return a function by ``torch.compile``; where that fails, the plain one, with a warning.
+
+    Each shape is compiled for itself, which takes seconds; more than `SHAPES` are not.
+    """
+    torch._dynamo.config.recompile_limit = SHAPES
     chosen: Callable[..., Result] | None = None
 
     def run(*given: Any) -> Result:

@@ -15,20 +15,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from pydantic import Field
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from labkit import threads
 from labkit.devices import clock, numpy_generator
 from labkit.errors import LabkitError
 from labkit.kernels import engine_for
+from labkit.kernels.cuda import CudaEngine
 from labkit.kernels.engine import Engine, Rows
 from labkit.paths import cache_dir, data_dir
 from labkit.records.base import Part, write_whole
-from labkit.speculative.drafters.mlp import Heads
+from labkit.speculative.drafters.mlp import Heads, TorchHeads
 from labkit.speculative.generate import PREFILL_ROWS, generate, prefill
 from labkit.speculative.theory import Prediction, best_tree, rank_acceptance, tree_study
 
@@ -71,7 +75,9 @@ class Calibration(Part):
     ``verify_cost[n]`` is the time of a pass over n new tokens over the time of one, ``token_ms``.
     ``limit_ratio`` is the time of one token over the time that memory alone needs for
     ``bytes_per_pass`` at ``bandwidth_gb_s``. ``head_ms`` and ``tree`` are set if the model has
-    heads; ``tree`` is the one favoured. ``parts`` are the milliseconds of each part of a pass over
+    heads; ``tree`` is the one favoured. ``launches`` is how many kernels a pass over one token runs
+    on CUDA, and elsewhere how many of torch's operators (none where a pass is compiled by numba).
+    ``parts`` are the milliseconds of each part of a pass over
     one token and over `CHECKED`, if they were timed.
     """
 
@@ -93,6 +99,7 @@ class Calibration(Part):
     acceptance: tuple[tuple[float, ...], ...] = ()
     places: int = 0
     tree: Prediction | None = None
+    launches: int | None = None
     parts: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
     @property
@@ -136,6 +143,7 @@ def calibrate(
     ratios = np.median(timings.passes / single, axis=0)
     token_s = float(np.median(single))
     limits = single[:, 0] * timings.speeds / engine.bytes_per_pass
+    launches = count_launches(passes_over((1,), engine, cached)[0], engine.device)
     costs = {n: float(ratio) for n, ratio in zip(TOKENS, ratios, strict=True)}
     head_s = np.median(timings.heads, axis=0).tolist()
     measured = Calibration(
@@ -153,6 +161,7 @@ def calibrate(
         bytes_per_pass=engine.bytes_per_pass,
         bandwidth_gb_s=float(np.median(timings.speeds)) / 1e9,
         limit_ratio=float(np.median(limits)),
+        launches=launches,
     )
     if heads is None:
         return measured
@@ -173,17 +182,9 @@ def time_all(engine: Engine, heads: Heads | None, cached: int, repeats: int) -> 
 
     Everything runs once untimed first, which compiles and warms it.
     """
-    tokens = numpy_generator(0).integers(engine.vocabulary, size=cached + TOKENS[-1]).tolist()
-    cache = engine.new_cache(cached + TOKENS[-1])
-    prefill(engine, tokens[:cached], cache)
+    passes = passes_over(TOKENS, engine, cached)
     probe = engine.bandwidth_probe()
-
-    def one_pass(count: int) -> Callable[[], object]:
-        rows = [Rows(tokens[cached : cached + count])]
-        return lambda: engine.forward(rows, cache)
-
-    passes = [one_pass(count) for count in TOKENS]
-    steps = head_steps(heads, tokens) if heads is not None else []
+    steps = head_steps(heads, engine) if heads is not None else []
     jobs = [*passes, *steps]
     for job in jobs:
         job()
@@ -199,16 +200,64 @@ def time_all(engine: Engine, heads: Heads | None, cached: int, repeats: int) -> 
     return Timings(seconds[:, : len(passes)], seconds[:, len(passes) :], speeds)
 
 
-def head_steps(heads: Heads, tokens: Sequence[int]) -> list[Callable[[], object]]:
-    """Return a call that runs each head: for 1 node, or from the second on for `FRONTIER`."""
+def passes_over(counts: Sequence[int], engine: Engine, cached: int) -> list[Callable[[], object]]:
+    """Return passes over so many tokens after ``cached`` others, on CUDA as a step makes them."""
+    tokens = numpy_generator(0).integers(engine.vocabulary, size=cached + max(counts)).tolist()
+    cache = engine.new_cache(len(tokens))
+    prefill(engine, tokens[:cached], cache)
+    rows = [[Rows(tokens[cached : cached + count])] for count in counts]
+    if isinstance(engine, CudaEngine):
+        return [engine.lean_pass(each, cache) for each in rows]
+    return [partial(engine.forward, each, cache) for each in rows]
+
+
+def count_launches(run: Callable[[], object], device: torch.device) -> int:
+    """Return how many kernels ``run`` runs on CUDA, or elsewhere how many of torch's operators.
+
+    >>> count_launches(lambda: torch.zeros(2)[:1] + 1, torch.device("cpu"))
+    2
+    """
+    run()  # compiled and recorded before
+    if device.type == "cuda":
+        with profile(activities=[ProfilerActivity.CUDA]) as seen:
+            run()
+            torch.cuda.synchronize(device)
+        names = [event.name for event in seen.events() if event.device_type == DeviceType.CUDA]
+        return sum(not name.startswith("Mem") for name in names)  # copies are no kernels
+    with Operators() as operators:
+        run()
+    return operators.count
+
+
+class Operators(TorchDispatchMode):
+    """A count of torch's operators, without those that only look at a tensor in another way."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count one operator and run it."""
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def head_steps(heads: Heads, engine: Engine) -> list[Callable[[], object]]:
+    """Return a call that runs each head: for 1 node, or from the second on for `FRONTIER`.
+
+    On CUDA a head is recorded, as it is in a step there.
+    """
     first = state = heads.start(np.ones(heads.config.z_dim, np.float32))
     steps: list[Callable[[], object]] = []
     for head in range(heads.config.n_predict):
         many = FRONTIER if head else 1
         source = state if heads.config.hierarchical else first
-        states, given = np.repeat(source[:1], many, axis=0), np.asarray(tokens[:many])
-        steps.append(partial(heads.step, head, states, given, FRONTIER))
+        states, given = np.repeat(source[:1], many, axis=0), np.arange(many)
         state = heads.step(head, states, given, FRONTIER)[0]
+        if isinstance(engine, CudaEngine) and isinstance(heads, TorchHeads):
+            put = partial(torch.as_tensor, device=engine.device)
+            run = partial(heads.run, head, put(states), put(given), FRONTIER)
+            steps.append(engine.recorded(run))
+        else:
+            steps.append(partial(heads.step, head, states, given, FRONTIER))
     return steps
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.autograd import DeviceType
 
 from labkit import threads
 from labkit.errors import LabkitError
 from labkit.kernels.bandwidth import PIECE, Probe, read_through
+from labkit.kernels.cuda import CudaEngine
 from labkit.kernels.engine import TorchProbe
 from labkit.speculative import calibrate as module
 from labkit.speculative.calibrate import (
@@ -19,10 +24,12 @@ from labkit.speculative.calibrate import (
     UNCALIBRATED_NODES,
     Timings,
     calibrate,
+    count_launches,
     default_nodes,
     keep,
     kept,
     kept_at,
+    passes_over,
     states_of,
     summary,
     time_all,
@@ -30,6 +37,7 @@ from labkit.speculative.calibrate import (
 from labkit.speculative.decoder import Decoder
 from labkit.speculative.drafters.mlp import TorchHeads
 from labkit.speculative.theory import Prediction
+from tests.kernels.shapes import llama, small_model
 from tests.speculative.fakes import ToyEngine
 from tests.speculative.test_mlp import DRAFT_IDS, HEADS, speculator
 
@@ -75,6 +83,41 @@ def test_passes_and_heads_take_turns_and_leave_the_cache_as_it_was() -> None:
     assert (timings.passes > 0).all()
     assert (timings.heads > 0).all()
     assert engine.passes == [20, *TOKENS * 4]
+
+
+def test_calibration_of_cudas_path_counts_what_every_layer_launches() -> None:
+    def engine(layers: int) -> CudaEngine:
+        model = small_model("Llama", num_hidden_layers=layers)
+        made = CudaEngine(llama(model), torch.device("cpu"), torch.float32)
+        made.bandwidth_probe = lambda: TorchProbe(made.device, 100)
+        return made
+
+    found = calibrate(BASE, engine(2), repeats=1)
+    two, three = (
+        count_launches(passes_over((1,), engine(layers), 20)[0], torch.device("cpu"))
+        for layers in (2, 3)
+    )
+    assert found.launches == two
+    each = three - two
+    assert 10 < each < 60
+    assert two > 2 * each, "embedding, last norm and head come on top"
+
+
+def test_kernels_are_counted_by_the_profiler_and_copies_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = [("gemm", DeviceType.CUDA), ("Memcpy HtoD", DeviceType.CUDA), ("launch", DeviceType.CPU)]
+    events = [SimpleNamespace(name=name, device_type=where) for name, where in seen]
+
+    @contextmanager
+    def profiler(activities: list[object]) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(events=lambda: events)
+
+    monkeypatch.setattr(module, "profile", profiler)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    runs: list[int] = []
+    assert count_launches(lambda: runs.append(1), torch.device("cuda")) == 1
+    assert len(runs) == 2, "the first run compiles"
 
 
 def test_states_are_those_before_each_token_of_the_answer() -> None:
@@ -196,6 +239,7 @@ def test_whole_calibration_of_a_toy(decoder: Decoder, monkeypatch: pytest.Monkey
     assert found.places > 0
     assert found.tree is not None
     assert found.limit_ratio > 0
+    assert found.launches == 0, "numba compiles a whole pass, so none is an operator of torch"
     text = summary(found)
     assert "tree favoured" in text
     assert "tokens a step" in text

@@ -267,9 +267,10 @@ def test_on_a_card_every_tensor_of_a_step_would_be_the_cards(
     """Fake tensors refuse every read of a value, and any that is elsewhere than the others."""
     module, ids = heads(kind)
     moved = deepcopy(module)
+    weights = LlamaWeights(base().config, base().weights())
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         card = torch.device("meta")
-        fake = CudaEngine(LlamaWeights(base().config, base().weights()), card, torch.bfloat16)
+        fake = CudaEngine(weights, card, torch.bfloat16)
         fake.recording = False
         for part in moved.modules():
             for named in (part._parameters, part._buffers):

@@ -85,15 +85,23 @@ class TorchHeads:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """States (M, I), logits (M, R), best token ids and their log-probabilities (M, many)."""
         ids = torch.as_tensor(tokens, device=self._rows[0].device)
-        new = self.speculator.step(head, self._tensor(state), ids)
-        logits = self.speculator.logits(head, new, self._rows[head]).float()
-        values, places = logits.log_softmax(-1).topk(many)
+        new, logits, places, values = self.run(head, self._tensor(state), ids, many)
         return (
             new.float().cpu().numpy(),
             logits.cpu().numpy(),
             self.draft_ids[places.cpu().numpy()],
             values.cpu().numpy(),
         )
+
+    @torch.no_grad()
+    def run(
+        self, head: int, state: torch.Tensor, tokens: torch.Tensor, many: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `step`, where the tensors are, with places in ``draft_ids`` in place of token ids."""
+        new = self.speculator.step(head, state, tokens)
+        logits = self.speculator.logits(head, new, self._rows[head]).float()
+        values, places = logits.log_softmax(-1).topk(many)
+        return new, logits, places, values
 
 
 def drawn_shape(max_nodes: int) -> tuple[int, ...]:

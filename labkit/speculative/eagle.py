@@ -13,9 +13,10 @@ so on. Training goes through the same stand-ins (EAGLE-3's training-time test): 
 layer attends to true inputs up to place t and to the i stand-ins after it. The loss is that of
 the heads: cross-entropy at every depth.
 
-The base model's table E is frozen and shared. Against the papers: no regression on features, one
-feature (the last layer's) in place of three, and what is looked back over begins where the answer
-does, since only there are features kept.
+z_t is the last layer's state, or the states of several layers fused into one by a projection, as
+EAGLE-3 has it. The base model's table E is frozen and shared. Against the papers: no regression on
+features, and what is looked back over begins where the answer does, since only there are features
+kept.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from labkit.speculative.context import rotated
-from labkit.speculative.speculator import ParameterNorm
+from labkit.speculative.speculator import Layers, ParameterNorm, joined
 
 
 class EagleConfig(BaseModel):
     """The shape of the drafter; saved beside its weights and checked on reading.
 
-    ``inner_dim`` is the feed-forward layer's width, ``n_predict`` how deep it drafts.
+    ``inner_dim`` is the feed-forward layer's width, ``n_predict`` how deep it drafts. The states
+    after ``layers``, counted from 1, are fused with the last one's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +50,7 @@ class EagleConfig(BaseModel):
     inner_dim: int = Field(ge=1)
     n_predict: int = Field(ge=1, le=8)
     heads: int = Field(ge=1)
+    layers: Layers = ()
 
     @model_validator(mode="after")
     def _check(self) -> EagleConfig:
@@ -58,12 +61,7 @@ class EagleConfig(BaseModel):
     @property
     def z_dim(self) -> int:
         """The width of Z."""
-        return self.emb_dim
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The layers read besides the last: none."""
-        return ()
+        return self.emb_dim * (len(self.layers) + 1)
 
     @property
     def hierarchical(self) -> bool:
@@ -91,6 +89,7 @@ class Eagle(nn.Module):
         self.register_buffer("table", table.detach(), persistent=False)
         self.table_scale = float(table.float().pow(2).mean().sqrt())
         self.input_norm = ParameterNorm(width, learnt=False)
+        self.fuse = nn.Linear(config.z_dim, width, bias=False) if config.layers else None
         self.join = nn.Linear(2 * width, width, bias=False)
         self.attention_norm = ParameterNorm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
@@ -114,6 +113,13 @@ class Eagle(nn.Module):
         ):
             weight = layer.get_parameter("weight")
             nn.init.normal_(weight, std=gain / math.sqrt(weight.shape[1]))
+        if self.fuse is not None:
+            nn.init.normal_(self.fuse.weight, std=1 / math.sqrt(self.config.z_dim))
+
+    def feature(self, hidden: Tensor) -> Tensor:
+        """Return z (..., D) from the base model's states of a place (..., W)."""
+        z = joined(hidden, len(self.config.layers), self.config.emb_dim)
+        return z if self.fuse is None else self.fuse(z)
 
     def enter(self, feature: Tensor, tokens: Tensor) -> Tensor:
         """A place's input (..., D), from its feature (..., D) and the token (...) it led to."""
@@ -134,17 +140,20 @@ class Eagle(nn.Module):
         gate, up = self.gate_up(self.inner_norm(x)).chunk(2, dim=-1)
         return x + self.down(functional.silu(gate) * up)
 
-    def states(self, hidden: Tensor, tokens: Tensor) -> Iterator[Tensor]:
-        """The feature at each depth under teacher forcing, one after another.
+    def states(
+        self, hidden: Tensor, tokens: Tensor, wanted: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """The features (B, T, D) of each depth under teacher forcing, one depth after another.
 
-        hidden: (B, T, D), Z at places t, the first being where the answer begins. tokens:
+        hidden: (B, T, W), Z at places t, the first being where the answer begins. tokens:
         (B, T + K), tokens[:, t] being the base model's next token after place t. Depth i = 0 ..
-        K - 1 reads tokens[:, t + i] and is to predict tokens[:, t + i + 1].
+        K - 1 reads tokens[:, t + i] and is to predict tokens[:, t + i + 1]. With ``wanted``, bool
+        (B, T), only the features of its M places are returned: (M, D).
         """
         places = hidden.shape[1]
         position = torch.arange(places, device=hidden.device)
         unseen = position[:, None] < position[None, :]  # (T, T): place t sees those up to itself
-        feature = hidden
+        feature = self.feature(hidden)
         true: tuple[Tensor, Tensor] | None = None
         stand_ins: list[tuple[Tensor, Tensor]] = []
         for depth in range(self.config.n_predict):
@@ -161,7 +170,7 @@ class Eagle(nn.Module):
             for place, (_, value) in enumerate(stand_ins):
                 mixed = mixed + weights[..., places + place].transpose(1, 2)[..., None] * value
             feature = self.leave(x, mixed)
-            yield feature  # (B, T, D)
+            yield feature if wanted is None else feature[wanted]
 
     def rows(self, head: int, ids: Tensor) -> Tensor:
         """The table's rows (R, D) of some tokens, for `logits`; the same at every depth."""

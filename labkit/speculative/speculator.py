@@ -210,24 +210,28 @@ class Speculator(nn.Module):
             mixed = mixed * self.config.state_weight + embedded * self.config.emb_weight
         return functional.gelu(self.norm[head](mixed))  # (..., inner)
 
-    def states(self, hidden: Tensor, tokens: Tensor) -> Iterator[Tensor]:
-        """Each head's state under teacher forcing, one after another.
+    def states(
+        self, hidden: Tensor, tokens: Tensor, wanted: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """Each head's states (B, T, inner) under teacher forcing, one head after another.
 
         hidden: (B, T, W), what an engine tells of places t. tokens: (B, T + K), tokens[:, t] being
         the base model's next token after place t (T0), tokens[:, t + i] the one i places on. Head
         i = 0 .. K - 1 reads tokens[:, t + i] and is to predict tokens[:, t + i + 1], so K - 1
-        places of ``tokens`` beyond T are read.
+        places of ``tokens`` beyond T are read. With ``wanted``, bool (B, T), only the states of its
+        M places are computed: (M, inner), so that padding costs the heads nothing.
         """
         places = hidden.shape[1]
         if self.context is not None:  # its output at place t is the first part of Z there
             embedded = functional.embedding(tokens[:, :places], self.table) / self.table_scale
             states = hidden[..., -self.context.parts * self.config.emb_dim :]
             hidden = torch.cat([self.context(states, embedded)[0].float(), states], dim=-1)
-        first = state = self.start(hidden)
+        at = ... if wanted is None else wanted
+        first = state = self.start(hidden[at])
         for head in range(self.config.n_predict):
             before = state if self.config.hierarchical else first
-            state = self.step(head, before, tokens[:, head : head + places])
-            yield state  # (B, T, inner)
+            state = self.step(head, before, tokens[:, head : head + places][at])
+            yield state
 
     def feature(self, head: int, state: Tensor) -> Tensor:
         """state Q_i (..., D): the inner product with a row of the table is that token's logit."""

@@ -154,8 +154,8 @@ def store_features(
 ) -> StoredFeatures:
     """Compute the hidden states of all sequences into ``path``, unless it exists.
 
-    Rows are written in order under another name, with a note of how many are done, so a killed run
-    continues where it was. Raises `LabkitError` if the disk is full.
+    Rows are computed by length, so that little is padded, under another name and with a note of how
+    many are done, so a killed run continues where it was. Raises `LabkitError` if the disk is full.
     """
     if not path.exists():
         width = head_weight(base).shape[1] * (len(layers) + 1)
@@ -187,15 +187,15 @@ def _fill(
     mode = "r+" if done else "w+"
     states = np.lib.format.open_memmap(part, mode=mode, dtype=np.float16, shape=shape)
     device = next(base.parameters()).device
-    firsts = range(done, len(sequences), ROWS_AT_ONCE)
-    for first in tqdm(firsts, desc="hidden states", leave=False):
-        rows = [sequences.row(r) for r in range(first, min(first + ROWS_AT_ONCE, len(sequences)))]
+    order = sequences.bounds.diff().argsort(stable=True).tolist()
+    for first in tqdm(range(done, len(order), ROWS_AT_ONCE), desc="hidden states", leave=False):
+        numbers = order[first : first + ROWS_AT_ONCE]
+        rows = [sequences.row(number) for number in numbers]
         padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, T)
         found = last_hidden(base, padded.to(device), layers).half().cpu().numpy()
-        place = int(sequences.bounds[first])
-        for row, values in zip(rows, found, strict=True):
+        for number, row, values in zip(numbers, rows, found, strict=True):
+            place = int(sequences.bounds[number])
             states[place : place + len(row)] = values[: len(row)]
-            place += len(row)
         if first // ROWS_AT_ONCE % 16 == 15:
             states.flush()
             write_whole(note, json.dumps(first + ROWS_AT_ONCE))

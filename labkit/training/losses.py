@@ -103,11 +103,12 @@ class HeadLosses(nn.Module):
             correction = candidates.correction
         last = hidden[..., -base_table.shape[1] :]  # what the base model's own head reads
         labels = last @ base_table.T if self.labels == "soft" else None  # (B, S + K, C)
-        states = self.speculator.states(hidden[:, :places], batch.tokens[:, 1:])
+        wanted = batch.counted(0)
+        states = self.speculator.states(hidden[:, :places], batch.tokens[:, 1:], wanted)
         sums = []
         for head, state in enumerate(states):
             counted = batch.counted(head)
-            logits = self.speculator.logits(head, state[counted], table)  # (M, C)
+            logits = self.speculator.logits(head, state[counted[wanted]], table)  # (M, C)
             if correction is not None:
                 logits = logits + correction
             if labels is None:
@@ -149,7 +150,7 @@ def validate_heads(speculator: Speculator | Eagle, held_out: HeldOut) -> dict[st
     right = torch.zeros(*batch.inputs(0).shape, heads, dtype=torch.bool)  # (B, S, K)
     for row, head, state in _states_by_row(speculator, held_out, places):
         counted = batch.counted(head)[row]
-        logits = speculator.logits(head, state[counted])  # (M, V)
+        logits = speculator.logits(head, state[counted[batch.counted(0)[row]]])  # (M, V)
         losses[head] += hard_loss(logits, batch.targets(head)[row, counted]).sum()
         guess = logits.argmax(-1)
         chosen = held_out.choices[row, 1 + head : 1 + head + places][counted]
@@ -168,12 +169,15 @@ def validate_heads(speculator: Speculator | Eagle, held_out: HeldOut) -> dict[st
 def _states_by_row(
     speculator: Speculator | Eagle, held_out: HeldOut, places: int
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """Compute row by row each head's states (S, I), which together would take much memory."""
+    """Compute row by row each head's states (M, I), which together would take much memory."""
+    batch = held_out.batch
     for row in range(len(held_out.hidden)):
         one = slice(row, row + 1)
-        states = speculator.states(held_out.hidden[one, :places], held_out.batch.tokens[one, 1:])
+        states = speculator.states(
+            held_out.hidden[one, :places], batch.tokens[one, 1:], batch.counted(0)[one]
+        )
         for head, state in enumerate(states):
-            yield row, head, state[0]
+            yield row, head, state
 
 
 def chain_tokens_per_step(right: Tensor, lengths: Tensor) -> float:

@@ -46,7 +46,7 @@ class Heads(Frozen):
     """Whether all heads share their weights, except the first projection."""
     layers: Layers = ()
     """Layers of the base model, counted from 1, whose states the heads read as well as the last
-    layer's; none for an eagle, which reads only the last layer's."""
+    layer's."""
     context: bool = False
     """Whether a context layer over the verified positions runs before the heads (Hydra++'s prefix
     attention); a window should then hold a whole answer."""
@@ -58,10 +58,8 @@ class Heads(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Heads:
-        if self.kind == "eagle" and (self.tied or self.layers or self.context):
-            raise ValueError(
-                "an eagle cannot be tied, reads only the last layer and needs no context"
-            )
+        if self.kind == "eagle" and (self.tied or self.context):
+            raise ValueError("an eagle cannot be tied and needs no context layer")
         if self.tied and not self.hierarchical:
             raise ValueError("tied independent heads would all predict the same")
         return self

@@ -17,8 +17,8 @@ from labkit.models import LanguageModel, load
 from labkit.provenance import provenance
 from labkit.records.base import RecordError
 from labkit.records.losslog import LossLog
-from labkit.speculative.checkpoint import new_heads, save_heads
-from labkit.speculative.context import ContextConfig
+from labkit.speculative.checkpoint import load_heads, new_heads, save_heads
+from labkit.speculative.context import ROTARY_BASE, ContextConfig
 from labkit.speculative.eagle import Eagle, EagleConfig
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.training.answers import (
@@ -55,12 +55,14 @@ def train_all(
     phases: Sequence[int] = (1, 2),
     answers_dir: str | Path | None = None,
     write: Continue | None = None,
+    start: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train heads by the recipe at ``recipe_path``; checkpoints, log and heads go to ``out_dir``.
 
     Only ``phases`` are run; those that the recipe leaves out or that are done are skipped. Started
     again after a kill, it continues and ends at the same figures. ``answers_dir`` names shards to
-    train phase 2 on in place of the recipe's own; ``write`` replaces the base model's own writer.
+    train phase 2 on in place of the recipe's own; ``write`` replaces the base model's own writer;
+    ``start`` names heads of the recipe's shape whose weights the training starts from.
     Returns ``final_loss`` (held out, one figure per head), ``accept``, ``tokens_per_step``,
     ``steps``, ``tokens``, ``seconds``, ``processes`` and ``heads``, the folder of the heads. Raises
     `LabkitError` for invalid input, and if another process is training in ``out_dir``.
@@ -68,7 +70,7 @@ def train_all(
     recipe, out = Recipe.load(recipe_path), Path(out_dir)
     accelerator = new_accelerator()
     name = f"phase{phases[0]}" if len(phases) == 1 else "all"
-    command = command_line(name, recipe=recipe_path, out=out, answers=answers_dir)
+    command = command_line(name, recipe=recipe_path, out=out, answers=answers_dir, start=start)
     with locked(out) if accelerator.is_main_process else contextlib.nullcontext():
         base = load(recipe.base, device=str(accelerator.device), dtype="float32")
         make = Materials(recipe, base, write or writer(base, layers=recipe.heads.layers))
@@ -78,6 +80,8 @@ def train_all(
             answers = make.answers(shards) if recipe.phase2 and 2 in phases else None
         text = make.text() if recipe.phase1 and 1 in phases else None
         heads = new_speculator(recipe, base)
+        if start:
+            _take_weights(heads, Path(start))
         trainer = Trainer(recipe, heads, head_weight(base.module).float(), out, accelerator)
         if recipe.phase1 and text:
             trainer.run_phase(1, recipe.phase1, text, held_out)
@@ -194,7 +198,7 @@ def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator | Eagle:
     }
     config: SpeculatorConfig | EagleConfig
     if shape.kind == "eagle":
-        config = EagleConfig(**common, heads=base.config.num_attention_heads)
+        config = EagleConfig(**common, heads=base.config.num_attention_heads, layers=shape.layers)
     else:
         config = SpeculatorConfig(
             **common,
@@ -209,10 +213,19 @@ def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator | Eagle:
         return new_heads(config, table)
 
 
+def _take_weights(heads: Speculator | Eagle, folder: Path) -> None:
+    """Copy the weights of the heads in ``folder``; raises `LabkitError` for another shape."""
+    found, _ = load_heads(folder, heads.table)
+    if found.config != heads.config:
+        raise LabkitError(f"The heads in {folder} are not of the shape that the recipe describes.")
+    heads.load_state_dict(found.state_dict())
+
+
 def _context(base: LanguageModel, width: int) -> ContextConfig:
     """Return the shape of a context layer like one of the base model's layers."""
     inner = getattr(base.config, "intermediate_size", None) or 4 * width
-    return ContextConfig(heads=base.config.num_attention_heads, inner_dim=inner)
+    rotary = (getattr(base.config, "rope_parameters", None) or {}).get("rope_theta", ROTARY_BASE)
+    return ContextConfig(heads=base.config.num_attention_heads, inner_dim=inner, rotary_base=rotary)
 
 
 def command_line(name: str, **options: str | Path | None) -> str:

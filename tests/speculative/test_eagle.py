@@ -16,17 +16,19 @@ V, D, K, T = 50, 24, 3, 9
 CONFIG = EagleConfig(base="toy", vocab_size=V, emb_dim=D, inner_dim=32, n_predict=K, heads=3)
 
 
-@pytest.fixture
-def eagle() -> Eagle:
+@pytest.fixture(params=[(), (2, 5)], ids=["last layer", "three layers"])
+def eagle(request) -> Eagle:
     torch.manual_seed(0)
-    return Eagle(CONFIG, torch.randn(V, D)).eval().requires_grad_(False)
+    config = CONFIG.model_copy(update={"layers": request.param})
+    return Eagle(config, torch.randn(V, D)).eval().requires_grad_(False)
 
 
 @pytest.fixture
-def text() -> tuple[torch.Tensor, torch.Tensor]:
-    """Features (T, D) and tokens (T + K,), tokens[t] being what place t led to."""
+def text(eagle: Eagle) -> tuple[torch.Tensor, torch.Tensor]:
+    """States (T, W) and tokens (T + K,), tokens[t] being what place t led to."""
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(T, D, generator=generator), torch.randint(V, (T + K,), generator=generator)
+    states = torch.randn(T, eagle.config.z_dim, generator=generator)
+    return states, torch.randint(V, (T + K,), generator=generator)
 
 
 def taught(eagle: Eagle, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

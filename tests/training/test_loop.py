@@ -96,6 +96,19 @@ def test_killed_at_a_random_moment_it_ends_at_the_same_losses(small_world, make_
     assert steps == list(range(1, 61))
 
 
+def test_training_goes_on_from_other_heads_of_the_same_shape(small_world, make_recipe):
+    recipe = make_recipe(steps=20)
+    first = train_all(recipe, small_world / "first", write=count_up)
+    second = train_all(recipe, small_world / "second", write=count_up, start=first["heads"])
+    logs = [LossLog.load(Path(end["heads"]) / "losslog.json") for end in (first, second)]
+    assert logs[1].validation[0].loss == pytest.approx(logs[0].validation[-1].loss, abs=0.02)
+    assert second["final_loss"][0] < first["final_loss"][0]
+    assert f"--start {first['heads']}" in logs[1].provenance.command
+    eagle = make_recipe(steps=20, kind="eagle")
+    with pytest.raises(LabkitError, match="not of the shape"):
+        train_all(eagle, small_world / "third", write=count_up, start=first["heads"])
+
+
 def test_two_processes_end_where_one_does(small_world, make_recipe):
     recipe = make_recipe(labels="soft", sampled=64)
     two = figures(start(recipe, small_world / "two", launcher=LAUNCH))

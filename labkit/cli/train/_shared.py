@@ -33,17 +33,29 @@ answers_option = click.option(
 )
 """Answers made elsewhere."""
 
+start_option = click.option(
+    "--start",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of heads of the recipe's shape to start from, in place of random weights.",
+)
+"""Weights to go on from."""
+
 
 def run_phases(
-    recipe: Path, out: Path, phases: Sequence[int], answers: Path | None, as_json: bool
+    recipe: Path,
+    out: Path,
+    phases: Sequence[int],
+    answers: Path | None,
+    start: Path | None,
+    as_json: bool,
 ) -> None:
-    """Train, and print what came of it; of several processes the first one prints."""
+    """Train, and print the result; of several processes the first one prints."""
     with only_results_on_stdout() as show:
         from accelerate import PartialState
 
         from labkit.training.train import train_all
 
-        result = train_all(recipe, out, phases, answers)
+        result = train_all(recipe, out, phases, answers, start=start)
         if PartialState().is_main_process:
             show(result if as_json else as_text(result))
 

@@ -7,14 +7,23 @@ from pathlib import Path
 import click
 
 from labkit.cli._output import json_option
-from labkit.cli.train._shared import answers_option, out_option, recipe_option, run_phases
+from labkit.cli.train._shared import (
+    answers_option,
+    out_option,
+    recipe_option,
+    run_phases,
+    start_option,
+)
 
 
 @click.command()
 @recipe_option
 @out_option
 @answers_option
+@start_option
 @json_option
-def command(*, recipe: Path, out: Path, answers: Path | None, as_json: bool) -> None:
+def command(
+    *, recipe: Path, out: Path, answers: Path | None, start: Path | None, as_json: bool
+) -> None:
     """Train heads on what the base model itself writes."""
-    run_phases(recipe, out, (2,), answers, as_json)
+    run_phases(recipe, out, (2,), answers, start, as_json)

@@ -13,10 +13,14 @@ from labkit.speculative.tree import Draft
 
 
 class Memory(Protocol):
-    """A context layer over one text."""
+    """What a drafter keeps of one text, outside the base model's cache."""
 
     def begin(self) -> None:
         """Forget the text before."""
+
+
+class ContextMemory(Memory, Protocol):
+    """A context layer over one text."""
 
     def extend(self, states: torch.Tensor, tokens: Sequence[int]) -> np.ndarray:
         """Add C verified positions, by states (C, W) and next tokens; return outputs (C, D)."""
@@ -25,7 +29,7 @@ class Memory(Protocol):
 class ContextHeads(Heads, Protocol):
     """Heads that read a context layer's output as the first part of Z."""
 
-    def new_context(self) -> Memory:
+    def new_context(self) -> ContextMemory:
         """Return the context layer over a new text."""
 
 
@@ -34,31 +38,43 @@ def has_context(heads: Heads) -> bool:
     return getattr(heads.config, "context", None) is not None
 
 
-class ContextDrafter(MLPDrafter):
-    """Drafts trees with heads that read a context layer; everything else is as in `MLPDrafter`.
+class ReadingDrafter(MLPDrafter):
+    """Drafts trees with heads that also read the committed positions of the text, in ``memory``.
 
-    `see` gets the states of exactly the committed rows, so the layer's memory holds verified
-    positions only and never a rejected draft. The layer runs at the next draft, when the token
-    after the last position is known.
+    `see` gets the states of exactly the committed rows, so the memory holds verified positions only
+    and never a rejected draft. They are read at the next draft, when the token after the last
+    position is known.
     """
 
     stateless = False
+    memory: Memory
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Forget the generation before."""
+        self.memory.begin()
+        self._unread: list[torch.Tensor] = []
+
+    def see(self, hidden: torch.Tensor) -> None:
+        """Keep the states (C, W) at the positions that led to the C tokens committed last."""
+        self._unread.append(hidden.clone())
+
+    def unread(self, kept: int = 0) -> torch.Tensor:
+        """Return the states (C, W) seen since the last draft; the last ``kept`` stay unread."""
+        states = torch.cat(self._unread)
+        self._unread = [states[len(states) - kept :]]
+        return states
+
+
+class ContextDrafter(ReadingDrafter):
+    """Drafts trees with heads that read a context layer; everything else is as in `MLPDrafter`."""
+
+    memory: ContextMemory
 
     def __init__(
         self, heads: ContextHeads, max_nodes: int = 12, width: int | None = None, top_k: int = 6
     ) -> None:
         super().__init__(heads, max_nodes, width, top_k)
         self.memory = heads.new_context()
-        self._unread: list[torch.Tensor] = []
-
-    def begin(self, prompt: Sequence[int]) -> None:
-        """Forget the generation before."""
-        self.memory.begin()
-        self._unread = []
-
-    def see(self, hidden: torch.Tensor) -> None:
-        """Keep the states (C, W) at the positions that led to the C tokens committed last."""
-        self._unread.append(hidden.clone())
 
     def draft(
         self,
@@ -68,8 +84,7 @@ class ContextDrafter(MLPDrafter):
         temperature: float = 0.0,
     ) -> Draft:
         """Draft a tree after the last of ``tokens``; see `Drafter.draft`."""
-        states = torch.cat(self._unread)
-        self._unread = []
+        states = self.unread()
         context = self.memory.extend(states, tokens[len(tokens) - len(states) :])
         last = torch.from_numpy(context[-1]).to(hidden.device)
         return super().draft(tokens, torch.cat([last, hidden.float()]), generator, temperature)

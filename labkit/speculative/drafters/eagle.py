@@ -9,7 +9,12 @@ from typing import cast
 import numpy as np
 import torch
 
-from labkit.speculative.drafters.context import ContextDrafter, ContextHeads, has_context
+from labkit.speculative.drafters.context import (
+    ContextDrafter,
+    ContextHeads,
+    ReadingDrafter,
+    has_context,
+)
 from labkit.speculative.drafters.mlp import Heads, MLPDrafter
 from labkit.speculative.eagle import Eagle
 from labkit.speculative.tree import Draft
@@ -38,21 +43,20 @@ class EagleHeads:
 
     @torch.no_grad()
     def read(self, hidden: torch.Tensor, tokens: Sequence[int]) -> None:
-        """Remember C committed places: the base model's states (C, D), and the tokens that they led
+        """Remember C committed places: the base model's states (C, W), and the tokens that they led
         to."""
         if not len(tokens):
             return
-        states = self._like(hidden)
-        x = self.eagle.enter(states, torch.tensor(list(tokens)))
+        x = self.eagle.enter(self._feature(hidden), torch.tensor(list(tokens)))
         first = len(self._keys)
         _, k, v = self.eagle.project(x, torch.arange(first, first + len(tokens)))
         self._keys, self._values = torch.cat([self._keys, k]), torch.cat([self._values, v])
 
     def start(self, hidden: np.ndarray) -> np.ndarray:
-        """The state (1, S) before the first draft, from Z (D,)."""
+        """The state (1, S) before the first draft, from Z (W,)."""
         width = self.config.emb_dim
         state = np.zeros((1, width * (1 + 2 * self.config.n_predict)), np.float32)
-        state[0, :width] = hidden[-width:]
+        state[0, :width] = self._feature(torch.from_numpy(hidden)).numpy()
         return state
 
     @torch.no_grad()
@@ -85,33 +89,21 @@ class EagleHeads:
         new = torch.cat([feature, path.flatten(1)], dim=1)
         return new.numpy(), logits.numpy(), self.draft_ids[places.numpy()], best.numpy()
 
-    def _like(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden.detach().to("cpu", torch.float32)
+    @torch.no_grad()
+    def _feature(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.eagle.feature(hidden.detach().to("cpu", torch.float32))
 
 
-class EagleDrafter(MLPDrafter):
-    """Drafts trees with an `Eagle`; `see` tells it the base model's states as tokens are committed.
+class EagleDrafter(ReadingDrafter):
+    """Drafts trees with an `Eagle`; what was read of a text is kept here, not in ``heads``."""
 
-    Everything else is as in `MLPDrafter`. What was read of a text is kept here, not in ``heads``.
-    """
-
-    stateless = False
+    memory: EagleHeads
 
     def __init__(
         self, heads: EagleHeads, max_nodes: int = 12, width: int | None = None, top_k: int = 6
     ) -> None:
-        self.layer = copy(heads)
-        super().__init__(self.layer, max_nodes, width, top_k, name="eagle")
-        self._unread: list[torch.Tensor] = []
-
-    def begin(self, prompt: Sequence[int]) -> None:
-        """Forget the generation before."""
-        self.layer.begin()
-        self._unread = []
-
-    def see(self, hidden: torch.Tensor) -> None:
-        """The states (C, D) at the places that led to the C tokens committed last."""
-        self._unread.append(hidden.clone())
+        self.memory = copy(heads)
+        super().__init__(self.memory, max_nodes, width, top_k, name="eagle")
 
     def draft(
         self,
@@ -122,9 +114,8 @@ class EagleDrafter(MLPDrafter):
     ) -> Draft:
         """A tree after the last of ``tokens``; see `Drafter.draft`."""
         # The last place, whose state is ``hidden`` and whose token is the root, is the tree's own.
-        seen = torch.cat(self._unread)
-        self.layer.read(seen[:-1], tokens[len(tokens) - len(seen) : -1])
-        self._unread = [seen[-1:]]
+        seen = self.unread(kept=1)
+        self.memory.read(seen[:-1], tokens[len(tokens) - len(seen) : -1])
         return super().draft(tokens, hidden, generator, temperature)
 
 

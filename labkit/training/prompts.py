@@ -2,8 +2,8 @@
 
 Heads learn the base model's answers, so what they learn depends on the prompts. Prompts that the
 model wrote itself are all of one kind; the templates of ``data/prompts/templates.json`` add others:
-questions, tasks over real passages, sums, code, letters, translation. Every piece is drawn by seed,
-so the same arguments always give the same prompts.
+questions, tasks over real passages, sums, code, letters, translation, long texts and second turns
+of a conversation. Every piece is drawn by seed, so the same arguments always give the same prompts.
 """
 
 from __future__ import annotations
@@ -40,20 +40,30 @@ def make_prompts(
     plan = recipe.answers
     documents = [text for text in read_documents(plan.sources) if text.held_out == held_out]
 
+    def passages() -> list[str]:
+        paragraphs = (part for text in documents for part in text.text.split("\n\n"))
+        return [part for part in paragraphs if len(part.split()) >= 40]
+
     def from_text(count: int, seed: int) -> list[list[int]]:
         enough = PROMPTS_FROM * count * plan.prompt_tokens
         stream = some_text(documents, base.tokenizer, enough)
         return text_prompts(stream, plan.prompt_tokens, count, seed)
 
     def from_tasks(count: int, seed: int) -> list[list[int]]:
-        paragraphs = (part for text in documents for part in text.text.split("\n\n"))
-        passages = [part for part in paragraphs if len(part.split()) >= 40]
-        return _encoded(base, task_prompts(passages, count, seed), plan.answer_tokens)
+        return _encoded(base, task_prompts(passages(), count, seed), plan.answer_tokens)
+
+    def from_long_texts(count: int, seed: int) -> list[list[int]]:
+        texts = long_prompts([text.text for text in documents], count, seed)
+        return _encoded(base, texts, plan.answer_tokens)
+
+    def from_talk(count: int, seed: int) -> list[list[int]]:
+        return _second_turns(base, write, plan, task_prompts(passages(), count, seed), seed)
 
     def self_written(count: int, seed: int) -> list[list[int]]:
         return _own_prompts(base, write, plan, count, seed)
 
     makers = {"text": from_text, "tasks": from_tasks, "own": self_written}
+    makers |= {"long": from_long_texts, "talk": from_talk}
     count, kinds = plan.held_out if held_out else plan.count, len(plan.kinds)
     made: list[list[int]] = []
     for number, kind in enumerate(plan.kinds):
@@ -98,6 +108,24 @@ def _own_prompts(
     made = made_answers(base, [_opening(base)] * count, write, manner).sequences
     turns = (made.row(row)[made.given[row] :].tolist() for row in range(len(made)))
     return _encoded(base, (base.decode(turn).strip() for turn in turns), length)
+
+
+def _second_turns(
+    base: LanguageModel, write: Continue, plan: Generation, first: Sequence[str], seed: int
+) -> list[list[int]]:
+    """Ask ``first``, let the model answer, and follow each answer by another question."""
+    asked = {
+        tuple(ids): text for text in first for ids in _encoded(base, [text], base.context // 2)
+    }
+    manner = Writing(plan.answer_tokens, repeats=plan.repeats, precision=plan.precision)
+    made = made_answers(base, list(map(list, asked)), write, manner).sequences
+    fill, rows = _Filler(np.random.default_rng(seed), ()), []
+    for row, given in enumerate(made.given.tolist()):
+        ids = made.row(row).tolist()
+        turns = [asked[tuple(ids[:given])], base.decode(ids[given:]).strip()]
+        if turns[1]:
+            rows.append(base.encode_chat([*turns, fill.pick("follow_ups")]))
+    return [row for row in rows if len(row) + plan.answer_tokens <= base.context]
 
 
 def _encoded(base: LanguageModel, texts: Iterable[str], room: int) -> list[list[int]]:
@@ -151,6 +179,20 @@ def task_prompts(passages: Sequence[str], count: int, seed: int) -> list[str]:
     return list(found)
 
 
+def long_prompts(documents: Sequence[str], count: int, seed: int) -> list[str]:
+    """Make ``count`` distinct tasks over 150 to 700 words of running text, as for retrieval.
+
+    Every third asks about one of several numbered excerpts.
+    """
+    fill = _Filler(np.random.default_rng(seed), documents)
+    found: dict[str, None] = {}
+    for number in range(4 * count):
+        found[fill.over_notes(40, 160) if number % 3 == 2 else fill.over_passage(150, 701)] = None
+        if len(found) == count:
+            break
+    return list(found)
+
+
 class _Filler:
     """Fills templates with words and passages drawn by ``rng``."""
 
@@ -184,13 +226,13 @@ class _Filler:
         start = int(self.rng.integers(max(1, len(words) - length)))
         return " ".join(words[start : start + length])
 
-    def over_passage(self) -> str:
-        passage = self.excerpt(25, 111)
+    def over_passage(self, least: int = 25, most: int = 111) -> str:
+        passage = self.excerpt(least, most)
         return self.pick("passage_tasks").format(x=passage, p=self.pick("people"))
 
-    def over_notes(self) -> str:
+    def over_notes(self, least: int = 12, most: int = 36) -> str:
         """Number some notes and ask about a word of one of them."""
-        notes = [self.excerpt(12, 36) for _ in range(int(self.rng.integers(2, 5)))]
+        notes = [self.excerpt(least, most) for _ in range(int(self.rng.integers(2, 5)))]
         number = int(self.rng.integers(len(notes)))
         words = [w.strip(".,;:!?\"'") for w in notes[number].split() if len(w) > 4]
         word = self.pick(words or ["it"])

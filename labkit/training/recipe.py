@@ -16,6 +16,7 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Source = Literal["sotu", "chat"]
+PromptKind = Literal["text", "tasks", "long", "talk", "own"]
 Precision = Literal["float32", "bfloat16"]
 """The number format in which weights are multiplied."""
 
@@ -140,10 +141,11 @@ class TextPhase(Schedule):
 class Generation(Frozen):
     """The text of phase 2: the base model's own answers to prompts."""
 
-    kinds: Annotated[tuple[Literal["text", "tasks", "own"], ...], Field(min_length=1)] = ("text",)
+    kinds: Annotated[tuple[PromptKind, ...], Field(min_length=1)] = ("text",)
     """Where prompts come from, in equal parts. ``text``: cut from ordinary text, as published;
-    ``tasks``: questions and tasks over passages of it, see `labkit.training.prompts`; ``own``: user
-    turns that a chat model writes itself."""
+    ``tasks``: questions and tasks over passages of it, see `labkit.training.prompts`; ``long``:
+    tasks over up to 700 words; ``talk``: tasks with the model's answer and a second question;
+    ``own``: user turns that a chat model writes itself."""
     sources: Annotated[tuple[Source, ...], Field(min_length=1)] = ("sotu", "chat")
     """Which ordinary text; see `labkit.training.text`."""
     prompt_tokens: Positive = 64

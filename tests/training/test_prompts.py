@@ -10,7 +10,7 @@ from labkit.models import load
 from labkit.questions import read_questions
 from labkit.training import train
 from labkit.training.answers import Written
-from labkit.training.prompts import make_prompts, task_prompts
+from labkit.training.prompts import long_prompts, make_prompts, task_prompts, templates
 from labkit.training.recipe import Recipe
 from labkit.training.train import new_speculator, training_answers
 from tests.training.conftest import count_up, documents
@@ -63,6 +63,31 @@ def test_kinds_share_the_count_and_nothing_is_asked_twice(small_world, make_reci
     assert len(texts) == len(set(texts)) == 24
     assert all(text.startswith("<user>") and text.endswith("<assistant>") for text in texts)
     assert sum(text.startswith("<user>question ") for text in texts) == 8
+
+
+def test_long_texts_and_second_turns_are_asked_whole(small_world, make_recipe, chat_base):
+    chat_base.tokenizer.model_max_length = chat_base.config.max_position_embeddings = 4096
+    reply = chat_base.tokenizer("a plain reply")["input_ids"]
+
+    def write(prompts, manner, seed):
+        return Written([reply for _ in prompts])
+
+    recipe = with_kinds(make_recipe(), "long", "talk")
+    prompts = make_prompts(recipe, chat_base, write, held_out=False)
+    texts = [chat_base.tokenizer.decode(prompt) for prompt in prompts]
+    talks = [text for text in texts if "<assistant>a plain reply<end><user>" in text]
+    assert len(talks) >= 10
+    assert all(text.split("<user>")[2].partition("<end>")[0] in follow_ups() for text in talks)
+    assert len(talks) < len(texts)
+    text = " ".join(document.text for document in documents())
+    made = long_prompts([text], 30, seed=0)
+    assert len(set(made)) == 30
+    assert min(len(prompt.split()) for prompt in made) >= 80
+    assert max(len(prompt.split()) for prompt in made) > 500
+
+
+def follow_ups() -> list[str]:
+    return templates()["follow_ups"]
 
 
 def test_a_model_without_a_template_writes_no_prompts(small_world, make_recipe, base):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
+import string
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import click
 
@@ -43,6 +45,55 @@ def only_results_on_stdout() -> Iterator[Callable[[dict[str, Any] | str], None]]
 
     with contextlib.redirect_stdout(sys.stderr):
         yield show
+
+
+class Report(NamedTuple):
+    """A command's result as a JSON object, the same as text for a person, and the exit status."""
+
+    result: dict[str, Any]
+    text: str
+    status: int = 0
+
+
+def reports(function: Callable[..., Report | None]) -> click.Command:
+    """Make a command that prints what a function returns; None prints nothing.
+
+    The command takes ``--json``, which prints the result in place of the text, and its help shows
+    every default.
+    """
+
+    @functools.wraps(function)
+    def run(*, as_json: bool, **given: Any) -> int:
+        with only_results_on_stdout() as show:
+            report = function(**given)
+            if report is None:
+                return 0
+            show(report.result if as_json else report.text)
+            return report.status
+
+    command = click.command(context_settings={"show_default": True})(json_option(run))
+    command.params.append(command.params.pop(0))  # --json comes last in the help
+    return command
+
+
+class _Blanks(string.Formatter):
+    """A formatter that leaves a value of None blank."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return "" if value is None else super().format_field(value, format_spec)
+
+
+def columns(rows: Iterable[Any], *shown: tuple[str, str]) -> str:
+    """Return a table of rows (dictionaries or objects): each column's header and its format.
+
+    >>> print(columns([{"name": "vanilla", "speed": 31.4}], ("method", "{name}"),
+    ...               ("tokens/s", "{speed:.0f}")))
+    method   tokens/s
+    vanilla  31
+    """
+    fields = [row if isinstance(row, Mapping) else vars(row) for row in rows]
+    cells = [[_Blanks().vformat(form, (), row) for _, form in shown] for row in fields]
+    return table([header for header, _ in shown], cells)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

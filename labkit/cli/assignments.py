@@ -6,23 +6,21 @@ from pathlib import Path
 
 import click
 
-from labkit.cli._output import json_option, only_results_on_stdout
+from labkit.cli._options import FOLDER
+from labkit.cli._output import Report, reports
 
 
-@click.command()
+@reports
 @click.argument("names", nargs=-1)
 @click.option(
     "--out",
     default=Path("build/release"),
-    show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder for the copies, NAME/NAME.ipynb in it.",
 )
-@json_option
-def command(*, names: tuple[str, ...], out: Path, as_json: bool) -> None:
+def command(*, names: tuple[str, ...], out: Path) -> Report:
     """Make the students' copies of the assignments called NAMES, or of all."""
-    with only_results_on_stdout() as show:
-        from labkit.grading.build import build
+    from labkit.grading.build import build
 
-        paths = build(out, names)
-        show({"files": [str(path) for path in paths]} if as_json else "\n".join(map(str, paths)))
+    paths = [str(path) for path in build(out, names)]
+    return Report({"files": paths}, "\n".join(paths))

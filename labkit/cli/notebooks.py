@@ -7,43 +7,30 @@ from pathlib import Path
 import click
 
 from labkit.cli._options import base_option
-from labkit.cli._output import json_option, only_results_on_stdout, table
+from labkit.cli._output import Report, columns, reports, say
 
 AMISS = 1
 """The exit status if a notebook ran, but showed an error or a warning."""
 
 
-@click.command()
+@reports
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @base_option()
-@json_option
-def command(*, paths: tuple[Path, ...], base: str, as_json: bool) -> int:
+def command(*, paths: tuple[Path, ...], base: str) -> Report:
     """Run the notebooks in PATHS, or the whole course, in order; none is changed."""
-    with only_results_on_stdout() as show:
-        from labkit.course.run import course, run
+    from labkit.course.run import course, run
 
-        runs = []
-        for path in paths or course():
-            click.echo(f"{path.name} ...", err=True)
-            runs.append(run(path, base))
-        if as_json:
-            show(
-                {
-                    "base": base,
-                    "notebooks": [
-                        {
-                            "name": done.path.name,
-                            "seconds": round(done.seconds, 1),
-                            "complaints": list(done.complaints),
-                        }
-                        for done in runs
-                    ],
-                }
-            )
-        else:
-            rows = [
-                (done.path.name, f"{done.seconds:.0f} s", "; ".join(done.complaints) or "clean")
-                for done in runs
-            ]
-            show(table(("notebook", "time", "shown amiss"), rows))
-        return AMISS if any(done.complaints for done in runs) else 0
+    rows = []
+    for path in paths or course():
+        say(f"{path.name} ...")
+        done = run(path, base)
+        seconds, complaints = round(done.seconds, 1), list(done.complaints)
+        rows.append({"name": done.path.name, "seconds": seconds, "complaints": complaints})
+    text = columns(
+        [{**row, "amiss": "; ".join(row["complaints"]) or "clean"} for row in rows],
+        ("notebook", "{name}"),
+        ("time", "{seconds:.0f} s"),
+        ("shown amiss", "{amiss}"),
+    )
+    status = AMISS if any(row["complaints"] for row in rows) else 0
+    return Report({"base": base, "notebooks": rows}, text, status)

@@ -6,25 +6,23 @@ from pathlib import Path
 
 import click
 
-from labkit.cli._output import json_option, only_results_on_stdout
+from labkit.cli._options import FOLDER
+from labkit.cli._output import Report, reports
 
 
-@click.command()
+@reports
 @click.option(
     "--out",
     default=Path("build/students"),
-    show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder for the course; one that this command wrote before is replaced.",
 )
-@json_option
-def command(*, out: Path, as_json: bool) -> None:
+def command(*, out: Path) -> Report:
     """Write the course for students: notebooks, released assignments, and what they need.
 
     It holds no solution and no hidden test.
     """
-    with only_results_on_stdout() as show:
-        from labkit.grading.students import write_students
+    from labkit.grading.students import write_students
 
-        write_students(out)
-        show({"folder": str(out)} if as_json else str(out))
+    folder = str(write_students(out))
+    return Report({"folder": folder}, folder)

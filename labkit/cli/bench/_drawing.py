@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,74 +9,59 @@ import click
 
 from labkit.cli._options import (
     COUNT,
-    WEIGHTINGS,
+    EXISTING_FILE,
+    Decorator,
     base_option,
     device_option,
-    pairs_options,
+    epsilon_option,
+    longest_option,
+    samples_option,
     seed_option,
+    temperature_option,
+    together,
+    utility_option,
+    weights_option,
 )
 
 if TYPE_CHECKING:
+    from labkit.mbr.conditional import Conditional
+    from labkit.mbr.draws import Draws
+    from labkit.mbr.pairs import Pair
     from labkit.mbr.study import Case
+
+resamples_option = click.option(
+    "--resamples", type=COUNT, default=1000, help="Resamples of the bootstrap."
+)
 
 
 def drawing_options(
-    weighting: str | None = None, epsilon: float = 0.0
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add the options that `drawn_cases` takes, and ``--resamples``; None: no ``--weights``."""
-    options = [
+    weighting: str | None = None, epsilon: float = 0.0, pairs_required: bool = False
+) -> Decorator:
+    """Return the options that `prepared` takes; with a ``weighting`` also ``--weights``."""
+    default = "" if pairs_required else " (default: the lab's own sentences)"
+    return together(
         base_option("translator"),
-        pairs_options(),
         click.option(
-            "--samples", type=COUNT, default=64, show_default=True, help="Draws for each source."
+            "--pairs",
+            required=pairs_required,
+            type=EXISTING_FILE,
+            help=f"A source, a tab and its reference on each line{default}.",
         ),
         click.option(
-            "--utility", default="chrf", show_default=True, help="chrf, bleu, chrf++, exact, …"
+            "--columns", help="The source's and the reference's columns, by name or number: 2,3."
         ),
-        click.option(
-            "--temperature", type=float, default=1.0, show_default=True, help="1: the model's."
-        ),
-        click.option(
-            "--epsilon",
-            type=float,
-            default=epsilon,
-            show_default=True,
-            help="Never draw a token less probable than this; 0 draws from all.",
-        ),
-        click.option(
-            "--max-new-tokens",
-            type=COUNT,
-            default=128,
-            show_default=True,
-            help="Longest output, in tokens.",
-        ),
-        click.option(
-            "--resamples", type=COUNT, default=1000, show_default=True, help="Of the bootstrap."
-        ),
+        samples_option(64),
+        utility_option,
+        *([weights_option(weighting)] if weighting else []),
+        temperature_option,
+        epsilon_option(epsilon),
+        longest_option(128),
         seed_option,
         device_option,
-    ]
-    if weighting:
-        options[4:4] = [
-            click.option(
-                "--weights",
-                "weighting",
-                type=click.Choice(WEIGHTINGS),
-                default=weighting,
-                show_default=True,
-                help="How samples stand for p(y|x).",
-            )
-        ]
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    )
 
 
-def drawn_cases(
+def prepared(
     *,
     base: str,
     pairs: Path | None,
@@ -89,25 +73,34 @@ def drawn_cases(
     max_new_tokens: int,
     seed: int,
     device: str | None,
-) -> list[Case]:
-    """Read the pairs, check everything, and draw samples for every source."""
-    from tqdm import tqdm
-
+    at_once: int = 32,
+) -> tuple[Conditional, list[Pair], Draws]:
+    """Return the model, the test set and the way to draw, after checking everything."""
     from labkit import load
     from labkit.mbr import utilities
     from labkit.mbr.conditional import check_sources, conditional
     from labkit.mbr.draws import Draws
     from labkit.mbr.pairs import read_pairs
-    from labkit.mbr.study import draw_cases
     from labkit.paths import data_dir
     from labkit.sampling import Sampling
 
-    utilities.get(utility)  # a wrong name is named before the model is loaded
+    utilities.get(utility)  # a wrong name is reported before the model is loaded
     sampling = Sampling(temperature=temperature, epsilon=epsilon)
-    how = Draws(samples, max_new_tokens, seed, sampling=sampling)
+    how = Draws(samples, max_new_tokens, seed, at_once, sampling)
     default = data_dir() / "sentences" / "deu-eng.tsv"
     known = read_pairs(pairs or default, columns and columns.split(","))
     model = load(base, device)
     check_sources(model, [source for source, _ in known])
-    drawn = draw_cases(conditional(model), known, how)
-    return list(tqdm(drawn, total=len(known), unit=" sources", disable=None))
+    return conditional(model), known, how
+
+
+def drawn_cases(**drawing: Any) -> list[Case]:
+    """Draw samples for every source of the test set; takes what `prepared` takes."""
+    from tqdm import tqdm
+
+    from labkit.mbr.study import draw_cases
+
+    model, known, how = prepared(**drawing)
+    return list(
+        tqdm(draw_cases(model, known, how), total=len(known), unit=" sources", disable=None)
+    )

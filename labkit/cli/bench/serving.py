@@ -11,12 +11,14 @@ import click
 
 from labkit.cli._options import (
     COUNT,
+    FILE,
     base_option,
     device_option,
     max_new_tokens_option,
+    prompts_option,
     seed_option,
 )
-from labkit.cli._output import json_option, only_results_on_stdout, say, table
+from labkit.cli._output import columns, json_option, only_results_on_stdout, say
 from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Numbers(click.ParamType):
         return found
 
 
-@click.command()
+@click.command(context_settings={"show_default": True})
 @base_option()
 @click.option(
     "--users",
@@ -58,21 +60,11 @@ class Numbers(click.ParamType):
     "--rates", type=Numbers(float), help="Instead of users: requests a second (a Poisson process)."
 )
 @click.option(
-    "--requests",
-    type=COUNT,
-    default=24,
-    show_default=True,
-    help="Requests at each level, at least one for each user.",
+    "--requests", type=COUNT, default=24, help="Requests at each level, at least one for each user."
 )
 @max_new_tokens_option
-@click.option(
-    "--prompts",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON lines with id, category, and prompt or turns (default: the lab's own 48).",
-)
-@click.option(
-    "--methods", default="vanilla,mlp", show_default=True, help="Methods, separated by commas."
-)
+@prompts_option
+@click.option("--methods", default="vanilla,mlp", help="Methods, separated by commas.")
 @click.option("--slots", type=COUNT, help="Requests answered at once (default: users, up to 32).")
 @click.option("--check", is_flag=True, help="Simulate the same users too, and compare the gains.")
 @click.option(
@@ -84,18 +76,11 @@ class Numbers(click.ParamType):
     help="Measure random weights of this shape, as llama2-13b; drafts are kept by --acceptance.",
 )
 @click.option("--simulate", is_flag=True, help="Compute a model on a GPU, measure nothing.")
-@click.option(
-    "--model-params",
-    type=float,
-    default=13e9,
-    show_default=True,
-    help="Parameters of the computed model.",
-)
+@click.option("--model-params", type=float, default=13e9, help="Parameters of the computed model.")
 @click.option(
     "--gpu",
     type=click.Choice(["a100", "h100", "h200", "l4", "t4"]),
     default="a100",
-    show_default=True,
     help="GPU of the computed model.",
 )
 @click.option(
@@ -104,9 +89,7 @@ class Numbers(click.ParamType):
     help="How often each head is right, as 0.6,0.5,0.4 (default: as the heads of --base are).",
 )
 @click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Save the record in this file, for the ServingCurves widget.",
+    "--out", type=FILE, help="Save the record in this file, for the ServingCurves widget."
 )
 @seed_option
 @device_option
@@ -219,40 +202,40 @@ def as_object(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-HEADER = ("load", "method", "origin", "TTFT ms", "p90", "TPOT ms", "p90", "ITL ms", "p90")
-
-
 def as_text(outcome: Outcome) -> str:
     """Return the outcome for a person: a row for each load and method, then remarks."""
     from labkit.records import gains
 
     log = outcome.log
     found = {origin: gains(log.rows, origin) for origin in ("measured", "simulated")}
-    rows = []
-    for row in log.rows:
-        gain = found[row.origin].get((row.users, row.method))
-        rows.append(
-            (
-                f"{row.rate_per_s:g}/s" if row.rate_per_s else str(row.users),
-                row.method,
-                row.origin,
-                f"{row.ttft_ms.mean:.0f}",
-                f"{row.ttft_ms.p90:.0f}",
-                f"{row.tpot_ms.mean:.1f}",
-                f"{row.tpot_ms.p90:.1f}",
-                f"{row.itl_ms.mean:.1f}",
-                f"{row.itl_ms.p90:.1f}",
-                f"{row.tokens_per_s:.1f}",
-                "" if row.tokens_per_step is None else f"{row.tokens_per_step:.2f}",
-                "" if row.nodes_per_step is None else f"{row.nodes_per_step:.1f}",
-                "" if gain is None else f"{gain:.2f}",
-                str(row.errors),
-            )
-        )
-    header = (*HEADER, "tokens/s", "tokens/step", "drafted", "gain", "errors")
+    rows = [
+        vars(row)
+        | {
+            "load": f"{row.rate_per_s:g}/s" if row.rate_per_s else row.users,
+            "gain": found[row.origin].get((row.users, row.method)),
+        }
+        for row in log.rows
+    ]
+    figures = columns(
+        rows,
+        ("load", "{load}"),
+        ("method", "{method}"),
+        ("origin", "{origin}"),
+        ("TTFT ms", "{ttft_ms.mean:.0f}"),
+        ("p90", "{ttft_ms.p90:.0f}"),
+        ("TPOT ms", "{tpot_ms.mean:.1f}"),
+        ("p90", "{tpot_ms.p90:.1f}"),
+        ("ITL ms", "{itl_ms.mean:.1f}"),
+        ("p90", "{itl_ms.p90:.1f}"),
+        ("tokens/s", "{tokens_per_s:.1f}"),
+        ("tokens/step", "{tokens_per_step:.2f}"),
+        ("drafted", "{nodes_per_step:.1f}"),
+        ("gain", "{gain:.2f}"),
+        ("errors", "{errors}"),
+    )
     parts = [
         f"{log.name} ({log.target}), up to {log.max_new_tokens} tokens",
-        table(header, rows),
+        figures,
         "TPOT is the time per token, which the lecture calls inter-token latency; ITL is the gap "
         "between outputs, each of which can hold several tokens. Gain: vanilla's TPOT over this.",
     ]
@@ -262,17 +245,15 @@ def as_text(outcome: Outcome) -> str:
         told = f"How much {method} drafts after each row, by the costs measured before the load:"
         parts.append("\n".join((told, *decisions)))
     if outcome.checks:
-        lines = [
-            (
-                str(check.users),
-                check.method,
-                f"{check.measured:.2f}",
-                f"{check.predicted:.2f}",
-                f"{check.error:+.0%}",
-            )
-            for check in outcome.checks
-        ]
-        parts.append(table(("users", "method", "measured gain", "predicted", "error"), lines))
+        checks = columns(
+            outcome.checks,
+            ("users", "{users}"),
+            ("method", "{method}"),
+            ("measured gain", "{measured:.2f}"),
+            ("predicted", "{predicted:.2f}"),
+            ("error", "{error:+.0%}"),
+        )
+        parts.append(checks)
     if outcome.identical is not None:
         same = "the same" if outcome.identical else "NOT the same"
         parts.append(f"Every prompt got {same} answer at every load and by every method.")

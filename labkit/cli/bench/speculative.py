@@ -7,34 +7,29 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labkit.cli._options import COUNT, base_option, device_option
-from labkit.cli._output import json_option, only_results_on_stdout, say, table
+from labkit.cli._options import (
+    COUNT,
+    base_option,
+    device_option,
+    longest_option,
+    prompts_option,
+    storage_option,
+)
+from labkit.cli._output import Report, reports, say, table
 
 if TYPE_CHECKING:
     from labkit.speculative.bench import Result
 
 
-@click.command()
+@reports
 @base_option()
-@click.option(
-    "--prompts",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON lines with id, category, and prompt or turns (default: the lab's own 48).",
-)
-@click.option(
-    "--max-new-tokens", type=COUNT, default=96, show_default=True, help="Longest output, in tokens."
-)
-@click.option("--repeats", type=COUNT, default=3, show_default=True, help="Runs of each prompt.")
+@prompts_option
+@longest_option(96)
+@click.option("--repeats", type=COUNT, default=3, help="Runs of each prompt.")
 @click.option("--methods", help="Some methods, with commas between (default: all that can run).")
 @click.option("--draft-model", help="A smaller model of the same tokenizer, by name.")
-@click.option(
-    "--storage",
-    default="float32",
-    show_default=True,
-    help="How the fast path on a CPU stores weights: float32, bfloat16, q4_1, q4_1_int8.",
-)
+@storage_option
 @device_option
-@json_option
 def command(
     *,
     base: str,
@@ -45,25 +40,23 @@ def command(
     draft_model: str | None,
     storage: str,
     device: str | None,
-    as_json: bool,
-) -> None:
+) -> Report:
     """Decode prompts by every method, in turn: speed, tokens per step, and whether all agree."""
-    with only_results_on_stdout() as show:
-        from labkit.models import load
-        from labkit.questions import read_questions
-        from labkit.speculative.bench import bench
-        from labkit.speculative.decoder import Decoder
+    from labkit.models import load
+    from labkit.questions import read_questions
+    from labkit.speculative.bench import bench
+    from labkit.speculative.decoder import Decoder
 
-        questions = read_questions(prompts)
-        draft = load(draft_model, device) if draft_model else None
-        decoder = Decoder(load(base, device), storage=storage, draft=draft)
-        chosen = [name.strip() for name in methods.split(",")] if methods else None
-        result = bench(decoder, questions, max_new_tokens, repeats, chosen, say)
-        show(result.model_dump(mode="json") if as_json else as_text(result))
+    questions = read_questions(prompts)
+    draft = load(draft_model, device) if draft_model else None
+    decoder = Decoder(load(base, device), storage=storage, draft=draft)
+    chosen = [name.strip() for name in methods.split(",")] if methods else None
+    result = bench(decoder, questions, max_new_tokens, repeats, chosen, say)
+    return Report(result.model_dump(mode="json"), as_text(result))
 
 
 def as_text(result: Result) -> str:
-    """The result for a person: a table for all prompts, then one for each category."""
+    """Return the result for a person: a table for all prompts, then one for each category."""
     from labkit.speculative.bench import HEADER, rows
 
     parts = [

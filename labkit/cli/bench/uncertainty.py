@@ -7,61 +7,51 @@ from typing import Any
 
 import click
 
-from labkit.cli._output import json_option, only_results_on_stdout, table
-from labkit.cli.bench._drawing import drawing_options, drawn_cases
+from labkit.cli._output import Report, columns, reports
+from labkit.cli.bench._drawing import drawing_options, drawn_cases, resamples_option
+
+COVERAGE = (0.25, 0.5, 0.75, 1.0)
+"""The coverages at which the curves are shown."""
 
 
-@click.command()
-@drawing_options(weighting="counts", epsilon=0.0)
-@click.option("--metric", default="chrf", show_default=True, help="True loss: 1 - this metric.")
-@json_option
-def command(
-    *, metric: str, utility: str, weighting: Any, resamples: int, as_json: bool, **drawing: Any
-) -> None:
+@reports
+@drawing_options(weighting="counts")
+@resamples_option
+@click.option("--metric", default="chrf", help="True loss: 1 - this metric.")
+def command(*, metric: str, utility: str, weighting: Any, resamples: int, **drawing: Any) -> Report:
     """Draw a risk-coverage curve for each confidence score of an MBR decision, with its area.
 
     A score is good if the decisions it trusts least are the worst ones. The area under the curve
     is the mean loss over all coverages; lower is better.
     """
-    with only_results_on_stdout() as show:
-        from labkit.mbr import utilities
-        from labkit.mbr.uncertainty import compare_areas, judge, risk_coverage
+    from labkit.mbr import utilities
+    from labkit.mbr.uncertainty import compare_areas, judge, risk_coverage
 
-        utilities.get(metric)
-        cases = drawn_cases(utility=utility, **drawing)
-        judged = judge(cases, utility, weighting, metric)
-        areas = compare_areas(judged.scores, judged.loss, resamples)
-        curves = {name: risk_coverage(of, judged.loss) for name, of in judged.scores.items()}
-        shown = (0.25, 0.5, 0.75, 1.0)
-        result = {
+    utilities.get(metric)
+    cases = drawn_cases(utility=utility, **drawing)
+    judged = judge(cases, utility, weighting, metric)
+    areas = [asdict(area) for area in compare_areas(judged.scores, judged.loss, resamples)]
+    risk = {}
+    for name, scores in judged.scores.items():
+        curve = risk_coverage(scores, judged.loss).risk
+        risk[name] = [float(curve[max(round(at * len(cases)), 1) - 1]) for at in COVERAGE]
+    shown = columns(
+        [{**area, "risk": risk[area["score"]]} for area in areas],
+        ("confidence", "{score}"),
+        *((f"loss at {at:.0%}", f"{{risk[{i}]:.3f}}") for i, at in enumerate(COVERAGE)),
+        ("area", "{area:.4f}"),
+        ("95%", "{low:.4f} to {high:.4f}"),
+        ("area - minimum risk's", "{excess:+.4f}"),
+        ("95%", "{excess_low:+.4f} to {excess_high:+.4f}"),
+    )
+    return Report(
+        {
             "segments": len(cases),
             "metric": metric,
-            "areas": [asdict(area) for area in areas],
-            "coverage": list(shown),
-            "risk": {
-                name: [float(curve.risk[max(round(at * len(cases)), 1) - 1]) for at in shown]
-                for name, curve in curves.items()
-            },
-        }
-        show(result if as_json else as_text(result))
-
-
-def as_text(result: dict[str, Any]) -> str:
-    """The areas and some points of the curves for a person."""
-    rows = [
-        (
-            area["score"],
-            *(f"{risk:.3f}" for risk in result["risk"][area["score"]]),
-            f"{area['area']:.4f}",
-            f"{area['low']:.4f} to {area['high']:.4f}",
-            f"{area['excess']:+.4f}",
-            f"{area['excess_low']:+.4f} to {area['excess_high']:+.4f}",
-        )
-        for area in result["areas"]
-    ]
-    header = ("confidence", *(f"loss at {at:.0%}" for at in result["coverage"]))
-    header += ("area", "95%", "area - minimum risk's", "95%")
-    return (
-        f"{table(header, rows)}\n\n{result['segments']:,} decisions; loss is 1 - "
-        f"{result['metric']} against the reference; intervals by paired bootstrap. Lower is better."
+            "areas": areas,
+            "coverage": list(COVERAGE),
+            "risk": risk,
+        },
+        f"{shown}\n\n{len(cases):,} decisions; loss is 1 - {metric} against the reference; "
+        "intervals by paired bootstrap. Lower is better.",
     )

@@ -7,7 +7,7 @@ import numpy as np
 from labkit.mbr.clusters import cluster_texts
 from labkit.mbr.sets import best_set
 from labkit.mbr.uncertainty import Judged, risk_coverage
-from labkit.mbr.utilities import Utility, matrix
+from labkit.mbr.utilities import matrix
 from labkit.records import CoveragePoint, RiskTable
 
 POINTS = 50
@@ -19,15 +19,14 @@ def annotate(
     size: int = 3,
     distance: float = 0.5,
     judged: Judged | None = None,
-    utility: str | Utility | None = None,
 ) -> RiskTable:
     """Return ``table`` with a set of ``size`` answers, its clusters, and the curve of ``judged``.
 
-    ``utility`` is the table's own where none is given. Raises `LabkitError` as `best_set`,
+    Raises `LabkitError` as `best_set`,
     `cluster_texts` and `risk_coverage`.
     """
     texts = [one.text for one in table.hypotheses]
-    alike = matrix(utility or table.utility, texts, texts, table.source)
+    alike = matrix(table.utility, texts, texts, table.source)
     curve: tuple[CoveragePoint, ...] = ()
     if judged is not None:
         sure = np.array(judged.scores["minimum risk"])

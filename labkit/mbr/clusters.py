@@ -17,9 +17,9 @@ from scipy.spatial.distance import squareform
 
 from labkit.errors import LabkitError
 from labkit.mbr.decide import expected_loss, minimiser
-from labkit.mbr.utilities import Utility, matrix
-from labkit.mbr.weights import distinct, weigh
-from labkit.records import Sample, Weighting
+from labkit.mbr.utilities import matrix
+from labkit.mbr.weights import weigh
+from labkit.records import Sample
 
 
 @dataclass(frozen=True)
@@ -60,23 +60,15 @@ def cluster_texts(alike: np.ndarray, distance: float) -> np.ndarray:
     return np.argsort(np.argsort(first))[of]  # numbered by first appearance
 
 
-def decide_in_cluster(
-    samples: Sequence[Sample],
-    distance: float = 0.5,
-    utility: str | Utility = "chrf",
-    weighting: Weighting = "counts",
-    source: str = "",
-) -> Clustered:
-    """Decide by MBR within the cluster of samples that holds the most weight.
+def decide_in_cluster(samples: Sequence[Sample], distance: float = 0.5) -> Clustered:
+    """Decide by MBR, with chrF and counts, within the cluster of samples that weighs most.
 
     ``distance`` as in `cluster_texts`: 0 makes every text its own cluster (the heaviest text wins),
-    1 makes one cluster (plain MBR). ``uniform`` weights count as ``counts``, since equal texts are
-    merged. Raises `LabkitError` for no samples, or as `weigh`.
+    1 makes one cluster (plain MBR). Raises `LabkitError` for no samples.
     """
-    weighting = "counts" if weighting == "uniform" else weighting
-    texts, weights = weigh(distinct(samples), weighting)
+    texts, weights = weigh(samples, "counts")
     listed = [one.text for one in texts]
-    loss = 1 - matrix(utility, listed, listed, source)
+    loss = 1 - matrix("chrf", listed, listed)
     of = cluster_texts(1 - loss, distance)
     mass = np.bincount(of, weights)
     order = np.argsort(-mass.round(12), kind="stable")

@@ -93,6 +93,20 @@ def check_sources(base: Base, sources: Iterable[str]) -> list[list[int]]:
     return lists
 
 
+def padded(
+    lists: Sequence[Sequence[int]], device: torch.device, left: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return lists of tokens, padded on one side, and a mask of real ones: both (B, T)."""
+    longest = max(map(len, lists))
+    ids = torch.zeros(len(lists), longest, dtype=torch.long)
+    real = torch.zeros_like(ids)
+    for row, tokens in enumerate(lists):
+        place = slice(longest - len(tokens), longest) if left else slice(0, len(tokens))
+        ids[row, place] = torch.tensor(tokens)
+        real[row, place] = 1
+    return ids.to(device), real.to(device)
+
+
 class _OfBase:
     """What the two kinds of transformers model have in common."""
 
@@ -106,16 +120,7 @@ class _OfBase:
 
     def _batch(self, sources: Sequence[str], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sources' tokens, padded on one side, and a mask of real ones: both (B, T)."""
-        lists = check_sources(self.base, sources)
-        longest = max(map(len, lists))
-        ids = torch.zeros(len(lists), longest, dtype=torch.long)
-        real = torch.zeros(len(lists), longest, dtype=torch.long)
-        for row, tokens in enumerate(lists):
-            place = slice(longest - len(tokens), longest) if left else slice(0, len(tokens))
-            ids[row, place] = torch.tensor(tokens)
-            real[row, place] = 1
-        device = self.base.module.device
-        return ids.to(device), real.to(device)
+        return padded(check_sources(self.base, sources), self.base.module.device, left)
 
 
 class Causal(_OfBase):

@@ -58,13 +58,15 @@ def choose(
     utility: str | Utility = "chrf",
     weighting: Weighting = "uniform",
     temperature: float = 1.0,
-    length_power: float = 0.0,
     source: str = "",
 ) -> Sample:
-    """Return the hypothesis that `decode` decides for, without the record of how."""
+    """Return the hypothesis that `decode` decides for, without the record of how.
+
+    ``temperature`` is that of ``model`` weights (see `labkit.mbr.weights.weigh`).
+    """
     candidates = distinct(hypotheses)
     of = hypotheses if evidence is None else evidence
-    items, weights = weigh(of, weighting, temperature, length_power)
+    items, weights = weigh(of, weighting, temperature)
     texts = [one.text for one in candidates], [item.text for item in items]
     return candidates[minimiser(expected_loss(1 - matrix(utility, *texts, source), weights))]
 
@@ -76,8 +78,6 @@ def decode(
     utility: str | Utility = "chrf",
     weighting: Weighting = "uniform",
     weights: np.ndarray | None = None,
-    temperature: float = 1.0,
-    length_power: float = 0.0,
     base: str = "",
     source: str = "",
     reference: str | None = None,
@@ -89,10 +89,9 @@ def decode(
         hypotheses: the candidates, drawn or searched for; equal texts are listed once.
         evidence: samples that stand for p(y|x); the hypotheses themselves where none are given.
         utility: a name in `labkit.mbr.utilities.UTILITIES`, or a function like those.
-        weighting: how the evidence is weighed, with ``temperature`` and ``length_power`` for
-            ``model`` (see `labkit.mbr.weights.weigh`).
+        weighting: how the evidence is weighed (see `labkit.mbr.weights.weigh`).
         weights: one for each evidence item as it is listed, in place of ``weighting``'s own, such
-            as those of `labkit.mbr.weights.pool`.
+            as those of `labkit.mbr.weights.pool`, or of `weigh` at a temperature.
         base, source, reference, seed: noted in the record as they are given.
 
     Raises `LabkitError` where there are no hypotheses or the samples cannot be weighed.
@@ -106,7 +105,7 @@ def decode(
     candidates = distinct(hypotheses)
     items = tuple(hypotheses if evidence is None else evidence)
     if weights is None:
-        items, weights = weigh(items, weighting, temperature, length_power)
+        items, weights = weigh(items, weighting)
     texts = [one.text for one in candidates], [item.text for item in items]
     loss = 1 - matrix(utility, *texts, source)
     risk = expected_loss(loss, weights)

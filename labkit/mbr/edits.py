@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labkit.mbr.evaluate import interval, resampled
 from labkit.mbr.utilities import Utility, matrix, name_of
 from labkit.paths import data_dir
 
@@ -49,15 +50,12 @@ class EditScore:
 
 
 def compare_on_edits(
-    utilities: dict[str, str | Utility] | list[str | Utility],
-    edits: list[Edit] | None = None,
-    resamples: int = 1000,
-    seed: int = 12345,
+    utilities: dict[str, str | Utility] | list[str | Utility], edits: list[Edit] | None = None
 ) -> list[EditScore]:
     """Score both edits of every sentence against the sentence, under each utility."""
     edits = read_edits() if edits is None else edits
     named = utilities if isinstance(utilities, dict) else {name_of(one): one for one in utilities}
-    drawn = np.random.default_rng(seed).integers(len(edits), size=(resamples, len(edits)))
+    drawn = resampled(len(edits), 1000)
     rows = []
     own = np.arange(len(edits))
     texts = [one.text for one in edits]
@@ -67,7 +65,6 @@ def compare_on_edits(
         kept, changed = table[:, own, own]  # (edits,) each
         others = (table.sum() - kept.sum() - changed.sum()) / max(table.size - 2 * len(edits), 1)
         wins = (np.sign(kept - changed) + 1) / 2
-        low, high = np.percentile(wins[drawn].mean(axis=1), [2.5, 97.5]).tolist()
-        same, other, unrelated, won = (float(x.mean()) for x in (kept, changed, others, wins))
-        rows.append(EditScore(name, same, other, unrelated, won, low, high))
+        means = (float(each.mean()) for each in (kept, changed, others, wins))
+        rows.append(EditScore(name, *means, *interval(wins[drawn].mean(axis=1)).tolist()))
     return rows

@@ -21,7 +21,7 @@ import numpy as np
 
 from labkit.errors import LabkitError
 from labkit.mbr.decide import expected_loss
-from labkit.mbr.utilities import Utility, matrix
+from labkit.mbr.utilities import matrix
 from labkit.mbr.weights import distinct, weigh
 from labkit.records import Sample
 
@@ -59,12 +59,8 @@ def decompose(utility: np.ndarray, weights: np.ndarray, true: np.ndarray) -> Par
     return Parts(float(error.mean()), float(bias.mean()), float(diversity.mean()))
 
 
-def error_of(
-    cases: Iterable[Case],
-    evidence: Iterable[tuple[Sample, ...]] | None = None,
-    utility: str | Utility = "chrf",
-) -> Parts:
-    """Average the parts over cases; hypotheses are each case's samples, as is the evidence.
+def error_of(cases: Iterable[Case], evidence: Iterable[tuple[Sample, ...]] | None = None) -> Parts:
+    """Average the parts by chrF over cases; each case's samples are hypotheses and evidence.
 
     ``evidence`` gives other samples for each case, drawn at another temperature for instance.
     Raises `LabkitError` for no cases.
@@ -77,9 +73,7 @@ def error_of(
     for case, samples in zip(listed, others, strict=True):
         texts = [one.text for one in distinct(case.samples)]
         items, weights = weigh(samples, "counts")
-        values = matrix(
-            utility, texts, [*(item.text for item in items), case.reference], case.source
-        )
+        values = matrix("chrf", texts, [*(item.text for item in items), case.reference])
         parts = decompose(values[:, :-1], weights, values[:, -1])
         rows.append((parts.error, parts.bias, parts.diversity))
     return Parts(*np.mean(rows, axis=0).tolist())

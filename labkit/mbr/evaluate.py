@@ -116,12 +116,18 @@ class Result:
     p: float
 
 
+def resampled(cases: int, resamples: int) -> np.ndarray:
+    """Draw test sets with replacement, as numbers of cases, like sacrebleu does: (B, cases)."""
+    return np.random.default_rng(12345).choice(cases, size=(resamples, cases), replace=True)
+
+
+def interval(values: np.ndarray) -> Any:
+    """Return the bounds of 95% of resampled ``values`` (B, ...): (2, ...)."""
+    return np.percentile(values, [2.5, 97.5], axis=0)
+
+
 def paired_bootstrap(
-    systems: dict[str, Corpus],
-    baseline: str,
-    name: str = "bleu",
-    resamples: int = 1000,
-    seed: int = 12345,
+    systems: dict[str, Corpus], baseline: str, name: str = "bleu", resamples: int = 1000
 ) -> list[Result]:
     """Compare every system with the ``baseline`` on the same resampled test sets (Koehn 2004).
 
@@ -139,22 +145,19 @@ def paired_bootstrap(
             f"The systems have output {sorted(lengths)} segments; a paired test needs the same."
         )
     segments = lengths.pop()
-    chosen = np.random.default_rng(seed).choice(segments, size=(resamples, segments), replace=True)
+    chosen = resampled(segments, resamples)
     times = np.stack([np.bincount(row, minlength=segments) for row in chosen])  # (B, segments)
-    resampled = {
+    drawn = {
         system: np.array([score_of(name, one) for one in times @ table])  # (B,)
         for system, table in tables.items()
     }
     scores = {system: corpus.score(name) for system, corpus in systems.items()}
     results = []
-    for system, of in resampled.items():
-        gain, gains = scores[system] - scores[baseline], of - resampled[baseline]
-        low, high = np.percentile(of, [2.5, 97.5]).tolist()
-        gain_low, gain_high = np.percentile(gains, [2.5, 97.5]).tolist()
+    for system, of in drawn.items():
+        gain, gains = scores[system] - scores[baseline], of - drawn[baseline]
         p = 1.0 if gain == 0 else by_luck(gains, gain)
-        results.append(
-            Result(system, name, scores[system], low, high, gain, gain_low, gain_high, p)
-        )
+        bounds, gain_bounds = interval(of).tolist(), interval(gains).tolist()
+        results.append(Result(system, name, scores[system], *bounds, gain, *gain_bounds, p))
     return results
 
 

@@ -76,7 +76,7 @@ class Choice:
     value: float
 
 
-def choose_as(samples: Sequence[Sample], member: Member, source: str = "") -> Choice:
+def choose_as(samples: Sequence[Sample], member: Member) -> Choice:
     """Choose among the distinct samples as a member of the family does, the first of equals.
 
     Raises `LabkitError` for no samples, weights that samples lack, or a score that is not finite.
@@ -89,7 +89,7 @@ def choose_as(samples: Sequence[Sample], member: Member, source: str = "") -> Ch
     hypotheses = distinct(samples)
     items, weights = weigh(samples, member.weighting)
     texts = [one.text for one in hypotheses], [item.text for item in items]
-    value = 1 - expected_loss(1 - matrix(member.utility, *texts, source), weights)
+    value = 1 - expected_loss(1 - matrix(member.utility, *texts), weights)
     if member.score is not None:
         scores = np.array([member.score(one) for one in hypotheses], dtype=np.float64)
         if not np.isfinite(scores).all():
@@ -107,20 +107,18 @@ def choose_as(samples: Sequence[Sample], member: Member, source: str = "") -> Ch
     )
 
 
-def decoders(
-    extract: Callable[[str], str] | None = None,
-    score: Score = logprob,
-    strength: float = 0.02,
-    utility: str | Utility = "chrf",
-) -> list[Member]:
-    """Return the family's members, from MAP to MBR with a score; ``extract`` adds the vote."""
+def decoders(extract: Callable[[str], str] | None = None) -> list[Member]:
+    """Return the family's members, from MAP to MBR with a score; ``extract`` adds the vote.
+
+    The utility is chrF, the score the log-probability.
+    """
     vote = [] if extract is None else [Member("self-consistency", same_answer(extract), "counts")]
     return [
         Member("MAP among the samples", "exact", "model"),
         Member("most frequent sample", "exact", "counts"),
         *vote,
-        Member("best of n", nothing, "counts", score),
-        Member("MBR", utility, "counts"),
-        Member("MBR, model weights", utility, "model"),
-        Member("MBR + score", utility, "counts", score, strength),
+        Member("best of n", nothing, "counts", logprob),
+        Member("MBR", "chrf", "counts"),
+        Member("MBR, model weights", "chrf", "model"),
+        Member("MBR + score", "chrf", "counts", logprob, 0.02),
     ]

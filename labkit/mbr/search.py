@@ -63,34 +63,16 @@ class Found:
 
 
 def greedy(
-    model: Conditional, sources: Iterable[str], max_new_tokens: int = 128, at_once: int = 32
+    model: Conditional, sources: Iterable[str], max_new_tokens: int = 128
 ) -> Iterator[Sample]:
-    """Yield, for each source, the text that takes the most probable token at every step."""
-    for batch in batched(sources, at_once):
-        yield from _greedy(model, batch, max_new_tokens)
+    """Yield, for each source, the text that takes the most probable token at every step.
 
-
-@torch.inference_mode()
-def _greedy(model: Conditional, sources: Sequence[str], max_new_tokens: int) -> list[Sample]:
-    rows = model.begin(sources)
-    live = list(range(len(sources)))  # the sources that the rows belong to
-    tokens: list[list[int]] = [[] for _ in sources]
-    logprob = [0.0] * len(sources)
-    longest = min(max_new_tokens, rows.room)
-    for step in range(longest):
-        best, token = rows.logits.log_softmax(dim=-1).max(dim=-1)  # (N,)
-        for place, one, score in zip(live, token.tolist(), best.tolist(), strict=True):
-            tokens[place].append(one)
-            logprob[place] += score
-        going = [i for i, place in enumerate(live) if tokens[place][-1] not in model.ends]
-        if not going or step == longest - 1:
-            break
-        live = [live[i] for i in going]
-        parents = torch.tensor(going, device=token.device)
-        rows.advance(parents, token[parents])
-    return [
-        _sample(model, Found(tuple(one), score)) for one, score in zip(tokens, logprob, strict=True)
-    ]
+    This is beam search with one beam that ends with the first finished text: by log p alone no
+    longer text can be better.
+    """
+    how = Beam(beams=1, length_power=0.0, max_new_tokens=max_new_tokens)
+    for (found,) in beam(model, sources, how):
+        yield found
 
 
 def beam(

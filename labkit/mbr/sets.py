@@ -22,6 +22,7 @@ import numpy as np
 
 from labkit.errors import LabkitError
 from labkit.mbr.decide import expected_loss
+from labkit.mbr.evaluate import interval, resampled
 from labkit.mbr.utilities import Utility, matrix
 from labkit.mbr.weights import distinct, logprob, weigh
 from labkit.records import Weighting
@@ -131,7 +132,6 @@ def compare_sets(
     metric: str | Utility = "chrf",
     diversity: float = 0.5,
     resamples: int = 1000,
-    seed: int = 12345,
 ) -> list[SetScore]:
     """Compare `WAYS` to choose a set of ``size`` by the oracle score of the set they choose.
 
@@ -156,11 +156,8 @@ def compare_sets(
     if not rows:
         raise LabkitError("There are no cases to choose sets for; give at least one.")
     score, risk = np.moveaxis(np.array(rows, np.float64), -1, 0)  # (cases, ways) each
-    drawn = np.random.default_rng(seed).integers(len(rows), size=(resamples, len(rows)))
-    means = score[drawn].mean(axis=1)  # (B, ways)
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    gain_low, gain_high = np.percentile(means - means[:, :1], [2.5, 97.5], axis=0)
-    mean = score.mean(axis=0)
-    columns = (mean, low, high, mean - mean[0], gain_low, gain_high, risk.mean(axis=0))
+    means = score[resampled(len(rows), resamples)].mean(axis=1)  # (B, ways)
+    mean, gains = score.mean(axis=0), interval(means - means[:, :1])
+    columns = (mean, *interval(means), mean - mean[0], *gains, risk.mean(axis=0))
     listed = np.stack(columns, axis=1).tolist()
     return [SetScore(way, *values) for way, values in zip(WAYS, listed, strict=True)]

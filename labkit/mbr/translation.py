@@ -25,7 +25,7 @@ from labkit.mbr.draws import Draws, batched, draw
 from labkit.mbr.evaluate import Corpus, signature
 from labkit.mbr.pairs import Pair
 from labkit.mbr.search import Beam, beam, greedy
-from labkit.records import Weighting, write_whole
+from labkit.records import Sample, Weighting, write_whole
 
 SYSTEMS = ("greedy", "beam", "sample", "mbr", "oracle")
 METRICS = ("bleu", "chrf")
@@ -169,30 +169,28 @@ def _digest(pairs: Sequence[Pair]) -> str:
 
 def _translate(model: Conditional, number: int, pairs: Sequence[Pair], plan: Plan) -> Translated:
     """Translate one batch by every system. MBR and the oracle choose among the same samples."""
-    sources, references = [source for source, _ in pairs], [reference for _, reference in pairs]
-    longest = plan.drawing.max_new_tokens
-    one_sample = replace(plan.drawing, samples=1)
-    greedily, greedy_s = timed(lambda: [one.text for one in greedy(model, sources, longest)])
-    searched, beam_s = timed(
-        lambda: [found[0].text for found in beam(model, sources, plan.searching)]
-    )
-    sampled, sample_s = timed(lambda: [drawn[0].text for drawn in draw(model, sources, one_sample)])
+    sources, references = zip(*pairs, strict=True)
     samples, draw_s = timed(lambda: draw(model, sources, plan.drawing))
-    decided, decide_s = timed(
-        lambda: [
-            choose(drawn, utility=plan.utility, weighting=plan.weighting, source=source).text
-            for source, drawn in zip(sources, samples, strict=True)
-        ]
-    )
-    known, oracle_s = timed(
-        lambda: [
-            oracle(drawn, reference, plan.utility).text
-            for drawn, reference in zip(samples, references, strict=True)
-        ]
-    )
-    outputs = dict(zip(SYSTEMS, (greedily, searched, sampled, decided, known), strict=True))
-    times = (greedy_s, beam_s, sample_s, draw_s + decide_s, draw_s + oracle_s)
-    seconds = dict(zip(SYSTEMS, times, strict=True))
+    of_source = list(zip(sources, references, samples, strict=True))
+    ways: dict[str, Callable[[], list[Sample]]] = {
+        "greedy": lambda: list(greedy(model, sources, plan.drawing.max_new_tokens)),
+        "beam": lambda: [found[0] for found in beam(model, sources, plan.searching)],
+        "sample": lambda: [
+            drawn[0] for drawn in draw(model, sources, replace(plan.drawing, samples=1))
+        ],
+        "mbr": lambda: [
+            choose(drawn, utility=plan.utility, weighting=plan.weighting, source=source)
+            for source, _, drawn in of_source
+        ],
+        "oracle": lambda: [
+            oracle(drawn, reference, plan.utility) for _, reference, drawn in of_source
+        ],
+    }
+    outputs, seconds = {}, {}
+    for name in SYSTEMS:
+        chosen, took = timed(ways[name])
+        outputs[name] = [one.text for one in chosen]
+        seconds[name] = took + draw_s * (name in ("mbr", "oracle"))
     statistics = {}
     for name, texts in outputs.items():
         corpus = Corpus(METRICS)
@@ -213,21 +211,14 @@ def collect(journal: Iterable[Translated]) -> tuple[dict[str, Corpus], dict[str,
     return corpora, seconds
 
 
-def bench_translation(
-    model: Conditional,
-    pairs: Iterable[Pair],
-    plan: Plan | None = None,
-    folder: str | os.PathLike[str] | None = None,
-    share: tuple[int, int] = (0, 1),
-    progress: Callable[[int], object] = lambda sources: None,
-) -> dict[str, Any]:
-    """Measure quality and time of every system on a test set; arguments as in `translate`.
+def scored(journal: Journal) -> dict[str, Any]:
+    """Return quality and time of every system, from all batches done so far.
 
     Gives ``systems``, each with ``bleu``, ``chrf`` and ``seconds`` (for mbr and oracle: drawing the
-    samples and choosing among them), ``signature`` for both metrics, and ``segments``. Among
-    several processes it tells what is done so far; call it again in one once all have ended.
+    samples and choosing among them), ``signature`` for both metrics, and ``segments``. If several
+    processes share the work, only a call after all have ended scores the whole test set.
     """
-    corpora, seconds = collect(translate(model, pairs, plan, folder, share, progress))
+    corpora, seconds = collect(journal)
     systems = {
         name: {**corpus.scores(), "seconds": seconds[name]} for name, corpus in corpora.items()
     }

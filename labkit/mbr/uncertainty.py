@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from labkit.errors import LabkitError
 from labkit.mbr.decide import decode
+from labkit.mbr.evaluate import interval, resampled
 from labkit.mbr.utilities import Utility, matrix
 from labkit.records import RiskTable, Weighting
 
@@ -127,10 +128,7 @@ def threshold_for(confidence: Sequence[float], loss: Sequence[float], most: floa
 
 
 def compare_areas(
-    scores: Mapping[str, Sequence[float]],
-    loss: Sequence[float],
-    resamples: int = 1000,
-    seed: int = 12345,
+    scores: Mapping[str, Sequence[float]], loss: Sequence[float], resamples: int = 1000
 ) -> list[Area]:
     """Return the area of every score, with 95% intervals from one paired bootstrap of the cases.
 
@@ -142,17 +140,18 @@ def compare_areas(
     arrays = {name: np.asarray(values, np.float64) for name, values in scores.items()}
     lost = np.asarray(loss, np.float64)
     areas = {name: risk_coverage(values, lost).area for name, values in arrays.items()}
-    drawn = np.random.default_rng(seed).integers(len(lost), size=(resamples, len(lost)))
-    resampled = {
-        name: np.array([risk_coverage(values[row], lost[row]).area for row in drawn])
+    drawn = {
+        name: np.array(
+            [risk_coverage(values[row], lost[row]).area for row in resampled(len(lost), resamples)]
+        )
         for name, values in arrays.items()
     }
     first = next(iter(areas))
     rows = []
     for name, area in areas.items():
-        low, high = np.percentile(resampled[name], [2.5, 97.5]).tolist()
-        less, more = np.percentile(resampled[name] - resampled[first], [2.5, 97.5]).tolist()
-        rows.append(Area(name, area, low, high, area - areas[first], less, more))
+        excess = interval(drawn[name] - drawn[first]).tolist()
+        bounds = interval(drawn[name]).tolist()
+        rows.append(Area(name, area, *bounds, area - areas[first], *excess))
     return rows
 
 

@@ -108,13 +108,11 @@ def _short(text: str) -> str:
 
 
 def pool(
-    parts: Sequence[Sequence[Sample]],
-    shares: Sequence[float] | None = None,
-    weighting: Weighting = "counts",
+    parts: Sequence[Sequence[Sample]], shares: Sequence[float] | None = None
 ) -> tuple[tuple[Sample, ...], np.ndarray]:
     """Return evidence from several models or temperatures, as the mixture of what each says.
 
-    Part m, weighed by itself as in `weigh`, counts ``shares[m]`` (equal shares where none are
+    Part m, weighed by its own counts, counts ``shares[m]`` (equal shares where none are
     given; they are divided by their sum). A text that several parts have gets the sum of its
     weights. Raises `LabkitError` for shares that do not fit or have no positive sum, or as `weigh`.
 
@@ -133,7 +131,7 @@ def pool(
     weight: dict[str, float] = {}
     listed: list[Sample] = []
     for part, share in zip(parts, given / given.sum(), strict=True):
-        items, weights = weigh(part, weighting)
+        items, weights = weigh(part, "counts")
         listed += items
         for item, of in zip(items, weights.tolist(), strict=True):
             weight[item.text] = weight.get(item.text, 0.0) + share * of

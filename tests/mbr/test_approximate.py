@@ -160,7 +160,7 @@ def test_completion_recovers_a_matrix_of_low_rank():
     left, right = rng.random((40, 2)), rng.random((50, 2)) / 2
     whole = left @ right.T
     known = rng.random(whole.shape) < 0.4
-    guess = complete(np.where(known, whole, 0), known, 3, 1e-4, 60, rng)
+    guess = complete(np.where(known, whole, 0), known, rng, 3, 1e-4, 60)
     assert np.abs(guess - whole)[~known].max() < 0.02
 
 

@@ -100,3 +100,16 @@ def test_what_has_no_risk_is_said_in_one_sentence(loss, weights, says):
 def test_no_hypotheses_is_refused():
     with pytest.raises(LabkitError, match="at least one"):
         decode([])
+
+
+@pytest.mark.parametrize(("ill", "best"), [(0.1, "wait"), (0.3, "treat"), (0.9, "treat")])
+def test_a_dear_mistake_is_avoided_long_before_it_is_likely(ill, best):
+    # treating costs 0.2 (1 - p), waiting p: treat above p = 1/6
+    risk = expected_loss(np.array([[0.0, 0.2], [1.0, 0.0]]), np.array([ill, 1 - ill]))
+    assert ("treat", "wait")[minimiser(risk)] == best
+
+
+def test_under_zero_one_loss_the_most_probable_class_wins():
+    risk = expected_loss(1 - np.eye(3), np.array([0.25, 0.45, 0.3]))
+    assert minimiser(risk) == 1
+    assert risk == pytest.approx((0.75, 0.55, 0.7))

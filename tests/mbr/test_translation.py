@@ -12,7 +12,7 @@ from labkit.mbr.decide import choose
 from labkit.mbr.draws import Draws, draw
 from labkit.mbr.evaluate import corpus
 from labkit.mbr.search import Beam
-from labkit.mbr.translation import SYSTEMS, Plan, bench_translation, collect, translate
+from labkit.mbr.translation import SYSTEMS, Plan, collect, scored, translate
 
 from .models import Table
 
@@ -43,7 +43,7 @@ def outputs(journal):
 
 
 def test_every_system_is_scored_and_timed():
-    found = bench_translation(Table(LETTERS), PAIRS, PLAN)
+    found = scored(translate(Table(LETTERS), PAIRS, PLAN))
     assert tuple(found["systems"]) == SYSTEMS
     for scores in found["systems"].values():
         assert set(scores) == {"bleu", "chrf", "seconds"}
@@ -141,4 +141,4 @@ def test_a_damaged_line_is_named(tmp_path):
 
 def test_no_pairs_at_all_is_said_in_one_sentence():
     with pytest.raises(LabkitError, match="no segment"):
-        bench_translation(Table(LETTERS), [], PLAN)
+        scored(translate(Table(LETTERS), [], PLAN))

@@ -27,14 +27,14 @@ def command(
     from accelerate import PartialState
     from tqdm import tqdm
 
-    from labkit.mbr.translation import Plan, bench_translation
+    from labkit.mbr.translation import Plan, scored, translate
 
     model, pairs, how = prepared(base=base, utility=utility, **drawing)
     plan = Plan(base=base, utility=utility, weighting=weighting, drawing=how)
     several = PartialState()
     share = several.process_index, several.num_processes
     with tqdm(unit=" sources", disable=None) as bar:
-        result = bench_translation(model, pairs, plan, journal, share, bar.update)
+        result = scored(translate(model, pairs, plan, journal, share, bar.update))
     if not several.is_main_process:
         return None
     scores = columns(

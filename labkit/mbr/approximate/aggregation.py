@@ -113,12 +113,10 @@ def _of_embeddings(hypotheses: Sequence[str], evidence: Sequence[str]) -> Averag
     return Averageable(scipy.sparse.csr_array(theirs), lambda means: (1 + ours @ means.T) / 2)
 
 
-def k_means(
-    vectors: scipy.sparse.csr_array, clusters: int, rng: np.random.Generator, rounds: int = 10
-) -> np.ndarray:
+def k_means(vectors: scipy.sparse.csr_array, clusters: int, rng: np.random.Generator) -> np.ndarray:
     """Return the cluster of each vector (R, D), scaled to length 1: (R,), 0..clusters-1.
 
-    Lloyd's algorithm from k-means++ (Arthur & Vassilvitskii 2007).
+    Ten rounds at most of Lloyd's algorithm, from k-means++ (Arthur & Vassilvitskii 2007).
     """
     length = np.sqrt(vectors.multiply(vectors).sum(axis=1))
     vectors = scipy.sparse.diags_array(1 / np.maximum(length, 1e-12)) @ vectors
@@ -131,7 +129,7 @@ def k_means(
         chosen.append(int(rng.choice(len(chance), p=chance / chance.sum())))
     centres = vectors[chosen].toarray()
     of = _distances(vectors, centres).argmin(axis=1)
-    for _ in range(rounds):
+    for _ in range(10):
         for k in np.unique(of):
             centres[k] = vectors[of == k].mean(axis=0)
         before, of = of, _distances(vectors, centres).argmin(axis=1)

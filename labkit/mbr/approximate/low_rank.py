@@ -14,17 +14,10 @@ from labkit.mbr.approximate.problem import Decision, Problem, answer
 from labkit.mbr.decide import expected_loss
 
 
-def low_rank(
-    task: Problem,
-    rng: np.random.Generator,
-    budget: float = 0.25,
-    rank: int = 4,
-    penalty: float = 0.3,
-    rounds: int = 15,
-) -> Decision:
+def low_rank(task: Problem, rng: np.random.Generator, budget: float = 0.25) -> Decision:
     """Decide after scoring about the share ``budget`` of all pairs, drawn evenly from every row.
 
-    The matrix is then completed to one of ``rank``. Pairs of equal texts are scored as well but
+    The matrix is then completed to one of rank 4. Pairs of equal texts are scored as well but
     kept out of the fit: a text has no loss against itself, which no matrix of low rank can follow.
     Raises `LabkitError` for a budget outside 0..1.
     """
@@ -38,17 +31,17 @@ def low_rank(
     for h, columns in enumerate(drawn | equal):
         loss[h, columns] = task.loss([h], np.flatnonzero(columns))[0]
     fitted = drawn & ~equal
-    guess = complete(loss, fitted, rank, penalty, rounds, rng) if fitted.any() else loss
+    guess = complete(loss, fitted, rng) if fitted.any() else loss
     return answer(task, expected_loss(np.where(drawn | equal, loss, guess), task.weights))
 
 
 def complete(
     values: np.ndarray,
     known: np.ndarray,
-    rank: int,
-    penalty: float,
-    rounds: int,
     rng: np.random.Generator,
+    rank: int = 4,
+    penalty: float = 0.3,
+    rounds: int = 15,
 ) -> np.ndarray:
     """Fit a matrix of ``rank`` plus its mean to ``values`` (H, R) where ``known``, on 0..1.
 

@@ -11,7 +11,7 @@ from labkit.errors import LabkitError
 from labkit.mbr.decide import expected_loss
 from labkit.mbr.utilities import Utility, matrix
 from labkit.mbr.weights import distinct, weigh
-from labkit.records import Sample, Weighting
+from labkit.records import Sample
 
 Numbers = Sequence[int] | np.ndarray
 
@@ -68,11 +68,10 @@ def problem(
     hypotheses: Sequence[Sample],
     evidence: Sequence[Sample] | None = None,
     utility: str | Utility = "chrf",
-    weighting: Weighting = "uniform",
     source: str = "",
 ) -> Problem:
     """Return the decision that `labkit.mbr.decide.decode` would make of the same samples."""
-    items, weights = weigh(hypotheses if evidence is None else evidence, weighting)
+    items, weights = weigh(hypotheses if evidence is None else evidence, "uniform")
     texts = [one.text for one in distinct(hypotheses)]
     return Problem(texts, [item.text for item in items], weights, utility, source)
 

@@ -13,24 +13,22 @@ import numpy as np
 from labkit.errors import LabkitError
 from labkit.mbr.approximate.problem import Decision, Problem, answer
 
+RESAMPLES = 500
+
 
 def pruning(
-    task: Problem,
-    rng: np.random.Generator,
-    confidence: float = 0.99,
-    first: int = 8,
-    resamples: int = 500,
+    task: Problem, rng: np.random.Generator, confidence: float = 0.99, first: int = 8
 ) -> Decision:
     """Decide with ``first`` evidence items a hypothesis, then twice as many, and so on.
 
-    A hypothesis stays while it is at least as good as the best in 1 - ``confidence`` of the
-    ``resamples``. The defaults are the paper's. Raises `LabkitError` for a confidence outside
-    0..1 or a count below 1.
+    A hypothesis stays while it is at least as good as the best in 1 - ``confidence`` of
+    `RESAMPLES`. The defaults are the paper's. Raises `LabkitError` for a confidence outside 0..1
+    or a ``first`` below 1.
     """
     if not 0 < confidence < 1:
         raise LabkitError(f"The confidence is {confidence}; it must be between 0 and 1.")
-    if first < 1 or resamples < 1:
-        raise LabkitError(f"first is {first} and resamples {resamples}; both must be at least 1.")
+    if first < 1:
+        raise LabkitError(f"first is {first}; it must be at least 1.")
     order = task.order(rng)
     left = np.arange(len(task.hypotheses))
     risk = np.full(len(left), np.nan)
@@ -41,24 +39,20 @@ def pruning(
         loss = np.concatenate([loss, task.loss(left, new)], axis=1)
         weights = task.weights[order[: loss.shape[1]]]
         risk[left] = loss @ weights / weights.sum()
-        stays = _winning(loss, weights, risk[left], rng, resamples) >= 1 - confidence
+        stays = _winning(loss, weights, risk[left], rng) >= 1 - confidence
         left, loss = left[stays], loss[stays]
     return answer(task, risk, among=left)
 
 
 def _winning(
-    loss: np.ndarray,
-    weights: np.ndarray,
-    risk: np.ndarray,
-    rng: np.random.Generator,
-    resamples: int,
+    loss: np.ndarray, weights: np.ndarray, risk: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Return the share of evidence resamples where each hypothesis is at least as good as the best.
 
     The best, by the evidence as it is, has share 1.
     """
     much = len(weights)
-    drawn = rng.integers(much, size=(resamples, much))
+    drawn = rng.integers(much, size=(RESAMPLES, much))
     times = np.stack([np.bincount(row, minlength=much) for row in drawn])  # (B, r)
     weighed = times * weights
     resampled = loss @ weighed.T  # (h, B); the common divisor does not change who wins

@@ -12,6 +12,9 @@ import numpy as np
 
 from labkit.errors import LabkitError
 
+AT_ONCE = 64
+"""Texts that go through an encoder together."""
+
 Encoder = Callable[[Sequence[str]], np.ndarray]
 """From N texts to N vectors: (N, D)."""
 
@@ -60,7 +63,7 @@ def minilm() -> Encoder:
     return encoder_in(Path(found.submodule_search_locations[0]) / "model")
 
 
-def encoder_in(folder: Path, at_once: int = 64) -> Encoder:
+def encoder_in(folder: Path, at_once: int = AT_ONCE) -> Encoder:
     """Return the transformers encoder in ``folder``, mean-pooled (Reimers & Gurevych 2019)."""
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -80,14 +83,18 @@ def encoder_in(folder: Path, at_once: int = 64) -> Encoder:
                 return_tensors="pt",
             )
             states = model(**batch).last_hidden_state  # (B, T, D)
-            real = batch["attention_mask"][..., None]  # (B, T, 1)
-            parts.append((states * real).sum(1) / real.sum(1).clamp(min=1))
+            parts.append(_mean(states, batch["attention_mask"]))
         return torch.cat(parts).numpy()
 
     return encode
 
 
-def hidden_states(model: Any, layer: int = -1, at_once: int = 64) -> Encoder:
+def _mean(states: Any, real: Any) -> Any:
+    """Return the mean of states (B, T, D) over each row's ``real`` tokens (B, T): (B, D)."""
+    return (states * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp(min=1)
+
+
+def hidden_states(model: Any, layer: int = -1) -> Encoder:
     """Make an encoder of a model that `labkit.load` gives: its hidden states, averaged over tokens.
 
     An encoder-decoder gives its encoder's last states, whatever ``layer`` says; a causal model the
@@ -96,29 +103,24 @@ def hidden_states(model: Any, layer: int = -1, at_once: int = 64) -> Encoder:
     """
     import torch
 
+    from labkit.mbr.conditional import padded
+
     @torch.inference_mode()
     def encode(texts: Sequence[str]) -> np.ndarray:
         tokens = [model.encode(text, chat=False) if text.strip() else [] for text in texts]
         width = model.config.hidden_size
         vectors = np.zeros((len(texts), width))
         filled = sorted((i for i, one in enumerate(tokens) if one), key=lambda i: len(tokens[i]))
-        for first in range(0, len(filled), at_once):
-            rows = filled[first : first + at_once]
-            longest = max(len(tokens[i]) for i in rows)
-            ids = torch.zeros(len(rows), longest, dtype=torch.long)
-            real = torch.zeros_like(ids)
-            for row, i in enumerate(rows):
-                ids[row, : len(tokens[i])] = torch.tensor(tokens[i])
-                real[row, : len(tokens[i])] = 1
-            given = {"input_ids": ids.to(model.device), "attention_mask": real.to(model.device)}
+        for first in range(0, len(filled), AT_ONCE):
+            rows = filled[first : first + AT_ONCE]
+            ids, real = padded([tokens[i] for i in rows], model.device)
+            given = {"input_ids": ids, "attention_mask": real}
             if model.config.is_encoder_decoder:
                 states = model.module.get_encoder()(**given).last_hidden_state
             else:
                 out = model.module.base_model(**given, output_hidden_states=True)
                 states = out.hidden_states[layer]  # (B, T, D)
-            weight = given["attention_mask"][..., None]
-            mean = (states * weight).sum(1) / weight.sum(1)
-            vectors[rows] = mean.float().cpu().numpy()
+            vectors[rows] = _mean(states, real).float().cpu().numpy()
         return vectors
 
     return encode

@@ -6,10 +6,9 @@ over n-grams of min(count in one, count in the other), is the size of their inte
 inner product of two 0/1 vectors. So a whole matrix of match counts is one product of 0/1 matrices
 per n-gram order.
 
-This file is the plain version, in numpy. `labkit.mbr.utilities.ngrams_fast` does the same in
+This file is the plain version, in scipy. `labkit.mbr.utilities.ngrams_fast` does the same in
 compiled loops; `pairwise` takes it for large matrices, where numba is installed. Both are exact for
-any text: n-grams are
-numbered, never hashed.
+any text: n-grams are numbered, never hashed.
 """
 
 from __future__ import annotations
@@ -26,9 +25,6 @@ import scipy.sparse
 
 LARGE = 1 << 14
 """From this many pairs on the compiled version pays for being loaded."""
-
-COLUMNS = 4096
-"""N-grams counted at a time: memory stays small however long the texts."""
 
 ROWS = 64
 """Hypotheses scored at a time: the counts of a block stay in a core's cache."""
@@ -111,22 +107,14 @@ def counts(texts: Texts, orders: int) -> Iterator[scipy.sparse.csr_array]:
 
 def matches(texts: Texts, hypotheses: int, orders: int) -> np.ndarray:
     """Count clipped matches of the first ``hypotheses`` texts against the others: (N, H, R)."""
-    many = len(texts.starts) - 1
-    found = np.zeros((orders, hypotheses, many - hypotheses))
-    for n, (grams, owner) in enumerate(numbered(texts, orders)):
-        ours, theirs = np.unique(grams[owner < hypotheses]), np.unique(grams[owner >= hypotheses])
-        common = np.intersect1d(ours, theirs, assume_unique=True)
-        for first in range(0, len(common), COLUMNS):
-            chunk = common[first : first + COLUMNS]
-            column = np.searchsorted(chunk, grams)
-            inside = chunk[np.minimum(column, len(chunk) - 1)] == grams
-            cells = owner[inside] * len(chunk) + column[inside]
-            counts = np.bincount(cells, minlength=many * len(chunk)).reshape(many, len(chunk))
-            most = np.minimum(counts[:hypotheses].max(axis=0), counts[hypotheses:].max(axis=0))
-            has = [counts[:, most >= c] >= c for c in range(1, int(most.max()) + 1)]
-            features = np.concatenate(has, axis=1).astype(np.float32)  # (n-gram, c): (texts, F)
-            found[n] += features[:hypotheses] @ features[hypotheses:].T  # exact up to 2^24
-    return found.astype(np.int64)
+    found = []
+    for table in counts(texts, orders):
+        table.sum_duplicates()
+        most = int(table.data.max(initial=1))
+        has = [(table >= c).astype(np.int64) for c in range(1, most + 1)]  # (n-gram, c)
+        features = scipy.sparse.hstack(has, "csr")  # (texts, F)
+        found.append((features[:hypotheses] @ features[hypotheses:].T).toarray())
+    return np.stack(found)
 
 
 def _compiled() -> Any:

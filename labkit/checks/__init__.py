@@ -25,6 +25,10 @@ class Finding:
     right: bool
     text: str
 
+    def about(self, what: str) -> Finding:
+        """Return the finding; a wrong one says first ``what`` it is about."""
+        return self if self.right else Finding(False, f"{what}: {self.text}")
+
     def __repr__(self) -> str:
         return f"{'Right' if self.right else 'Not yet'}: {self.text}"
 

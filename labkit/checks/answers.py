@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import EllipsisType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -37,8 +37,12 @@ class NotUsable(Exception):  # noqa: N818 - it is no error of the program's
 Check = Callable[Concatenate[Answer, P], Finding]
 """A function from a student's function, and the check's own settings, to a finding."""
 
+Findings = Callable[Concatenate[Answer, P], Finding | Iterator[Finding]]
+"""A check as it is written: it may yield findings, of which the first wrong one or the last holds.
+"""
 
-def exercise(check: Check[Answer, P]) -> Check[Answer, P]:
+
+def exercise(check: Findings[Answer, P]) -> Check[Answer, P]:
     """Make a check report an exercise that is not begun, or an answer of the wrong type.
 
     The student's function gets copies of the check's values (see `copied`), so a function that
@@ -51,7 +55,11 @@ def exercise(check: Check[Answer, P]) -> Check[Answer, P]:
             return answer(*map(copied, given))
 
         try:
-            return check(apart, *args, **kwargs)  # type: ignore[arg-type]
+            found = check(apart, *args, **kwargs)  # type: ignore[arg-type]
+            for finding in [found] if isinstance(found, Finding) else found:
+                if not finding.right:
+                    break
+            return finding
         except NotImplementedError:
             return NOT_WRITTEN
         except NotUsable as reason:
@@ -153,6 +161,13 @@ def copied(given: Any) -> Any:
     if type(given) is dict:
         return {key: copied(value) for key, value in given.items()}
     return given
+
+
+def refuse(*cases: tuple[object, str]) -> None:
+    """Raise `NotUsable` with the sentence of the first case that holds, if one does."""
+    for holds, says in cases:
+        if holds:
+            raise NotUsable(f"{says}.")
 
 
 def written(answer: object) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from labkit.checks import Finding
-from labkit.checks.answers import Floats, NotUsable, exercise, numbers, verdict, whole
+from labkit.checks.answers import Floats, exercise, numbers, refuse, verdict, whole
 from labkit.checks.risk import random_texts
 from labkit.paths import data_dir
 
@@ -40,16 +40,14 @@ FASTER = 3
 @exercise
 def fast_utility(
     fast: Callable[[list[str], list[str]], Any], seed: int = 0, many: int = 240
-) -> Finding:
+) -> Iterator[Finding]:
     """Check a matrix of `pair_f1`, (H, R), computed at once: its values, then its speed."""
     rng = np.random.default_rng(seed)
     ours = ["", "abababab", "aaa", *random_texts(rng, 6)]
     theirs = ["ab", "a", *random_texts(rng, 5), ours[3]]
     with np.errstate(all="ignore"):
         found = numbers(fast(ours, theirs), (len(ours), len(theirs)), "hypotheses, evidence")
-    finding = _values(found, ours, theirs)
-    if not finding.right:
-        return finding
+    yield _values(found, ours, theirs)
     lines = random_texts(rng, 2 * many, longest=14)
     began = time.perf_counter()
     numbers(fast(lines[:many], lines[many:]), (many, many))
@@ -60,14 +58,10 @@ def fast_utility(
         for r in lines[many : many + few]:
             pair_f1(h, r)
     slow_s = (time.perf_counter() - began) * (many / few) ** 2
-    if ours_s * FASTER > slow_s:
-        return Finding(
-            False,
-            f"the values are right, but {many} x {many} texts take {ours_s / slow_s:.1f} times as "
-            "long as one pair after the other: count each text once, and compare all of them with "
-            "one matrix product.",
-        )
-    return Finding(True, f"the same to six places, and far faster for {many} x {many} texts.")
+    refuse((ours_s * FASTER > slow_s, f"the values are right, but {many} x {many} texts take "
+            f"{ours_s / slow_s:.1f} times as long as one pair after the other: count each text "
+            "once, and compare all of them with one matrix product"))  # fmt: skip
+    yield Finding(True, f"the same to six places, and far faster for {many} x {many} texts.")
 
 
 def _values(found: Floats, ours: list[str], theirs: list[str]) -> Finding:
@@ -145,14 +139,9 @@ def _against_mean(ours: list[str], theirs: list[str], weights: Floats) -> Floats
         for pair, count in pairs_of(text).items():
             average[pair] += weight * count
     total = sum(average.values())
-    return np.array(
-        [
-            2
-            * sum(min(count, average[pair]) for pair, count in pairs_of(text).items())
-            / max(pairs_of(text).total() + total, 1e-12)
-            for text in ours
-        ]
-    )
+    counts = [pairs_of(text) for text in ours]
+    shared = [sum(min(many, average[pair]) for pair, many in own.items()) for own in counts]
+    return 2 * np.array(shared) / [max(own.total() + total, 1e-12) for own in counts]
 
 
 Score = Callable[[Sequence[int], Sequence[int]], Floats]
@@ -166,11 +155,10 @@ Strategy = Callable[[int, int, Score, int, np.random.Generator], int]
 def within_budget(
     strategy: Strategy,
     problems: Sequence[Any],
-    share: float = 0.125,
     least: float = 0.0,
     seed: int = 0,
 ) -> Finding:
-    """Check a strategy by the hypothesis that it finds with ``share`` of all utility calls.
+    """Check a strategy by the hypothesis that it finds with an eighth of all utility calls.
 
     ``problems`` are utility matrices (H, R). Its quality is the mean, over problems and three
     repeats of each, of how far it comes from a blind choice (0) to the best hypothesis (1). It has
@@ -182,7 +170,7 @@ def within_budget(
         quality = matrix.mean(axis=1)
         worth = (quality - quality.mean()) / max(quality.max() - quality.mean(), 1e-12)
         many, much = matrix.shape
-        budget = int(share * many * much)
+        budget = many * much // 8
         for _ in range(3):
             meter = Meter(matrix, budget)
             try:
@@ -191,26 +179,20 @@ def within_budget(
                 if meter.spent <= budget:
                     raise
                 answer = 0
-            if meter.spent > budget:
-                raise NotUsable(
-                    f"it asks for {meter.spent} utilities, and its budget is {budget}: a call with "
-                    "h hypotheses and r pieces of evidence costs h * r."
-                )
+            refuse((meter.spent > budget, f"it asks for {meter.spent} utilities, and its budget is "
+                    f"{budget}: a call with h hypotheses and r pieces of evidence costs h * r"),
+                   )  # fmt: skip
             chosen = whole(answer)
-            if not 0 <= chosen < many:
-                raise NotUsable(f"it chooses number {chosen}, and hypotheses are 0 to {many - 1}.")
+            refuse((not 0 <= chosen < many, f"it chooses number {chosen}, and hypotheses are 0 to "
+                    f"{many - 1}"))  # fmt: skip
             ours.append(worth[chosen])
         for _ in range(20):
             meter = Meter(matrix, budget)
             evenly.append(worth[spread_evenly(many, much, meter, budget, rng)])
     reached, bar = float(np.mean(ours)), float(np.mean(evenly)) + least
     reach = f"it comes {reached:.1%} of the way from a blind choice to the best hypothesis"
-    if reached < bar:
-        return Finding(
-            False,
-            f"{reach}, and {bar:.1%} are needed: spend little on hypotheses that are clearly "
-            "behind, and what that saves on those in front.",
-        )
+    refuse((reached < bar, f"{reach}, and {bar:.1%} are needed: spend little on hypotheses that "
+            "are clearly behind, and what that saves on those in front"))  # fmt: skip
     return Finding(True, f"{reach}; spending evenly comes {float(np.mean(evenly)):.1%}.")
 
 
@@ -218,9 +200,7 @@ PRACTICE, OTHERS = slice(0, 6), slice(6, 12)
 """Which of the held-out sentences are for practice, and which for judging."""
 
 
-def drawn_problems(
-    base: LanguageModel, which: slice = PRACTICE, samples: int = 64, seed: int = 0
-) -> list[Floats]:
+def drawn_problems(base: LanguageModel, which: slice = PRACTICE, seed: int = 0) -> list[Floats]:
     """Return utility matrices (H, R) by chrF of answers to held-out sentences, by ``base``.
 
     Half of a sentence's samples are hypotheses, equal ones listed once; half are evidence.
@@ -231,7 +211,7 @@ def drawn_problems(
 
     path = data_dir() / "sentences" / "held_out.txt"
     sentences = path.read_text(encoding="utf-8").splitlines()[which]
-    how = Draws(samples=samples, max_new_tokens=24, seed=seed)
+    how = Draws(samples=64, max_new_tokens=24, seed=seed)
     problems = []
     for answers in draw(conditional(base), sentences, how):
         drawn = [answer.text for answer in answers for _ in range(answer.count)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +42,19 @@ class SmallModel:
     heads: list[Head]
 
 
+def head_shapes(before: int, width: int, inner: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each of a head's tensors; ``before`` is the width of what it reads."""
+    return {
+        "proj": (inner, before),
+        "token": (inner, width),
+        "out": (width, inner),
+        "scale": (inner,),
+        "shift": (inner,),
+    }
+
+
 def random_case(seed: int, heads: int = 3, width: int = 6, inner: int = 8) -> SmallModel:
-    """Random numbers of the right shapes; no two neighbouring tokens are the same."""
+    """Return random numbers of the right shapes; no two neighbouring tokens are the same."""
     rng = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -51,16 +62,11 @@ def random_case(seed: int, heads: int = 3, width: int = 6, inner: int = 8) -> Sm
 
     vocabulary, batch, places = 11, 2, 5
     steps = torch.randint(1, vocabulary, (batch, places + heads + 1), generator=rng)
-    made = [
-        {
-            "proj": normal(inner, inner if head else width),
-            "token": normal(inner, width),
-            "out": normal(width, inner),
-            "scale": 1 + 0.3 * normal(inner),
-            "shift": 0.3 * normal(inner),
-        }
-        for head in range(heads)
-    ]
+    made = []
+    for head in range(heads):
+        shapes = head_shapes(inner if head else width, width, inner)
+        drawn = {name: normal(*shape) for name, shape in shapes.items()}
+        made.append({**drawn, "scale": 1 + 0.3 * drawn["scale"], "shift": 0.3 * drawn["shift"]})
     return SmallModel(
         normal(vocabulary, width), normal(batch, places, width), steps.cumsum(1) % vocabulary, made
     )
@@ -137,28 +143,21 @@ def head_state(step: Callable[..., Any], seed: int = 0, width: int = 6, inner: i
     )  # fmt: skip
 
 
-def one_further(head: int) -> int:
-    """Which token head ``head`` is given at place t: x_{t + 1 + head}."""
-    return 1 + head
-
-
 def all_logits(
     case: SmallModel,
-    given: Callable[[int], int] = one_further,
+    given: Callable[[int], int] = lambda head: 1 + head,
     hierarchical: bool = True,
     normed: bool = True,
 ) -> Tensor:
-    """Every head's logits under teacher forcing, (K, B, T, V).
+    """Return every head's logits under teacher forcing, (K, B, T, V).
 
-    ``given`` says how far on the token is that a head reads; heads that are not ``hierarchical``
-    all read z, ``normed`` or not.
+    ``given`` says how far on the token is that a head reads, x_{t+1+head}; heads that are not
+    ``hierarchical`` all read z, ``normed`` or not.
     """
     places, out = case.hidden.shape[1], []
     a = 0.5 ** (0.5 / len(case.heads))
     b = math.sqrt((1 - a**2) * (len(case.heads[0]["proj"]) / 2))
-    start = case.hidden
-    if normed:
-        start = _normed(start) / math.sqrt(2)
+    start = _normed(case.hidden) / math.sqrt(2) if normed else case.hidden
     state = start
     for number_, head in enumerate(case.heads):
         tokens = case.tokens[:, given(number_) : given(number_) + places]
@@ -232,7 +231,7 @@ def targets(
 
 
 def _shifted(tokens: Tensor, by: int, places: int) -> np.ndarray:
-    """x_{t+by} for each place t (B, T), 0 where there is none."""
+    """Return x_{t+by} for each place t (B, T), 0 where there is none."""
     part = tokens[:, by : by + places].double()
     return functional.pad(part, (0, places - part.shape[1])).numpy()
 
@@ -384,6 +383,13 @@ def answer_places(
     )  # fmt: skip
 
 
+def counted_places(given: Sequence[int], lengths: Sequence[int], places: int, head: int) -> Tensor:
+    """Return the places of phase 2 that count for a head, bool (B, T); see `answer_places`."""
+    first, end = torch.tensor(given)[:, None] - 1, torch.tensor(lengths)[:, None] - 2 - head
+    at = torch.arange(places)[None, :]
+    return (at >= first) & (at < end)
+
+
 @exercise
 def phase_loss(loss: Callable[..., Any], phase: int, seed: int = 0, heads: int = 3) -> Finding:
     """Check the loss of a step of phase 1 or 2, one number: the sum of the heads' mean losses.
@@ -403,15 +409,13 @@ def phase_loss(loss: Callable[..., Any], phase: int, seed: int = 0, heads: int =
     found = number(loss(hidden, case.tokens, case.table, case.heads, *more_given))
     logits = all_logits(case)  # (K, B, T, V)
     base = hidden @ case.table.T  # (B, T + K, V)
-    at = torch.arange(places)[None, :]
 
     def total(
         shift: int = 1, each: int = 1, soft: bool = phase == 2, all_: bool = phase == 1
     ) -> Tensor:
         parts = []
         for head in range(heads):
-            last = torch.tensor(lengths)[:, None] - 2 - head
-            counted = (at >= torch.tensor(given)[:, None] - 1) & (at < last) | all_
+            counted = counted_places(given, lengths, places, head) | all_
             by, logs = shift + each * head, logits[head].log_softmax(-1)
             if soft:
                 p = base[:, by : by + places].softmax(-1)

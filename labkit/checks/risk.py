@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from labkit.checks.answers import (
     exercise,
     numbers,
     parts,
+    refuse,
     texts,
     verdict,
     whole,
@@ -38,10 +40,8 @@ P = np.array([0.3, 0.2, 0.15, 0.15, 0.1, 0.1])
 @exercise
 def bayes_action(choose: Callable[[Floats, Floats], int]) -> Finding:
     """Check a function from losses (actions, states) and p (states,) to the best action."""
-    answer = choose(LOSS, P)
-    if np.ndim(answer) > 0:
-        return Finding(False, "it gives a whole array; the answer is one action's index.")
-    risk = LOSS @ P
+    answer, risk = choose(LOSS, P), LOSS @ P
+    refuse((np.ndim(answer) > 0, "it gives a whole array; the answer is one action's index"))
     return verdict(
         whole(answer), risk.argmin(), "the action of least expected loss",
         [
@@ -72,11 +72,11 @@ def merged(merge: Callable[[Sequence[str]], Any]) -> Finding:
         by_text = dict(zip(texts, map(float, weights), strict=True))
     except (TypeError, ValueError):
         raise NotUsable("give two things of equal length: the texts, and their weights.") from None
-    if len(by_text) != len(list(texts)):
-        raise NotUsable("a text is listed more than once: list each once.")
-    if set(by_text) != set(drawn):
-        missing = sorted(set(drawn) ^ set(by_text))
-        raise NotUsable(f"the texts are not those drawn; it is about {missing[0]!r}.")
+    missing = sorted(set(drawn) ^ set(by_text))
+    refuse(
+        (len(by_text) != len(list(texts)), "a text is listed more than once: list each once"),
+        (missing, f"the texts are not those drawn; it is about {missing[:1]}"),
+    )
     counts = np.array([drawn.count(text) for text in by_text], float)
     right = counts / len(drawn)
     return verdict(
@@ -151,14 +151,16 @@ def losses(
 
 
 @exercise
-def risks(weigh: Callable[[Floats, Floats], Any], seed: int = 0, many: int = 5) -> Finding:
+def risks(
+    weigh: Callable[[Floats, Floats], Any], seed: int = 0, many: int = 5
+) -> Iterator[Finding]:
     """Check the risk of each hypothesis, (H,), from losses (H, R) and weights (R,)."""
     rng = np.random.default_rng(seed)
     for much in (many, many + 2):
         loss, weights = rng.random((many, much)), rng.dirichlet(np.full(much, 0.7))
         found = numbers(weigh(loss, weights), (many,), "one risk for each hypothesis")
         right, square = loss @ weights, loss[:, :many]
-        finding = verdict(
+        yield verdict(
             found, right, "each row of losses, weighted by the evidence",
             [
                 (loss.mean(axis=1), "the weights are left out: this is the mean of each row"),
@@ -174,15 +176,12 @@ def risks(weigh: Callable[[Floats, Floats], Any], seed: int = 0, many: int = 5) 
             ],
             "risk[h] is the sum over r of weights[r] * loss[h, r]",
         )  # fmt: skip
-        if not finding.right:
-            return finding
-    return finding
 
 
 @exercise
 def model_weights(
     weigh: Callable[[list[str], list[float]], Any], seed: int = 0, drawn: int = 7
-) -> Finding:
+) -> Iterator[Finding]:
     """Check weights by the model's probability: from drawn texts and log-probabilities.
 
     It gives the distinct texts and a weight for each: its probability over the sum of theirs.
@@ -196,17 +195,15 @@ def model_weights(
         answer = weigh(drawn_texts, [logs[text] for text in drawn_texts])
         names, weights = parts(answer, 2, "two lists: texts and weights")
         names = texts(names)
-        if len(set(names)) < len(names):
-            raise NotUsable(
-                "a text is listed more than once: its probability is already all of it, so what "
-                "was drawn twice would count twice."
-            )
-        if set(names) != set(lines):
-            raise NotUsable("the texts are not those drawn, each once.")
+        refuse(
+            (len(set(names)) < len(names), "a text is listed more than once: its probability is "
+             "already all of it, so what was drawn twice would count twice"),
+            (set(names) != set(lines), "the texts are not those drawn, each once"),
+        )  # fmt: skip
         found = _weights(weights, len(names), low)
         p = np.exp(np.array([logs[name] - low for name in names]))
         counts = np.array([drawn_texts.count(name) for name in names], float)
-        finding = verdict(
+        yield verdict(
             found, p / p.sum(), "each distinct text once, by its probability, however small",
             [
                 (p * counts / (p * counts).sum(), "duplicates are counted twice: the model's "
@@ -223,9 +220,6 @@ def model_weights(
             ],
             "a weight is exp(log p) over the sum of those",
         )  # fmt: skip
-        if not finding.right:
-            return finding
-    return finding
 
 
 def _weights(answer: object, many: int, low: float) -> Floats:
@@ -236,11 +230,9 @@ def _weights(answer: object, many: int, low: float) -> Floats:
         if not low or not ("nan" in str(reason) or "inf" in str(reason)):
             raise
         found = np.zeros(many)
-    if low and not found.any():
-        raise NotUsable(
-            f"with log-probabilities near {low:.0f} all weights are 0 or no number: exp of that is "
-            "0, so subtract the largest before exp, which changes no ratio."
-        )
+    refuse((low and not found.any(), f"with log-probabilities near {low:.0f} all weights are 0 or "
+            "no number: exp of that is 0, so subtract the largest before exp, which changes no "
+            "ratio"))  # fmt: skip
     return found
 
 
@@ -251,7 +243,7 @@ KINDS = 9
 @exercise
 def decision(
     choose: Callable[[list[str], Utility], Any], seed: int = 0, drawn: int = 16
-) -> Finding:
+) -> Iterator[Finding]:
     """Check a whole decision: from drawn texts, duplicates and all, and a utility to one of them.
 
     The draws are hypotheses and evidence; each draw counts the same.
@@ -274,32 +266,27 @@ def decision(
             if len(set(map(int, choices))) == len(choices):
                 break
         listed = [line for line, count in zip(lines, counts, strict=True) for _ in range(count)]
-        utilities = {
-            (a, b): float(matrix[i, j]) for i, a in enumerate(lines) for j, b in enumerate(lines)
-        }
-
-        def utility(
-            hypothesis: str, evidence: str, of: dict[tuple[str, str], float] = utilities
-        ) -> float:
-            return of[str(hypothesis), str(evidence)]
-
+        utility = partial(_looked_up, matrix, lines)
         answer = choose([listed[i] for i in rng.permutation(drawn)], utility)
         written(answer)
-        if type(answer) not in (str, np.str_):
-            raise NotUsable(f"it gives {type(answer).__name__} and not one of the texts.")
-        says = (
-            "duplicates are counted twice: listed as often as drawn and weighted by their count as "
-            "well",
-            "duplicates are lost: a text that was drawn three times is three pieces of evidence",
-            "this is the text drawn most often: the utility plays no part in it",
-            "this is the text of greatest risk: loss should be small",
-            "the utility's arguments are exchanged: the hypothesis comes first",
-        )
-        finding = verdict(
+        kind = type(answer)
+        refuse((kind not in (str, np.str_), f"it gives {kind.__name__} and not one of the texts"))
+        twice, once, most, greatest, exchanged = (lines[text] for text in wrong)
+        yield verdict(
             str(answer), lines[best], "the text of least risk, each draw counted once",
-            zip((lines[text] for text in wrong), says, strict=True),
+            [
+                (twice, "duplicates are counted twice: listed as often as drawn and weighted by "
+                 "their count as well"),
+                (once, "duplicates are lost: a text that was drawn three times is three pieces of "
+                 "evidence"),
+                (most, "this is the text drawn most often: the utility plays no part in it"),
+                (greatest, "this is the text of greatest risk: loss should be small"),
+                (exchanged, "the utility's arguments are exchanged: the hypothesis comes first"),
+            ],
             f"it chooses {answer!r}, and another text has less risk",
         )  # fmt: skip
-        if not finding.right:
-            return finding
-    return finding
+
+
+def _looked_up(matrix: Floats, lines: Sequence[str], hypothesis: str, evidence: str) -> float:
+    """Return the utility of two of the ``lines``, by their place in the matrix."""
+    return float(matrix[lines.index(hypothesis), lines.index(evidence)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from labkit.checks import Finding
 from labkit.checks.answers import (
     Floats,
-    NotUsable,
     exercise,
     listed,
     number,
     numbers,
+    refuse,
     verdict,
-    written,
 )
 
 LOGPROBS = np.array([-1.2, -0.7, -3.0])
@@ -28,26 +27,21 @@ FAR = -2000.0
 
 
 @exercise
-def model_weights(weigh: Callable[[Floats, float], Floats]) -> Finding:
+def model_weights(weigh: Callable[[Floats, float], Floats]) -> Iterator[Finding]:
     """Check a function from log-probabilities (R,) and a temperature to weights (R,).
 
     p^(1/T), renormalised: computed with logarithms, since probabilities of texts underflow.
     """
     logs, temperature = LOGPROBS, 2.0
-    answer = weigh(logs, temperature)
-    written(answer)
-    try:
-        found = numbers(answer, logs.shape)
-    except NotUsable:
-        raise NotUsable(f"give one weight for each text, {len(logs)} here.") from None
+    found = numbers(weigh(logs, temperature), logs.shape, "a weight for each text")
 
     def softmax(logs: Floats) -> Floats:
         weights = np.exp(logs - logs.max())
         return weights / weights.sum()
 
     right = softmax(logs / temperature)
-    finding = verdict(
-        found, right, "renormalised in logarithms, so long texts can be weighted too",
+    yield verdict(
+        found, right, "",
         [
             (np.exp(logs / temperature), "the weights do not sum to 1: divide by their sum"),
             (softmax(logs), "the temperature has no effect: divide the logarithms by it"),
@@ -69,13 +63,11 @@ def model_weights(weigh: Callable[[Floats, float], Floats]) -> Finding:
         ],
         f"it gives {listed(found, 3)}, and the answer is {listed(right, 3)}",
     )  # fmt: skip
-    if not finding.right:
-        return finding
     with np.errstate(all="ignore"):
         far = np.asarray(weigh(logs + FAR, temperature), np.float64)
     gives = f"it gives {listed(far, 3)}: exponentials of such numbers are 0, so subtract the"
-    return verdict(
-        far, right, finding.text.removesuffix("."), [],
+    yield verdict(
+        far, right, "renormalised in logarithms, so long texts can be weighted too", [],
         "right for short texts, but with log-probabilities near -2,000, as long texts have, "
         f"{gives} greatest one first",
     )  # fmt: skip
@@ -219,7 +211,7 @@ def prefix_nodes(count: Callable[[Sequence[Sequence[int]]], int]) -> Finding:
 
 def _count(answer: Any, what: str) -> float:
     """Return the answer as one number; of a collection `NotUsable` says ``what`` is needed."""
-    if isinstance(answer, (Mapping, Set, list, tuple)):
-        kind = type(answer).__name__
-        raise NotUsable(f"it gives a {kind}, and one number is needed: {what}.")
+    collection = isinstance(answer, (Mapping, Set, list, tuple))
+    kind = type(answer).__name__
+    refuse((collection, f"it gives a {kind}, and one number is needed: {what}"))
     return number(answer)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from labkit.checks import Finding
 from labkit.checks.answers import (
-    Floats,
     NotUsable,
     exercise,
     number,
@@ -23,8 +21,8 @@ from labkit.checks.answers import (
     verdict,
     written,
 )
-from labkit.checks.heads import Head, SmallModel, all_logits
-from labkit.paths import data_dir
+from labkit.checks.heads import Head, SmallModel, all_logits, counted_places, head_shapes
+from labkit.questions import read_questions
 
 if TYPE_CHECKING:
     from labkit.models import LanguageModel
@@ -87,11 +85,7 @@ def lesson(base: LanguageModel, rows: int = 96, held_out: int = 16) -> Lesson:
 
 def _stream(base: LanguageModel) -> Tensor:
     """Return the prompts of `data/prompts` as one stream of token ids."""
-    path = data_dir() / "prompts" / "spec.jsonl"
-    texts: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        prompt = json.loads(line)
-        texts += [prompt["prompt"]] if "prompt" in prompt else prompt["turns"]
+    texts = [turn for question in read_questions() for turn in question.turns]
     return torch.tensor([token for text in texts for token in base.encode(text, chat=False)])
 
 
@@ -132,24 +126,17 @@ def _hidden(base: LanguageModel, tokens: Tensor) -> Tensor:
     return torch.cat([last_hidden(base.module, part).float().cpu() for part in parts])[:, :-1]
 
 
-def new_heads(width: int, heads: int = HEADS, inner: int = INNER, seed: int = 0) -> list[Head]:
+def new_heads(width: int, heads: int = HEADS, inner: int = INNER) -> list[Head]:
     """Return untrained heads, at the published scales."""
-    rng = torch.Generator().manual_seed(seed)
-
-    def normal(rows: int, columns: int) -> Tensor:
-        made = torch.randn(rows, columns, generator=rng) / columns**0.5
-        return made.requires_grad_()
-
-    return [
-        {
-            "proj": normal(inner, inner if head else width),
-            "token": normal(inner, width),
-            "out": normal(width, inner),
-            "scale": torch.ones(inner, requires_grad=True),
-            "shift": torch.zeros(inner, requires_grad=True),
-        }
-        for head in range(heads)
-    ]
+    rng = torch.Generator().manual_seed(0)
+    made = []
+    for head in range(heads):
+        shapes = head_shapes(inner if head else width, width, inner)
+        tensors = {"scale": torch.ones(inner), "shift": torch.zeros(inner)}
+        for name in ("proj", "token", "out"):
+            tensors[name] = torch.randn(shapes[name], generator=rng) / shapes[name][1] ** 0.5
+        made.append({name: tensors[name].requires_grad_() for name in shapes})
+    return made
 
 
 @torch.no_grad()
@@ -160,10 +147,7 @@ def right_shares(heads: Sequence[Head], table: Tensor, rows: LessonRows) -> list
     case = SmallModel(table, rows.hidden[:, :places], rows.tokens, list(heads))
     shares = []
     for head, logits in enumerate(all_logits(case)):
-        at = torch.arange(places)[None, :]
-        counted = (at >= torch.tensor(rows.given)[:, None] - 1) & (
-            at < torch.tensor(rows.lengths)[:, None] - 2 - head
-        )
+        counted = counted_places(rows.given, rows.lengths, places, head)
         goal = rows.tokens[:, 2 + head : 2 + head + places]
         shares.append(float((logits.argmax(-1) == goal)[counted].float().mean()))
     return shares
@@ -181,14 +165,12 @@ def trained(heads: object, material: Lesson) -> Finding:
         return Finding(False, str(reason))
     shares = right_shares(given, material.table, material.held_out)
     listed = ", ".join(f"{share:.0%}" for share in shares)
+    says = f"on held-out answers the heads are right in {listed} of the places"
     for head, (share, least) in enumerate(zip(shares, LEAST, strict=False)):
         if share < least:
-            return Finding(
-                False,
-                f"on held-out answers the heads are right in {listed} of the places, and head "
-                f"{head} should reach {least:.0%}: did both phases run, and did the loss fall?",
-            )
-    return Finding(True, f"on held-out answers the heads are right in {listed} of the places.")
+            asks = "did both phases run, and did the loss fall?"
+            return Finding(False, f"{says}, and head {head} should reach {least:.0%}: {asks}")
+    return Finding(True, f"{says}.")
 
 
 def _as_heads(heads: object, width: int) -> list[Head]:
@@ -201,30 +183,19 @@ def _as_heads(heads: object, width: int) -> list[Head]:
         if type(head) is not dict or set(head) != {"proj", "token", "out", "scale", "shift"}:
             raise NotUsable(f"head {number_} lacks the tensors that `new_heads` gives it.")
         inner = len(numbers(head["scale"]))
-        before = inner if number_ else width
-        shapes = {
-            "proj": (inner, before),
-            "token": (inner, width),
-            "out": (width, inner),
-            "scale": (inner,),
-            "shift": (inner,),
-        }
-        made.append(
-            {
-                name: torch.tensor(numbers(head[name], shape), dtype=torch.float32)
-                for name, shape in shapes.items()
-            }
-        )
+        shapes = head_shapes(inner if number_ else width, width, inner)
+        given = {name: numbers(head[name], shape) for name, shape in shapes.items()}
+        made.append({name: torch.tensor(of, dtype=torch.float32) for name, of in given.items()})
     return made
 
 
-Look = Mapping[str, Any]
-"""A look at held-out text: ``phase``, ``step``, ``loss`` (K,) and ``tokens_per_step``."""
-
-
 @exercise
-def curves(read: Callable[[list[dict[str, Any]]], Any], seed: int = 0, heads: int = 3) -> Finding:
-    """Check what is read from a training's looks: two things.
+def curves(
+    read: Callable[[list[dict[str, Any]]], Any], seed: int = 0, heads: int = 3
+) -> Iterator[Finding]:
+    """Check what is read from a training's looks at held-out text: two things.
+
+    A look has ``phase``, ``step``, ``loss`` (K,) and ``tokens_per_step``.
 
     By how much each head's loss fell in phase 2, from its last look in phase 1 to its last look,
     (K,); and the tokens per step gained in the same time.
@@ -235,7 +206,7 @@ def curves(read: Callable[[list[dict[str, Any]]], Any], seed: int = 0, heads: in
     losses = np.array([look["loss"] for look in looks])
     steps = np.array([look["tokens_per_step"] for look in looks])
     right, gain = losses[turn] - losses[-1], steps[-1] - steps[turn]
-    fell = verdict(
+    yield verdict(
         numbers(answer[0], (heads,), "one for each head"), right, "",
         [
             (-right, "the sign is turned: a loss that fell from 5 to 4 fell by 1"),
@@ -248,9 +219,7 @@ def curves(read: Callable[[list[dict[str, Any]]], Any], seed: int = 0, heads: in
         ],
         f"the losses fell by {right.round(3).tolist()}", 1e-6,
     )  # fmt: skip
-    if not fell.right:
-        return fell
-    return verdict(
+    yield verdict(
         number(answer[1]), gain, "what phase 2 did to each head, and to a step",
         [
             (steps[-1] - steps[0], "the tokens gained are those of both phases"),
@@ -266,13 +235,7 @@ def _looks(rng: np.random.Generator, heads: int) -> list[dict[str, Any]]:
     first = 5 + np.sort(rng.random(heads))
     made = []
     for place in range(8):
-        loss: Floats = first - 0.3 * place * (1 + 0.2 * rng.random(heads))
-        made.append(
-            {
-                "phase": 1 if place < 3 else 2,
-                "step": 50 * (place + 1),
-                "loss": loss.tolist(),
-                "tokens_per_step": 1 + 0.1 * place + 0.02 * float(rng.random()),
-            }
-        )
+        loss = first - 0.3 * place * (1 + 0.2 * rng.random(heads))
+        look = {"phase": 1 if place < 3 else 2, "step": 50 * (place + 1), "loss": loss.tolist()}
+        made.append(look | {"tokens_per_step": 1 + 0.1 * place + 0.02 * float(rng.random())})
     return made

@@ -6,7 +6,7 @@ Rows of a mask and positions begin with the root: row 0 is the root, row i + 1 i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from labkit.checks.answers import (
     exercise,
     number,
     numbers,
+    refuse,
     tokens,
     verdict,
     written,
@@ -39,31 +40,29 @@ def random_tree(rng: np.random.Generator, nodes: int) -> Parents:
             return parents
 
 
+def _trees(seed: int, nodes: int) -> Iterator[Parents]:
+    """Yield a chain, a small tree and two random ones."""
+    rng = np.random.default_rng(seed)
+    yield from ([-1, 0, 1], [-1, -1, 0], random_tree(rng, nodes), random_tree(rng, nodes))
+
+
 def _draft(parents: Sequence[int]) -> Draft:
     many = len(parents)
     return Draft(tuple(range(many)), tuple(parents), (None,) * many, ("",) * many)
 
 
-def _in_trees(trees: Sequence[Parents], judge: Callable[[Parents], Finding]) -> Finding:
-    """Return what the first tree shows in which the answer is wrong, or that all are right."""
-    for parents in trees:
-        finding = judge(list(parents))
-        if not finding.right:
-            return Finding(False, f"for parents {parents}: {finding.text}")
-    return finding
-
-
 @exercise
-def positions(place: Callable[[Parents, int], Any], seed: int = 0, nodes: int = 7) -> Finding:
+def positions(
+    place: Callable[[Parents, int], Any], seed: int = 0, nodes: int = 7
+) -> Iterator[Finding]:
     """Check the positions of the root and all nodes, (N + 1,), from parents and the root's own."""
     rng = np.random.default_rng(seed)
-
-    def judge(parents: Parents) -> Finding:
+    for parents in ([-1, 0, 1], [-1, -1, -1], random_tree(rng, nodes)):
         root, size = int(rng.integers(5, 50)), len(parents) + 1
         found = numbers(place(parents, root), (size,), "the root and each node")
         depths = np.array([0, *_draft(parents).depths])
         right = root + depths
-        return verdict(
+        yield verdict(
             found, right, "each node is one after its parent, whatever its siblings are",
             [
                 (root + np.arange(size), "these are the nodes' numbers: siblings take the same "
@@ -77,17 +76,13 @@ def positions(place: Callable[[Parents, int], Any], seed: int = 0, nodes: int = 
                  "root and count"),
             ],
             f"with the root at {root} it gives {_whole(found)}, and should give {_whole(right)}",
-        )  # fmt: skip
-
-    return _in_trees(([-1, 0, 1], [-1, -1, -1], random_tree(rng, nodes)), judge)
+        ).about(f"for parents {parents}")  # fmt: skip
 
 
 @exercise
-def mask(build: Callable[[Parents], Any], seed: int = 0, nodes: int = 7) -> Finding:
+def mask(build: Callable[[Parents], Any], seed: int = 0, nodes: int = 7) -> Iterator[Finding]:
     """Check what sees what, (N + 1, N + 1), from parents: row 0 the root, each row its path."""
-    rng = np.random.default_rng(seed)
-
-    def judge(parents: Parents) -> Finding:
+    for parents in _trees(seed, nodes):
         size = len(parents) + 1
         found = numbers(build(parents), (size, size), "a row for the root and each node")
         right = _draft(parents).visible().astype(float)
@@ -96,7 +91,7 @@ def mask(build: Callable[[Parents], Any], seed: int = 0, nodes: int = 7) -> Find
         rootless[1:, 0] = 0
         row, column = np.argwhere(found != right)[0].tolist() if (found != right).any() else (0, 0)
         does, must = ("sees", "must not") if found[row, column] else ("does not see", "must")
-        return verdict(
+        yield verdict(
             found, right, "each row sees its path to the root and itself",
             [
                 (np.tril(np.ones((size, size))), "every row sees all rows before it, which is the "
@@ -111,32 +106,26 @@ def mask(build: Callable[[Parents], Any], seed: int = 0, nodes: int = 7) -> Find
                 (np.ones((size, size)), "everything sees everything"),
             ],
             f"{_name(row)} {does} {_name(column)}, and {must}",
-        )  # fmt: skip
-
-    return _in_trees(
-        ([-1, 0, 1], [-1, -1, 0], random_tree(rng, nodes), random_tree(rng, nodes)), judge
-    )
+        ).about(f"for parents {parents}")  # fmt: skip
 
 
 @exercise
-def paths(find: Callable[[Parents], Any], seed: int = 0, nodes: int = 8) -> Finding:
+def paths(find: Callable[[Parents], Any], seed: int = 0, nodes: int = 8) -> Iterator[Finding]:
     """Check the paths from the root to each leaf, as lists of nodes, from parents; in any order."""
-    rng = np.random.default_rng(seed)
-
-    def judge(parents: Parents) -> Finding:
+    for parents in _trees(seed, nodes):
         draft, answer = _draft(parents), find(parents)
         written(answer)
-        if type(answer) not in (list, tuple):
-            raise NotUsable("it should give a list of paths, each a list of nodes.")
+        refuse((type(answer) not in (list, tuple), "it should give a list of paths, each a list "
+                "of nodes"))  # fmt: skip
         found = {tuple(tokens(path)) for path in answer}
         every = {tuple(draft.path(node)) for node in range(len(parents))}
         right = {tuple(draft.path(node)) for node in range(len(parents)) if node not in parents}
-        if found == right and len(answer) > len(right):
-            return Finding(False, "it gives a path more than once.")
+        twice = found == right and len(answer) > len(right)
         differs = sorted(right - found) or sorted(found - right) or [()]
-        return verdict(
-            found, right, "one path for each leaf, from the root down",
+        yield verdict(
+            None if twice else found, right, "one path for each leaf, from the root down",
             [
+                (None, "it gives a path more than once"),
                 (every, "it holds the paths to all nodes, where only those to leaves are wanted: a "
                  "leaf has no children"),
                 ({path[::-1] for path in right}, "the paths run from the leaf up: turn them round"),
@@ -146,16 +135,12 @@ def paths(find: Callable[[Parents], Any], seed: int = 0, nodes: int = 8) -> Find
                  "with parent -1 follows the root and is part of the path"),
             ],
             f"it is about the path {list(differs[0])}",
-        )  # fmt: skip
-
-    return _in_trees(
-        ([-1, 0, 1], [-1, -1, 0], random_tree(rng, nodes), random_tree(rng, nodes)), judge
-    )
+        ).about(f"for parents {parents}")  # fmt: skip
 
 
-def random_acceptance(rng: np.random.Generator, heads: int, ranks: int = 4) -> list[list[float]]:
-    """Return ``accept[h][r]``, how often head h's choice of rank r is right; rows sum to < 1."""
-    rows = -np.sort(-rng.dirichlet(np.full(ranks + 1, 0.8), size=heads)[:, :ranks], axis=1)
+def random_acceptance(rng: np.random.Generator, heads: int) -> list[list[float]]:
+    """Return ``accept[h][r]``, how often head h's choice of rank r of 4 is right; sums are < 1."""
+    rows = -np.sort(-rng.dirichlet(np.full(5, 0.8), size=heads)[:, :4], axis=1)
     return (np.floor(rows * 1000) / 1000).tolist()
 
 
@@ -192,7 +177,7 @@ def tokens_per_step(
     right = of(lambda path: _gain(path, accept))
     alone = of(lambda path: accept[len(path) - 1][path[-1]])
     off = int(np.abs(found - right).argmax())
-    finding = verdict(
+    return verdict(
         found, right, "one, and for each node the chance that all of its path is accepted",
         [
             (right - 1, "the base model's own token is missing: every step gives one, whatever is "
@@ -210,11 +195,8 @@ def tokens_per_step(
              "counted: half a path that is accepted gives that half"),
         ],
         "write it as a sum over nodes of a product over the path",
-    )  # fmt: skip
-    if finding.right:
-        return finding
-    asked = f"for the tree {trees[off]} it gives {found[off]:.4f}, and the answer is"
-    return Finding(False, f"{asked} {right[off]:.4f}: {finding.text}")
+    ).about(f"for the tree {trees[off]} it gives {found[off]:.4f}, and the answer is "
+            f"{right[off]:.4f}")  # fmt: skip
 
 
 def _gain(path: Sequence[int], accept: Sequence[Sequence[float]]) -> float:
@@ -230,8 +212,7 @@ def best_tree(
     for size in (1, 3, nodes):
         accept = _mixed(rng, heads) if size > 1 else random_acceptance(rng, heads)
         tree = rank_paths(grow(accept, size), accept)
-        if len(tree) != size:
-            return Finding(False, f"it should give {size} nodes, and gives {len(tree)}.")
+        refuse((len(tree) != size, f"it should give {size} nodes, and gives {len(tree)}"))
         ours = 1 + sum(_gain(path, accept) for path in tree)
         most = 1 + sum(_gain(path, accept) for path in _best(accept, size))
         if ours > most - 1e-9:
@@ -266,19 +247,16 @@ def rank_paths(answer: object, accept: Sequence[Sequence[float]]) -> list[Path]:
     if type(answer) not in (list, tuple, set):
         raise NotUsable("it should give a list of nodes, each a tuple of ranks as in (0, 1).")
     found = [tuple(tokens(path)) for path in answer]  # type: ignore[attr-defined]
-    if len(set(found)) != len(found):
-        raise NotUsable("it gives a node more than once.")
+    refuse((len(set(found)) != len(found), "it gives a node more than once"))
     for path in found:
         known = 0 < len(path) <= len(accept) and all(
             0 <= rank < len(accept[head]) for head, rank in enumerate(path)
         )
-        if not known:
-            raise NotUsable(f"it gives the node {path}, and the heads have no such choice.")
-        if len(path) > 1 and path[:-1] not in found:
-            raise NotUsable(
-                f"it holds the node {path} without its parent {path[:-1]}: that node could never "
-                "be reached."
-            )
+        refuse(
+            (not known, f"it gives the node {path}, and the heads have no such choice"),
+            (len(path) > 1 and path[:-1] not in found, f"it holds the node {path} without its "
+             f"parent {path[:-1]}: that node could never be reached"),
+        )  # fmt: skip
     return found
 
 
@@ -292,7 +270,7 @@ def _best(accept: Sequence[Sequence[float]], nodes: int) -> list[Path]:
     return sorted(found, key=lambda path: (-_gain(path, accept), len(path), path))[:nodes]
 
 
-def random_study(rng: np.random.Generator, heads: int = 3) -> TreeStudy:
+def random_study(rng: np.random.Generator) -> TreeStudy:
     """Return acceptance and costs of a made-up machine: checks cheap up to a point, then dearer."""
     free = int(rng.integers(3, 10))
     slope = float(rng.uniform(0.05, 0.2))
@@ -300,12 +278,12 @@ def random_study(rng: np.random.Generator, heads: int = 3) -> TreeStudy:
     return TreeStudy(
         name="made up",
         base="made up",
-        accept=tuple(tuple(row) for row in random_acceptance(rng, heads)),
+        accept=tuple(tuple(row) for row in random_acceptance(rng, 3)),
         places=1000,
         verify=tuple(
             VerifyCost(nodes=n, ratio=1 + 0.01 * n + slope * max(0, n - free)) for n in sizes
         ),
-        draft_head=tuple(float(cost) for cost in rng.uniform(0.01, 0.08, size=heads)),
+        draft_head=tuple(float(cost) for cost in rng.uniform(0.01, 0.08, size=3)),
         token_s=0.02,
     )
 
@@ -328,10 +306,8 @@ def fastest_tree(
         check = [study.verify_cost(n) for n in range(budget + 1)]
         accept = [list(row) for row in study.accept]
         tree = rank_paths(choose(accept, check, list(study.draft_head)), study.accept)
-        if len(tree) > budget:
-            return Finding(
-                False, f"the costs are given for up to {budget} nodes, and it has {len(tree)}."
-            )
+        refuse((len(tree) > budget, f"the costs are given for up to {budget} nodes, and it has "
+                f"{len(tree)}"))  # fmt: skip
         best, size = max((study.speedup(study.best_tree(n)), n) for n in range(budget + 1))
         ours = study.speedup(tree)
         if ours > best - 1e-9:

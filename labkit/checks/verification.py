@@ -6,7 +6,8 @@ what many draws give: the table of mistakes then holds a distribution for each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from labkit.checks.answers import (
     number,
     numbers,
     parts,
+    refuse,
     tokens,
     verdict,
     whole,
@@ -54,9 +56,9 @@ def _least_distance(laws: Sequence[Floats]) -> float:
 
 def _counted(out: Sequence[int], vocabulary: int) -> Floats:
     """Return the share of each token; `NotUsable` if one is not in the vocabulary."""
-    strange = next((token for token in out if not 0 <= token < vocabulary), None)
-    if strange is not None:
-        raise NotUsable(f"it wrote {strange}, which is not one of the {vocabulary} tokens.")
+    for token in out:
+        known = 0 <= token < vocabulary
+        refuse((not known, f"it wrote {token}, which is not one of the {vocabulary} tokens"))
     return np.bincount(np.array(out, int), minlength=vocabulary) / len(out)
 
 
@@ -163,7 +165,7 @@ def greedy_chain(
         for draft, logits in cases
     ]
     off = next((case for case in range(len(cases)) if found[case] != right[case]), 0)
-    finding = verdict(
+    return verdict(
         found, right, "it commits what is kept, and then one token of the base model's own",
         [
             (each(lambda draft, choices, out: out[:-1]), "the tokens kept are right, and the base "
@@ -191,11 +193,8 @@ def greedy_chain(
              "vocabulary of one place"),
         ],
         f"it should give {right[off]}",
-    )  # fmt: skip
-    if finding.right:
-        return finding
-    asked = f"for the draft {cases[off][0]}, of which {off} should be kept, it gives {found[off]}"
-    return Finding(False, f"{asked}: {finding.text}")
+    ).about(f"for the draft {cases[off][0]}, of which {off} should be kept, it gives "
+            f"{found[off]}")  # fmt: skip
 
 
 def _greedy_case(
@@ -234,7 +233,7 @@ def keeping(
     found = np.array([number(keep(x, p, q)) for x in range(vocabulary)])
     right = np.minimum(1, p / q)
     off = int(np.abs(found - right).argmax())
-    finding = verdict(
+    return verdict(
         found, right, "min(1, p(x) / q(x))",
         [
             (np.minimum(1, q / p), "p and q are swapped: what the drafter proposes too often "
@@ -248,15 +247,14 @@ def keeping(
             (np.ones(vocabulary), "this keeps every draft"),
         ],
         f"it should give {right[off]:.3f}",
-    )  # fmt: skip
-    if finding.right:
-        return finding
-    asked = f"at p(x) = {p[off]:.3f} and q(x) = {q[off]:.3f} it gives {found[off]:.3f}"
-    return Finding(False, f"{asked}: {finding.text}")
+    ).about(f"at p(x) = {p[off]:.3f} and q(x) = {q[off]:.3f} it gives "
+            f"{found[off]:.3f}")  # fmt: skip
 
 
 @exercise
-def owed(rest: Callable[[Floats, Floats], Any], seed: int = 0, vocabulary: int = 5) -> Finding:
+def owed(
+    rest: Callable[[Floats, Floats], Any], seed: int = 0, vocabulary: int = 5
+) -> Iterator[Finding]:
     """Check the residual, from p and q (V,): what replacements are drawn from, (V,).
 
     norm(max(0, p - q)), and p itself if p equals q, since then nothing is missing.
@@ -267,7 +265,7 @@ def owed(rest: Callable[[Floats, Floats], Any], seed: int = 0, vocabulary: int =
         found = numbers(rest(p, q), (vocabulary,), "a number for each token")
         left, back, away = np.maximum(p - q, 0), np.maximum(q - p, 0), np.abs(p - q)
         common, soft = np.minimum(p, q), np.exp(p - q)
-        finding = verdict(
+        yield verdict(
             found, left / left.sum(), "max(0, p - q), divided by its sum",
             [
                 (left, "it is not divided by its sum, so it is not a distribution"),
@@ -289,8 +287,6 @@ def owed(rest: Callable[[Floats, Floats], Any], seed: int = 0, vocabulary: int =
             f"{listed(left / left.sum())}",
             1e-7,
         )  # fmt: skip
-        if not finding.right:
-            return finding
     with np.errstate(invalid="ignore", divide="ignore"):
         same = rest(p, p)
     try:
@@ -300,9 +296,9 @@ def owed(rest: Callable[[Floats, Floats], Any], seed: int = 0, vocabulary: int =
             "if q equals p nothing is owed, and it divides 0 by 0: give p there, which is as good "
             "as any because nothing is ever rejected."
         ) from None
-    if abs(found.sum() - 1) > 1e-9:
-        return Finding(False, f"if q equals p it sums to {found.sum():.3g}: give p there.")
-    return finding
+    refuse(
+        (abs(found.sum() - 1) > 1e-9, f"if q equals p it sums to {found.sum():.3g}: give p there")
+    )
 
 
 Rule = Callable[[int, Floats, Floats, np.random.Generator], int]
@@ -402,11 +398,8 @@ def sampled_chain(
     seen = np.zeros((vocabulary + 1,) * 3)
     for draft in np.stack([rng.choice(vocabulary, size=DRAWS, p=row) for row in q], 1).tolist():
         out = tokens(step(draft, p, q, rng))
-        if len(out) > 3:
-            raise NotUsable(
-                "a step over two drafts commits 1 to 3 tokens, and this one sometimes commits "
-                f"{len(out)}."
-            )
+        refuse((len(out) > 3, "a step over two drafts commits 1 to 3 tokens, and this one "
+                f"sometimes commits {len(out)}"))  # fmt: skip
         _counted(out or [0], vocabulary)
         seen[_padded(out, vocabulary)] += 1 / DRAWS
     distance, says = _closest(seen, laws)
@@ -490,22 +483,11 @@ def chi_square(
     p, q = _apart(rng, vocabulary)
     for name, rule in RULES:
         drafts: list[int] = []
-
-        def counted(
-            x: Any,
-            p: Floats,
-            q: Floats,
-            rng: np.random.Generator,
-            rule: Rule = rule,
-            drafts: list[int] = drafts,
-        ) -> int:
-            drafts.append(int(x))
-            return rule(int(x), p, q, rng)
-
+        counted = partial(_counting, rule, drafts)
         value = number(judge(counted, p, q, draws, rng))
         share = np.bincount(drafts or [0], minlength=vocabulary)[:vocabulary] / (len(drafts) or 1)
         from_p = "from p" if _distance(share, p) < 2 * TOLERANCE else "otherwise"
-        for wrong, says in (
+        refuse(
             (not 0 <= value <= 1, f"it gives {value:.3g}, and a p-value lies between 0 and 1: give "
              "the p-value of the test, not its statistic"),
             (len(drafts) < draws // 2, f"it tried the rule {len(drafts)} times, and should draw "
@@ -516,10 +498,16 @@ def chi_square(
              "wrong: compare counts with counts, p times the number of draws"),
             (name and value > 1e-3, f"it gives {value:.2g} to a rule that {name}: compare the "
              "output with p, not with q or with the drafts"),
-        ):  # fmt: skip
-            if wrong:
-                return Finding(False, f"{says}.")
+        )  # fmt: skip
     return Finding(True, "the right rule passes, and every wrong one fails.")
+
+
+def _counting(
+    rule: Rule, drafts: list[int], x: Any, p: Floats, q: Floats, rng: np.random.Generator
+) -> int:
+    """Apply a rule, and note the draft."""
+    drafts.append(int(x))
+    return rule(int(x), p, q, rng)
 
 
 def _rule(keep: Callable[..., float], rest: Callable[[Floats, Floats], Floats]) -> Rule:
@@ -575,7 +563,7 @@ def speculation(
     if found != vanilla:
         alike = (i for i, (a, b) in enumerate(zip(found, vanilla, strict=False)) if a != b)
         place = next(alike, min(len(found), new))
-        for wrong, says in (
+        refuse(
             (found[: len(context)] == context, "the tokens begin with the context: give the new "
              "ones only"),
             (found == _plain_text(drafter, context, new), "this is what the drafter writes alone: "
@@ -588,21 +576,15 @@ def speculation(
              f"{[*found, 'nothing'][place]} where the base model wants {[*vanilla, 0][place]}: is "
              "each draft judged after the text before it, and does the next draft begin after all "
              "that was committed?"),
-        ):  # fmt: skip
-            if wrong:
-                return Finding(False, f"{says}.")
-    finding = verdict(
+        )  # fmt: skip
+    return verdict(
         steps, right, f"the same {new} tokens as vanilla decoding, in {right} steps",
         [
             (new, "one token a step is vanilla decoding: no draft is kept"),
             (without_bonus, "the bonus token after a draft that was kept to its end is missing"),
         ],
         "a step drafts after all that is committed, and commits what is kept and one more",
-    )  # fmt: skip
-    if finding.right:
-        return finding
-    said = f"the tokens are right, and they took {steps} steps, not {right}"
-    return Finding(False, f"{said}: {finding.text}")
+    ).about(f"the tokens are right, and they took {steps} steps, not {right}")  # fmt: skip
 
 
 def _toy_pair(rng: np.random.Generator, vocabulary: int) -> tuple[Toy, Toy]:

@@ -13,11 +13,13 @@ cluster is reference aggregation, as many as evidence samples is the exact decis
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
+from scipy.cluster.vq import kmeans2
 
 from labkit.errors import LabkitError
 from labkit.mbr.approximate.problem import Decision, Problem, answer
@@ -116,29 +118,9 @@ def _of_embeddings(hypotheses: Sequence[str], evidence: Sequence[str]) -> Averag
 def k_means(vectors: scipy.sparse.csr_array, clusters: int, rng: np.random.Generator) -> np.ndarray:
     """Return the cluster of each vector (R, D), scaled to length 1: (R,), 0..clusters-1.
 
-    Ten rounds at most of Lloyd's algorithm, from k-means++ (Arthur & Vassilvitskii 2007).
+    Lloyd's algorithm from k-means++ (Arthur & Vassilvitskii 2007).
     """
-    length = np.sqrt(vectors.multiply(vectors).sum(axis=1))
-    vectors = scipy.sparse.diags_array(1 / np.maximum(length, 1e-12)) @ vectors
-    chosen = [int(rng.integers(vectors.shape[0]))]
-    while len(chosen) < clusters:
-        nearest = _distances(vectors, vectors[chosen].toarray()).min(axis=1)
-        chance = np.maximum(nearest, 0)
-        if chance.sum() < 1e-9:  # every vector is a centre already
-            break
-        chosen.append(int(rng.choice(len(chance), p=chance / chance.sum())))
-    centres = vectors[chosen].toarray()
-    of = _distances(vectors, centres).argmin(axis=1)
-    for _ in range(10):
-        for k in np.unique(of):
-            centres[k] = vectors[of == k].mean(axis=0)
-        before, of = of, _distances(vectors, centres).argmin(axis=1)
-        if np.array_equal(before, of):
-            break
-    return of
-
-
-def _distances(vectors: scipy.sparse.csr_array, centres: np.ndarray) -> np.ndarray:
-    """Return the squared distance of every vector, of length 1 or 0, to every centre: (R, k)."""
-    own = vectors.multiply(vectors).sum(axis=1)[:, None]
-    return own - 2 * (vectors @ centres.T) + (centres**2).sum(axis=1)[None, :]
+    scaled = embedding.unit(vectors.toarray())
+    apart = len(np.unique(scaled.round(9), axis=0))  # no cluster is needed for an equal vector
+    with warnings.catch_warnings(action="ignore"):  # a cluster may become empty
+        return kmeans2(scaled, min(clusters, apart), minit="++", rng=rng)[1]

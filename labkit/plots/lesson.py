@@ -27,8 +27,7 @@ def plot_overlap(words: Sequence[str], p: ArrayLike, q: ArrayLike) -> Picture:
         pair, drafts, base = figure.subplots(1, 3, sharey=True)
         pair.bar(places - 0.2, p, 0.38, color=INK, label="p, base model")
         pair.bar(places + 0.2, q, 0.38, color=DRAFTER, label="q, drafter")
-        pair.set_title("Two opinions")
-        pair.set_ylabel("probability")
+        pair.set(title="Two opinions", ylabel="probability")
         for axes, whole, title, rest in (
             (drafts, q, "Drafts, drawn from q", "rejected"),
             (base, p, "Output, to be p", "still owed"),
@@ -117,8 +116,7 @@ def plot_lines(
             axes.set_xticks(x, [f"{value:g}" for value in x])
         elif (x == x.round()).all():
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
         if len(axes.lines) > 1:
             figure.legend(loc="outside right center", fontsize=9)
     return figure
@@ -144,7 +142,6 @@ def plot_points(
             axes.scatter(
                 x[index], y[index], s=70, color=HUES[i], marker=MARKS[i], label="\n".join(names)
             )
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
         figure.legend(loc="outside right center", fontsize=9)
     return figure

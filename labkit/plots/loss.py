@@ -49,15 +49,13 @@ def plot_loss(log: LossLog, other: LossLog | None = None, span: int | None = Non
             name = f"{run.name}, " if len(runs) > 1 else ""
             _losses(panels[0], run, stroke, name, span or max(1, len(run.points) // 50))
         _mark_phases(panels[0], log)
-        panels[0].set_ylabel("loss, nats")
-        panels[0].set_title(" against ".join(run.name for run in runs))
+        panels[0].set(ylabel="loss, nats", title=" against ".join(run.name for run in runs))
         panels[0].legend(ncols=4, fontsize=8.5, loc="upper right")
         if looked:
             for run, stroke in zip(runs, STROKES, strict=False):
                 _acceptance(panels[1], run, stroke)
             _mark_phases(panels[1], log)
-            panels[1].set_ylabel("accepted, share")
-            panels[1].set_ylim(0, None)
+            panels[1].set(ylabel="accepted, share", ylim=(0, None))
         panels[-1].set_xlabel("step")
     return figure
 
@@ -71,8 +69,7 @@ def plot_phases(log: LossLog) -> Picture:
         for panel, phase in zip(panels, phases, strict=True):
             part = log.of_phase(phase)
             _losses(panel, part, STROKES[0], "", max(1, len(part.points) // 50))
-            panel.set_title(f"{log.name}, phase {phase}")
-            panel.set_xlabel("step")
+            panel.set(title=f"{log.name}, phase {phase}", xlabel="step")
         panels[0].set_ylabel("loss, nats")
         panels[-1].legend(ncols=2, fontsize=8.5, loc="upper right")
     return figure

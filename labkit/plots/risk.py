@@ -47,8 +47,10 @@ def plot_risk(table: RiskTable) -> Picture:
             interpolation="nearest",
         )
         heat.grid(False)
-        heat.set_xlabel(f"evidence, {much} samples, heaviest first")
-        heat.set_ylabel(f"hypotheses, {many}, lowest risk first")
+        heat.set(
+            xlabel=f"evidence, {much} samples, heaviest first",
+            ylabel=f"hypotheses, {many}, lowest risk first",
+        )
         heat.set_xticks(range(much) if much <= LABELLED else [])
         if much <= LABELLED:
             size = 9.5 if much <= CROWDED else 7
@@ -59,8 +61,7 @@ def plot_risk(table: RiskTable) -> Picture:
         heat.tick_params(length=0)
 
         above.bar(range(much), weights[columns], width=0.9 if much <= LABELLED else 1, color=INK)
-        above.set_ylabel("weight")
-        above.set_title(f"Risk by {table.utility}, weights: {table.weighting}")
+        above.set(ylabel="weight", title=f"Risk by {table.utility}, weights: {table.weighting}")
         above.tick_params(labelbottom=False, bottom=False)
 
         beside.scatter(risk[rows[1:]], range(1, many), s=14, color=FAINT)
@@ -90,10 +91,12 @@ def plot_coverage(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]])
         for name, (coverage, risk) in curves.items():
             flat: Any = {"color": FAINT, "linestyle": "--"} if name == "random" else {}
             axes.plot(coverage, risk, label=name, **flat)
-        axes.set_xlabel("coverage: share of decisions answered, surest first")
-        axes.set_ylabel("mean loss of those answered")
-        axes.set_xlim(0, 1)
-        axes.set_ylim(bottom=0)
+        axes.set(
+            xlabel="coverage: share of decisions answered, surest first",
+            ylabel="mean loss of those answered",
+            xlim=(0, 1),
+            ylim=(0, None),
+        )
         axes.legend(frameon=False)
     return figure
 
@@ -108,9 +111,7 @@ def plot_beyond(table: RiskTable) -> Picture:
     with styled():
         figure = picture(9.5, 3.2)
         curve, grows, kinds = figure.subplots(1, 3)
-        curve.set_title("How sure is it?")
-        curve.set_xlabel("coverage")
-        curve.set_ylabel("mean loss")
+        curve.set(title="How sure is it?", xlabel="coverage", ylabel="mean loss")
         if table.coverage:
             points = [(point.coverage, point.risk) for point in table.coverage]
             curve.plot(*zip(*points, strict=True), color=INK)
@@ -126,8 +127,7 @@ def plot_beyond(table: RiskTable) -> Picture:
         ):
             values = [loss[list(rows[:k])].min(axis=0) @ weights for k in sizes]
             grows.plot(sizes, values, marker="o", label=name, color=color)
-        grows.set_title("Risk of a set")
-        grows.set_xlabel("answers in it")
+        grows.set(title="Risk of a set", xlabel="answers in it")
         grows.xaxis.set_major_locator(MaxNLocator(integer=True))
         if table.chosen_set:
             grows.legend(frameon=False)
@@ -138,9 +138,7 @@ def plot_beyond(table: RiskTable) -> Picture:
         if table.clusters:
             mass = np.sort(np.bincount(table.clusters, own))[::-1][:8]
             kinds.bar(range(1, len(mass) + 1), mass, color=INK)
-        kinds.set_title("Kinds of answer")
-        kinds.set_xlabel("cluster, heaviest first")
-        kinds.set_ylabel("weight")
+        kinds.set(title="Kinds of answer", xlabel="cluster, heaviest first", ylabel="weight")
     return figure
 
 

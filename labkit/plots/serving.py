@@ -100,6 +100,4 @@ def _axes(axes: Axes, measure: str, users: list[int]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(users))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
-    axes.set_ylim(0, None)
-    axes.set_xlabel("concurrent users")
-    axes.set_title(NAMES[measure])
+    axes.set(ylim=(0, None), xlabel="concurrent users", title=NAMES[measure])

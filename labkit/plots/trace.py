@@ -40,9 +40,7 @@ def plot_trace(trace: Trace) -> Picture:
         for head, (name, share) in enumerate(zip(names, passed, strict=True)):
             shares.bar(name, share, **_paint(head))
             shares.annotate(f"{share:.0%}", (head, share), ha="center", va="bottom", fontsize=8.5)
-        shares.set_ylim(0, 1.08)
-        shares.set_title("accepted")
-        shares.set_xlabel("head")
+        shares.set(ylim=(0, 1.08), title="accepted", xlabel="head")
         shares.grid(axis="x", visible=False)
         if not heads:
             shares.set_axis_off()
@@ -61,9 +59,7 @@ def plot_race(traces: Sequence[Trace]) -> Picture:
             times, tokens = staircase(trace)
             stairs.step(times, tokens, where="post", color=color, linewidth=1.8)
             stairs.plot(times[-1], tokens[-1], "os^Dv"[place % 5], color=color, label=_name(trace))
-        stairs.set_ylabel("tokens")
-        stairs.set_xlim(0, None)
-        stairs.set_ylim(0, None)
+        stairs.set(ylabel="tokens", xlim=(0, None), ylim=(0, None))
         stairs.legend(loc="lower right")
         _time_bars(bars, traces)
     return figure
@@ -105,8 +101,7 @@ def _columns(axes: Axes, trace: Trace, kept: np.ndarray) -> None:
             facecolor=face,
             edgecolor=BASE,
         )
-    axes.set_xlabel("step")
-    axes.set_ylabel("tokens committed")
+    axes.set(xlabel="step", ylabel="tokens committed")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(f"{_name(trace)}: {trace.tokens_per_step:.2f} tokens a step")
     handles = [Patch(**_paint(head), label=f"head {head + 1}") for head in range(deepest)]
@@ -132,8 +127,7 @@ def _time_bars(axes: Axes, traces: Sequence[Trace]) -> None:
         left += width
     axes.set_yticks(np.arange(len(traces)), names)
     axes.invert_yaxis()
-    axes.set_xlim(0, None)
-    axes.set_xlabel("seconds")
+    axes.set(xlim=(0, None), xlabel="seconds")
     axes.grid(axis="y", visible=False)
     axes.legend(ncols=4, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.45))
 

@@ -61,8 +61,7 @@ def _draw_tree(axes: Axes, study: TreeStudy, tree: Sequence[NodePath]) -> None:
                 fontsize=8,
             )
     axes.scatter(0, rows[()], s=110, color="white", edgecolor=INK, zorder=2)
-    axes.set_xlim(-0.3, len(study.accept) + 0.7)
-    axes.set_ylim(max(rows.values()) + 0.7, -0.7)
+    axes.set(xlim=(-0.3, len(study.accept) + 0.7), ylim=(max(rows.values()) + 0.7, -0.7))
     heads = range(1, len(study.accept) + 1)
     axes.set_xticks([0, *heads], ["text", *(f"head {head}" for head in heads)])
     axes.set_yticks([])
@@ -82,7 +81,5 @@ def _draw_curves(axes: Axes, study: TreeStudy, tree: Sequence[NodePath]) -> None
         axes.plot([value(each) for each in best], stroke, color=color, label=words)
         axes.plot(len(tree), value(tree), mark, color=color)
     axes.axhline(1, color=FAINT, linewidth=0.8)
-    axes.set_xlabel("nodes")
-    axes.set_ylim(0, None)
-    axes.set_title(f"speedup {study.speedup(tree):.2f} predicted")
+    axes.set(xlabel="nodes", ylim=(0, None), title=f"speedup {study.speedup(tree):.2f} predicted")
     axes.legend(fontsize=8.5)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,20 +54,38 @@ class Record(Part):
     provenance: Provenance | None = None
 
     def model_post_init(self, _context: object) -> None:
-        """Fill in, or check, the kind and version."""
-        for name, expected in (("kind", self.KIND), ("version", self.VERSION)):
-            given = getattr(self, name)
-            if given and given != expected:
-                raise RecordError(f"This is a record of {name} {given!r}, expected {expected!r}.")
-            object.__setattr__(self, name, expected)
+        """Check the kind and version, and fill them in."""
+        self._check_header(self.__dict__)
+        object.__setattr__(self, "kind", self.KIND)
+        object.__setattr__(self, "version", self.VERSION)
 
-    def to_json(self, indent: int | None = None) -> str:
-        """The record as JSON text; ``from_json`` gives back an equal record."""
-        return self.model_dump_json(indent=indent)
+    @classmethod
+    def _check_header(cls, content: Any) -> None:
+        """Raise `RecordError` for another kind or version, before any wrong field is reported."""
+        if not isinstance(content, dict):
+            raise RecordError(f"This is no {cls.KIND} record: its text is no JSON object.")
+        kind, version = content.get("kind") or cls.KIND, content.get("version") or cls.VERSION
+        if kind != cls.KIND:
+            raise RecordError(f"A record of kind {cls.KIND!r} is needed, this is a {kind!r}.")
+        if version != cls.VERSION:
+            raise RecordError(
+                f"This labkit reads version {cls.VERSION} of {cls.KIND!r} records, "
+                f"this is version {version}: make it again."
+            )
+
+    def to_json(self) -> str:
+        """Return the record as JSON text; ``from_json`` gives back an equal record."""
+        return self.model_dump_json()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Read a record, or raise `RecordError`: one sentence on what is wrong with the text."""
+        try:
+            cls._check_header(json.loads(text))
+        except RecordError:
+            raise
+        except (ValueError, RecursionError):
+            raise RecordError(f"This is no {cls.KIND} record: its text is no JSON.") from None
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -82,8 +101,9 @@ class Record(Part):
         """Read the record at ``path``; raise `RecordError` if it is missing or damaged."""
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecordError(f"Cannot read the {cls.KIND} record {path}: {error}.") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RecordError(f"Cannot read the {cls.KIND} record {path}: {reason}.") from None
         try:
             return cls.from_json(text)
         except RecordError as error:

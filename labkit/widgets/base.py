@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -183,39 +182,19 @@ def read(kind: type[Record], given: Any) -> Record:
     if isinstance(given, Record):
         raise RecordError(f"A record of kind {kind.KIND!r} is needed, this is a {given.kind!r}.")
     if isinstance(given, bytes) or (isinstance(given, str) and given.lstrip()[:1] in ("{", "[")):
-        _check_header(kind, given)
         return kind.from_json(given)
     if isinstance(given, str | os.PathLike):
-        path = Path(given)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise RecordError(f"Cannot read the {kind.KIND} record {given}: {reason}.") from None
-        _check_header(kind, text)
-        return kind.from_json(text)
+        return kind.load(given)
     raise RecordError(
         f"A record of kind {kind.KIND!r} is needed, this is a Python {type(given).__name__}."
     )
 
 
-def _check_header(kind: type[Record], text: str | bytes) -> None:
-    """Raise `RecordError` for a wrong kind or version, before any wrong field is reported."""
-    try:
-        header = json.loads(text)
-    except ValueError:
-        raise RecordError(f"This is no {kind.KIND} record: its text is no JSON.") from None
-    if not isinstance(header, dict):
-        raise RecordError(f"This is no {kind.KIND} record: its text is no JSON object.")
-    found = header.get("kind") or kind.KIND
-    if found != kind.KIND:
-        raise RecordError(f"A record of kind {kind.KIND!r} is needed, this is a {found!r}.")
-    version = header.get("version") or kind.VERSION
-    if version != kind.VERSION:
-        raise RecordError(
-            f"This labkit reads version {kind.VERSION} of {kind.KIND!r} records, "
-            f"this is version {version}: make it again."
-        )
+def within(name: str, value: float, low: float, high: float) -> Any:
+    """Return the value of a trait; raise `TraitError` if it is not from ``low`` to ``high``."""
+    if not low <= value <= high:
+        raise traitlets.TraitError(f"{name} lies between {low:g} and {high:g} here, not {value}.")
+    return value
 
 
 def counted(number: int, one: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from labkit.records import Trace
-from labkit.widgets.base import RecordWidget, script, style
+from labkit.widgets.base import RecordWidget, script, style, within
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,12 +43,7 @@ class Race(RecordWidget):
 
     @traitlets.validate("time")
     def _time_exists(self, proposal: dict[str, Any]) -> float:
-        value = proposal["value"]
-        if not 0 <= value <= self.seconds + 1e-6:
-            raise traitlets.TraitError(
-                f"time lies between 0 and {self.seconds:.3f} s here, not {value}."
-            )
-        return value
+        return within("time", proposal["value"], 0, self.seconds + 1e-6)
 
     @traitlets.validate("speed")
     def _speed_moves(self, proposal: dict[str, Any]) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 import traitlets
 
 from labkit.records import RiskTable, Weighting
-from labkit.widgets.base import RecordWidget, script, style
+from labkit.widgets.base import RecordWidget, script, style, within
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,29 +98,22 @@ class RiskMatrix(RecordWidget):
 
     @traitlets.validate("temperature")
     def _positive(self, proposal: Any) -> float:
-        if not 0.1 <= proposal["value"] <= 32:
-            raise traitlets.TraitError(
-                f"The temperature is {proposal['value']}; it must be from 0.1 to 32."
-            )
-        return proposal["value"]
+        return within("temperature", proposal["value"], 0.1, 32)
 
     @traitlets.validate("selected")
     def _within(self, proposal: Any) -> tuple[int, int]:
         row, column = proposal["value"]
-        if self.record and row >= len(self.record.hypotheses):
-            raise traitlets.TraitError(
-                f"There is no hypothesis {row}; the record has {len(self.record.hypotheses)}."
-            )
-        return row, column
+        last = len(self.record.hypotheses) - 1 if self.record else row
+        return within("selected's hypothesis", row, 0, last), column
 
     def figure(self) -> Figure:
-        """The matrix on paper."""
+        """Return the matrix as a matplotlib figure."""
         from labkit.plots import plot_risk
 
         return plot_risk(self.record)
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
-        """The ten hypotheses of least risk."""
+        """Return the ten hypotheses of least risk."""
         table: RiskTable = self.record
         order = sorted(range(len(table.risk)), key=table.risk.__getitem__)[:10]
         rows = [
@@ -135,7 +128,7 @@ class RiskMatrix(RecordWidget):
         return ("hypothesis", "risk", "drawn", "text"), rows
 
     def summary(self) -> str:
-        """The decision in one sentence."""
+        """Say the decision in one sentence."""
         table: RiskTable = self.record
         return (
             f"Of {len(table.hypotheses)} hypotheses for “{table.source}”, number {table.best} has "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from labkit.records import ROOT, Step, Trace
-from labkit.widgets.base import RecordWidget, counted, script, style
+from labkit.widgets.base import RecordWidget, counted, script, style, within
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,18 +53,18 @@ class TokenStepper(RecordWidget):
     @traitlets.validate("step")
     def _step_exists(self, proposal: dict[str, Any]) -> int:
         last = max(0, len(self.record.steps) - 1) if self.record else 0
-        return _within("step", proposal["value"], 0, last)
+        return within("step", proposal["value"], 0, last)
 
     @traitlets.validate("selected")
     def _node_exists(self, proposal: dict[str, Any]) -> int:
         step = self._now()
-        return _within("selected", proposal["value"], ROOT, len(step.nodes) if step else ROOT)
+        return within("selected", proposal["value"], ROOT, len(step.nodes) if step else ROOT)
 
     @traitlets.validate("head")
     def _head_exists(self, proposal: dict[str, Any]) -> int:
         steps = self.record.steps if self.record else ()
         deepest = max((node.depth for step in steps for node in step.nodes), default=0)
-        return _within("head", proposal["value"], 0, deepest)
+        return within("head", proposal["value"], 0, deepest)
 
     @traitlets.observe("step")
     def _choose_telling(self, _change: object) -> None:
@@ -126,9 +126,3 @@ def _row(index: int, step: Step) -> tuple[object, ...]:
         "".join(kept),
         "".join(token.text for token in own) + ending,
     )
-
-
-def _within(name: str, value: int, low: int, high: int) -> int:
-    if not low <= value <= high:
-        raise traitlets.TraitError(f"{name} lies between {low} and {high} here, not {value}.")
-    return value

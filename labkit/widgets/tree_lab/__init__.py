@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from labkit.records import TreeStudy
-from labkit.widgets.base import RecordWidget, counted, script, style
+from labkit.records import ROOT, TreeStudy
+from labkit.widgets.base import RecordWidget, counted, script, style, within
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-ROOT = -1
 
 
 class TreeLab(RecordWidget):
@@ -93,11 +91,7 @@ class TreeLab(RecordWidget):
 
     @traitlets.validate("selected")
     def _node_exists(self, proposal: dict[str, Any]) -> int:
-        if not ROOT <= proposal["value"] < len(self.nodes):
-            raise traitlets.TraitError(
-                f"selected lies between -1 and {len(self.nodes) - 1} here, not {proposal['value']}."
-            )
-        return proposal["value"]
+        return within("selected", proposal["value"], ROOT, len(self.nodes) - 1)
 
     def figure(self) -> Figure:
         """Return a figure of the tree and of what the best tree of each size would give."""

@@ -12,9 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from labkit.grading.wire import Line, WireError, pack, unpack
+from labkit.grading.wire import Line, WireError, bring_up_to_date, generators, pack, unpack
 
 KEPT: dict[str, dict[str, Any]] = {}
 """For each test, the values of the names that it uses, at its place in the notebook."""
@@ -89,7 +87,7 @@ class Answerer:
             return [name in kept, kept.get(name), []]
         number, args, settings = rest
         result = self._functions[number](*args, **settings)
-        return [True, result, [one for one in args if type(one) is np.random.Generator]]
+        return [True, result, generators(args)]
 
     def _name(self, function: Callable[..., Any]) -> int:
         self._functions.append(function)
@@ -107,17 +105,10 @@ class Answerer:
             if kind == "raises":
                 raise ValueError(rest[0])
             result, generators = rest
-            _bring_up_to_date(args, generators)
+            bring_up_to_date(args, generators)
             return result
 
         return call
-
-
-def _bring_up_to_date(args: Sequence[Any], states: Sequence[np.random.Generator]) -> None:
-    """Move the generators among ``args`` to the state in which the other side left its copies."""
-    ours = [one for one in args if type(one) is np.random.Generator]
-    for generator, moved in zip(ours, states, strict=True):
-        generator.bit_generator.state = moved.bit_generator.state
 
 
 def _described(error: BaseException | None) -> list[str]:

@@ -12,10 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from labkit.grading.notebook import GradedCell, hidden_lines
-from labkit.grading.wire import ClosedError, LateError, Line, WireError, pack, unpack
+from labkit.grading.wire import (
+    ClosedError,
+    LateError,
+    Line,
+    WireError,
+    bring_up_to_date,
+    generators,
+    pack,
+    unpack,
+)
 
 CELL = "<test>"
 HIDDEN = "the check that you see passes; the same check with other numbers does not"
@@ -55,7 +62,7 @@ class Student:
         def call(*args: Any, **settings: Any) -> Any:
             ours: list[Callable[..., Any]] = []
             _, result, moved = self._ask(["call", number, list(args), settings], ours)
-            _bring_up_to_date(args, moved)
+            bring_up_to_date(args, moved)
             return result
 
         return call
@@ -89,7 +96,7 @@ class Student:
             raise
         except Exception as error:
             return ["raises", f"{type(error).__name__}: {error}"]
-        return ["gives", result, [one for one in args if type(one) is np.random.Generator]]
+        return ["gives", result, generators(args)]
 
     def in_step(self, grace: float) -> bool:
         """Return whether, after an interrupt, the kernel waits for the next call."""
@@ -99,15 +106,6 @@ class Student:
         except WireError:
             return False
         return isinstance(reply, list) and reply[:1] != ["calls"]
-
-
-def _bring_up_to_date(args: tuple[Any, ...], moved: list[Any]) -> None:
-    """Move the generators among ``args`` to the state in which the kernel left its copies."""
-    ours = [one for one in args if type(one) is np.random.Generator]
-    if len(ours) != len(moved) or any(type(one) is not np.random.Generator for one in moved):
-        raise WireError("the kernel's answer makes no sense")
-    for generator, there in zip(ours, moved, strict=True):
-        generator.bit_generator.state = there.bit_generator.state
 
 
 def _as_raised(kind: str, text: str, where: str) -> Exception:

@@ -15,8 +15,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
-from types import EllipsisType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,43 +86,34 @@ class _Writer:
 
     def plain(self, value: Any) -> Any:
         """Return JSON for a value; the bytes of arrays are added to ``buffers``."""
-        kind = type(value)
-        if value is None or kind in (bool, int, str):
+        if value is None or type(value) in (bool, int, str):
             return value
-        write = getattr(self, f"_{kind.__name__.lower()}", None) if kind in WRITTEN else self._other
         self._depth += 1
-        if write is None or self._depth > DEEPEST:
+        if self._depth > DEEPEST:
             raise WireError("it gives lists within lists without end")
         try:
-            return write(value)
+            return self._collection(value)
         finally:
             self._depth -= 1
 
-    def _ellipsis(self, _value: object) -> Any:
-        return ["..."]
+    def _collection(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in COLLECTIONS:
+            return [COLLECTIONS[kind], [self.plain(item) for item in value]]
+        if kind is dict:
+            if any(type(key) is not str for key in value):
+                raise WireError("it gives a dictionary whose keys are not all texts")
+            return ["dict", {key: self.plain(item) for key, item in value.items()}]
+        return self._single(value)
 
-    def _float(self, value: float) -> Any:
-        return value if math.isfinite(value) else ["float", repr(value)]
-
-    def _list(self, value: Any) -> Any:
-        return ["list", [self.plain(item) for item in value]]
-
-    def _tuple(self, value: Any) -> Any:
-        return ["tuple", [self.plain(item) for item in value]]
-
-    def _set(self, value: Any) -> Any:
-        return ["set", [self.plain(item) for item in value]]
-
-    _range = _list
-    _frozenset = _set
-
-    def _dict(self, value: dict[Any, Any]) -> Any:
-        if any(type(key) is not str for key in value):
-            raise WireError("it gives a dictionary whose keys are not all texts")
-        return ["dict", {key: self.plain(item) for key, item in value.items()}]
-
-    def _generator(self, value: np.random.Generator) -> Any:
-        return ["generator", value.bit_generator.state]
+    def _single(self, value: Any) -> Any:
+        if value is ...:
+            return ["..."]
+        if type(value) is float:
+            return value if math.isfinite(value) else ["float", repr(value)]
+        if type(value) is np.random.Generator:
+            return ["generator", value.bit_generator.state]
+        return self._other(value)
 
     def _other(self, value: Any) -> Any:
         if isinstance(value, np.generic):
@@ -151,10 +141,8 @@ class _Writer:
         return [name, array.dtype.name, list(map(int, array.shape))]
 
 
-WRITTEN = (
-    float, list, tuple, set, frozenset, dict, range, EllipsisType, np.random.Generator,
-)  # fmt: skip
-"""Types that are written by a method of their name."""
+COLLECTIONS = {list: "list", range: "list", tuple: "tuple", set: "set", frozenset: "set"}
+"""The types that are written as a list of their items, and the kind that is read again."""
 
 
 class _Reader:
@@ -207,6 +195,20 @@ def _generator(state: dict[str, Any]) -> np.random.Generator:
     made = np.random.default_rng()
     made.bit_generator.state = state
     return made
+
+
+def generators(args: Sequence[Any]) -> list[np.random.Generator]:
+    """Return the generators among the arguments of a call, which the call may move."""
+    return [one for one in args if type(one) is np.random.Generator]
+
+
+def bring_up_to_date(args: Sequence[Any], moved: Sequence[Any]) -> None:
+    """Move the generators among ``args`` to the state in which the other side left its copies."""
+    ours = generators(args)
+    if len(ours) != len(moved) or generators(moved) != list(moved):
+        raise WireError("the other side's answer makes no sense")
+    for generator, there in zip(ours, moved, strict=True):
+        generator.bit_generator.state = there.bit_generator.state
 
 
 class Line:

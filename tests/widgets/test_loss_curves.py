@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from labkit.plots.loss import smooth
 from labkit.records import LossLog, RecordError
-from labkit.widgets import LossCurves
+from labkit.widgets import LossCurves, loss_curves
 from widgets.made import loss_log
 from widgets.node import evaluate, run_tests
 
@@ -65,12 +64,11 @@ def test_a_missing_or_damaged_log_is_one_sentence(tmp_path: Path, content: str |
     assert "loss.jsonl" in LossCurves(path).problem
 
 
-def test_following_shows_each_step_until_training_has_ended(tmp_path: Path):
+def test_following_shows_each_step_until_it_is_stopped(tmp_path: Path):
     log = loss_log(every=0)
     path = tmp_path / "loss.jsonl"
-    over = threading.Event()
     curves = LossCurves(loss_log("an earlier run"))
-    curves.follow(path, every=0.01, ended=over.is_set)
+    curves.follow(path, every=0.01)
     assert curves.live == "waiting for loss.jsonl"
     path.write_text(header(log), encoding="utf-8")
     for many, line in enumerate(lines(log)[:5], start=1):
@@ -80,13 +78,9 @@ def test_following_shows_each_step_until_training_has_ended(tmp_path: Path):
             file.write(line[9:])
         until(lambda: len(curves.record.points) == many)  # noqa: B023
     assert curves.live == "following"
-    with path.open("a", encoding="utf-8") as file:
-        file.write(lines(log)[5])
-    over.set()
-    until(lambda: curves.live == "training has ended")
-    assert len(curves.record.points) == 6, "what came before the end was left out"
+    curves.stop()
+    assert curves.live == "stopped"
     assert curves.records[1].name == "an earlier run"
-    assert not curves._follower.is_alive() or curves._follower.join(10) is None
 
 
 def test_steps_reach_the_page_from_a_kernel_that_runs_a_cell(tmp_path: Path):
@@ -96,7 +90,7 @@ def test_steps_reach_the_page_from_a_kernel_that_runs_a_cell(tmp_path: Path):
     training = f"""
 import time
 from pathlib import Path
-from labkit.widgets import LossCurves
+from labkit.widgets import LossCurves, loss_curves
 path = Path({str(path)!r})
 curves = LossCurves().follow(path, every=0.05)
 give_up = time.monotonic() + 60
@@ -128,8 +122,9 @@ def test_following_waits_for_a_log_that_is_still_empty(tmp_path: Path):
     assert curves.live == "stopped"
 
 
-def test_following_gives_up_without_news(tmp_path: Path):
-    curves = LossCurves().follow(tmp_path / "never.jsonl", every=0.01, patience=0.05)
+def test_following_gives_up_without_news(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(loss_curves, "PATIENCE", 0.05)
+    curves = LossCurves().follow(tmp_path / "never.jsonl", every=0.01)
     until(lambda: curves.live == "no news for 0.05 s")
 
 
@@ -158,8 +153,8 @@ def test_following_another_log_leaves_the_first(tmp_path: Path):
     curves.close()
 
 
-def test_following_needs_a_pause_and_patience(tmp_path: Path):
-    with pytest.raises(RecordError, match="both must be positive"):
+def test_following_needs_a_pause(tmp_path: Path):
+    with pytest.raises(RecordError, match="the pause must be positive"):
         LossCurves().follow(tmp_path / "loss.jsonl", every=0)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets
 
@@ -18,12 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Pace(NamedTuple):
-    """A pace of following a log: seconds between reads, seconds without news, a test of its end."""
-
-    every: float
-    patience: float
-    ended: Callable[[], bool]
+PATIENCE = 600.0
+"""Seconds without news after which a log is no longer followed."""
 
 
 class LossCurves(RecordWidget):
@@ -61,36 +57,27 @@ class LossCurves(RecordWidget):
     def fit_state(self) -> None:
         """Leave the switches as they are: a longer log of the same run must not move them."""
 
-    def follow(
-        self,
-        path: str | os.PathLike[str],
-        every: float = 1.0,
-        patience: float = 600.0,
-        ended: Callable[[], bool] | None = None,
-    ) -> LossCurves:
+    def follow(self, path: str | os.PathLike[str], every: float = 1.0) -> LossCurves:
         """Show the log at ``path`` as it grows, in a thread of its own.
 
         The log need not be there yet. Logs that the widget already shows stay for comparison, as
-        far as there is room. Following stops when ``ended()`` says that training is over, after
-        ``patience`` seconds without news, on `stop`, or when the widget is closed. ``every`` is
-        the pause between two looks in seconds; it grows where a look takes long.
+        far as there is room. Following stops after `PATIENCE` seconds without news, on `stop`, or
+        when the widget is closed. ``every`` is the pause between two reads in seconds; it grows
+        where a read takes long.
 
-        Raises `RecordError` for a pause or a patience that is not positive.
+        Raises `RecordError` for a pause that is not positive.
         """
-        if not (every > 0 and patience > 0):
-            raise RecordError(
-                f"Following every {every} s with {patience} s of patience: both must be positive."
-            )
+        if not every > 0:
+            raise RecordError(f"The log is read every {every} s; the pause must be positive.")
         self.stop()
         path = Path(path)
         others = self.records[: self.MOST - 1]
         self.records = (LossLog(name=path.stem, base="", heads=1), *others)
         self.live = f"waiting for {path.name}"
         self._stop = threading.Event()
-        pace = Pace(every, patience, ended or (lambda: False))
         self._follower = threading.Thread(
             target=self._watch,
-            args=(path, others, pace, self._stop),
+            args=(path, others, every, self._stop),
             name=f"LossCurves following {path.name}",
             daemon=True,
         )
@@ -111,14 +98,13 @@ class LossCurves(RecordWidget):
         super().close()
 
     def _watch(
-        self, path: Path, others: tuple[LossLog, ...], pace: Pace, stop: threading.Event
+        self, path: Path, others: tuple[LossLog, ...], every: float, stop: threading.Event
     ) -> None:
         """Read the file again and again until there is a reason to stop; say which in ``live``."""
         seen: tuple[int, int] | None = None
         news = time.monotonic()
         cost = 0.0
         while True:
-            over = pace.ended()
             began = time.monotonic()
             state = _stamp(path)
             if state is not None and state != seen:
@@ -129,13 +115,10 @@ class LossCurves(RecordWidget):
                     self.live = str(error)
                 seen, news = state, time.monotonic()
                 cost = news - began
-            if over:
-                self.live = "training has ended"
+            if time.monotonic() - news > PATIENCE:
+                self.live = f"no news for {PATIENCE:g} s"
                 return
-            if time.monotonic() - news > pace.patience:
-                self.live = f"no news for {pace.patience:g} s"
-                return
-            if stop.wait(max(pace.every, 10 * cost)):
+            if stop.wait(max(every, 10 * cost)):
                 self.live = "stopped"
                 return
 

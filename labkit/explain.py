@@ -216,56 +216,35 @@ def _causes(found: Explanation, base: LanguageModel) -> Iterator[Cause]:
     first = found.acceptance[0] if found.acceptance else None
     origin = _origin(found.heads)
     other = origin is not None and not _same_weights(base, origin)
-    if other or (first and first.conditional < FOREIGN and found.coverage >= COVERED):
-        share = first.conditional if first else 0.0
-        yield Cause(
-            cause="heads",
-            evidence=f"the heads were trained for {found.heads!r}"
-            + (", which has other weights than this model" if other else "")
-            + f"; head 1 is accepted in {share:.0%} of the steps",
-            suggestion="use heads that were trained for this very model, fine-tuning included",
-        )
-    elif origin and origin.tokenizer.chat_template != base.tokenizer.chat_template:
-        yield Cause(
-            cause="template",
-            evidence="the chat template differs from that of the model that wrote the answers",
-            suggestion="restore the chat template that was used in training, or train on answers "
-            "made with the new one",
-        )
-    if found.coverage < COVERED:
-        yield Cause(
-            cause="vocabulary",
-            evidence=f"the draft vocabulary holds {found.coverage:.0%} of the tokens that the "
-            "model writes",
-            suggestion="give the heads more draft tokens, chosen by frequency in the model's own "
-            "answers",
-        )
+    refused = first and first.conditional < FOREIGN and found.coverage >= COVERED
+    retold = origin and origin.tokenizer.chat_template != base.tokenizer.chat_template
     fell = first and first.in_training and first.conditional < KEPT * first.in_training
-    if fell and found.likeness is not None and found.likeness < LIKE:
-        yield Cause(
-            cause="prompts",
-            evidence=f"{found.likeness:.0%} of the prompts' token pairs occur in the training "
-            "prompts",
-            suggestion="train on answers to prompts like these",
-        )
-    if found.contention > threads.CONTENDED:
-        yield Cause(
-            cause="contention",
-            evidence=f"other processes took {found.contention:.0%} of the processor",
-            suggestion="end them and measure again: the times below mean little until then",
-        )
-        return
-    if found.verify_cost > DEAR and found.speedup < 1:
-        yield Cause(
-            cause="verify_cost",
-            evidence=f"checking a tree costs {found.verify_cost:.2f} plain passes",
-            suggestion="run `labkit calibrate`, which picks the tree that pays on this machine, or "
-            "give a smaller one",
-        )
-    if found.shares["draft"] > SLOW:
-        yield Cause(
-            cause="draft_time",
-            evidence=f"drafting takes {found.shares['draft']:.0%} of a step",
-            suggestion="use fewer heads or a smaller draft vocabulary, or run the heads on the "
-            "base model's device",
-        )
+    foreign = found.likeness is not None and found.likeness < LIKE
+    busy = found.contention > threads.CONTENDED
+    weights = ", which has other weights than this model" if other else ""
+    for holds, cause, evidence, suggestion in (
+        (other or refused, "heads", f"the heads were trained for {found.heads!r}{weights}; head 1 "
+         f"is accepted in {first.conditional if first else 0:.0%} of the steps",
+         "use heads that were trained for this very model, fine-tuning included"),
+        (retold and not (other or refused), "template", "the chat template differs from that of "
+         "the model that wrote the answers",
+         "restore the chat template that was used in training, or train on answers made with the "
+         "new one"),
+        (found.coverage < COVERED, "vocabulary", f"the draft vocabulary holds {found.coverage:.0%} "
+         "of the tokens that the model writes",
+         "give the heads more draft tokens, chosen by frequency in the model's own answers"),
+        (fell and foreign, "prompts", f"{found.likeness or 0:.0%} of the prompts' token pairs "
+         "occur in the training prompts", "train on answers to prompts like these"),
+        (busy, "contention", f"other processes took {found.contention:.0%} of the processor",
+         "end them and measure again: the times below mean little until then"),
+        (not busy and found.verify_cost > DEAR and found.speedup < 1, "verify_cost",
+         f"checking a tree costs {found.verify_cost:.2f} plain passes",
+         "run `labkit calibrate`, which picks the tree that pays on this machine, or give a "
+         "smaller one"),
+        (not busy and found.shares["draft"] > SLOW, "draft_time", "drafting takes "
+         f"{found.shares['draft']:.0%} of a step",
+         "use fewer heads or a smaller draft vocabulary, or run the heads on the base model's "
+         "device"),
+    ):  # fmt: skip
+        if holds:
+            yield Cause(cause=cause, evidence=evidence, suggestion=suggestion)

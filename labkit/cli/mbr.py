@@ -70,19 +70,12 @@ def command(
 
 def as_object(decision: RiskTable) -> dict[str, Any]:
     """Return the decision as JSON: a risk for each hypothesis, a weight for each evidence item."""
-    return {
-        "base": decision.base,
-        "source": decision.source,
-        "utility": decision.utility,
-        "weighting": decision.weighting,
-        "seed": decision.seed,
+    kept = {"base", "source", "utility", "weighting", "seed", "weights", "risk", "best"}
+    return decision.model_dump(mode="json", include=kept) | {
         "hypotheses": [sample.text for sample in decision.hypotheses],
         "counts": [sample.count for sample in decision.hypotheses],
         "logprobs": [sample.logprob for sample in decision.hypotheses],
         "evidence": [sample.text for sample in decision.evidence],
-        "weights": list(decision.weights),
-        "risk": list(decision.risk),
-        "best": decision.best,
     }
 
 

@@ -114,7 +114,7 @@ def changed(floor=None, warm=None, shape=half_cosine, whole=False):
         (changed(whole=True), "begins where the warm-up ends"),
         (lambda step, steps, peak, *rest: ours(step, steps, 1.0, *rest), "peak is left out"),
         (lambda step, steps, peak, warm, last: peak, "step 0 has 2, and should have 0.1"),
-        (lambda *given: "fast", "give one number"),
+        (lambda *given: "fast", "a number is needed"),
         (lambda *given: None, "returns nothing"),
     ],
 )
@@ -136,7 +136,7 @@ def test_the_learning_rate(answer, says):
         (lambda p, logits: -(p * logits).sum(), "no logarithms"),
         (lambda p, logits: -(p * log_softmax(logits)).sum() / math.log(2), "in bits"),
         (lambda p, logits: -(p * softmax(logits - logits.max())).sum(), "logarithm is forgotten"),
-        (lambda p, logits: -p * log_softmax(logits), "whole array"),
+        (lambda p, logits: -p * log_softmax(logits), "one number is needed"),
         (lambda p, logits: 0.0, "the answer is"),
         (lambda p, logits: ..., "returns nothing"),
     ],
@@ -185,7 +185,7 @@ def leading(right):
         (lambda right: walk(right) - 1, "left out: every step"),
         (lambda right: leading(right).mean(), "left out, and every place"),
         (lambda right: 1.0, "the answer is"),
-        (leading, "whole array"),
+        (leading, "one number is needed"),
         (lambda right: None, "returns nothing"),
     ],
 )

@@ -177,13 +177,8 @@ def measure(asked: Asked, loads: Loads) -> Outcome:
 
 def as_object(outcome: Outcome) -> dict[str, Any]:
     """Return the outcome as a JSON object."""
-    log = outcome.log
-    return {
-        "name": log.name,
-        "base": log.base,
-        "target": log.target,
-        "max_new_tokens": log.max_new_tokens,
-        "rows": [row.model_dump(mode="json") for row in log.rows],
+    kept = {"name", "base", "target", "max_new_tokens", "rows"}
+    return outcome.log.model_dump(mode="json", include=kept) | {
         "identical": outcome.identical,
         "decisions": outcome.decisions,
         "checks": [

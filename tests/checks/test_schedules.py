@@ -42,7 +42,7 @@ def log_softmax(logits):
             lambda tokens, i: tokens[1 + i :] + [None] * (1 + i),
             "head 1 gets None where there",
         ),
-        (lambda tokens, i: 3, "give a list"),
+        (lambda tokens, i: 3, "a list is needed"),
         (lambda tokens, i: ..., "returns nothing"),
     ],
 )

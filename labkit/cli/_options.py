@@ -73,13 +73,12 @@ prompts_option = click.option(
 """The prompts of a benchmark."""
 
 
-def storage_option(formats: str) -> Decorator:
-    """Return the option ``--storage``, the format of the weights on a CPU."""
-    return click.option(
-        "--storage",
-        default="float32",
-        help=f"How the fast path on a CPU stores weights: {formats}.",
-    )
+storage_option = click.option(
+    "--storage",
+    default="float32",
+    help="How the fast path on a CPU stores weights: float32, bfloat16, q4_1, q4_1_int8.",
+)
+"""The format of the weights on a CPU."""
 
 
 def samples_option(default: int) -> Decorator:

@@ -13,7 +13,7 @@ from labkit.cli._output import Report, reports, say
 @reports
 @base_option()
 @click.option("--repeats", type=COUNT, default=15, help="Runs of each pass.")
-@storage_option("float32, bfloat16, q4_1, q4_1_int8")
+@storage_option
 @click.option("--parts", is_flag=True, help="Also time each part of a pass.")
 @device_option
 def command(*, base: str, repeats: int, storage: str, parts: bool, device: str | None) -> Report:

@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -268,7 +269,7 @@ class Batch:
 
     def _prefill(self) -> tuple[list[Emitted], int]:
         """Process prompts in the order of arrival; each one finished gives its first token."""
-        emitted: list[Emitted] = []
+        ready: list[Row] = []  # the prompt is the shared one
         reading: list[Row] = []
         pieces: list[Rows] = []
         room = self.chunk
@@ -278,24 +279,37 @@ class Batch:
                 reading.append(row)
                 pieces.append(Rows(part, row.slot))
                 room -= len(part)
-            elif row.read == len(row.prompt) == len(row.tokens):  # the prompt is the shared one
-                emitted.append(self._first(row, self._after_shared))
+            elif row.read == len(row.prompt) == len(row.tokens):
+                ready.append(row)
+        emitted: list[Emitted] = []
+        if ready:
+            hidden, logits = (
+                part.expand(len(ready), -1)
+                for part in (self._after_shared.hidden, self._after_shared.logits)
+            )
+            emitted += self._first(ready, hidden, logits)
         if pieces:
             out = self.engine.forward(pieces, self.cache, "last", self.layers)
             self.passes += 1
-        end = 0
-        for place, (row, piece) in enumerate(zip(reading, pieces, strict=True)):
-            end += len(piece.tokens)
+        ends = np.cumsum([len(piece.tokens) for piece in pieces]) - 1
+        for row, piece in zip(reading, pieces, strict=True):
             self.cache.commit(range(len(piece.tokens)), row.slot)
             row.read += len(piece.tokens)
-            if row.read == len(row.prompt):
-                last = Output(out.hidden[end - 1 : end], out.logits[place : place + 1])
-                emitted.append(self._first(row, last))
+        done = [place for place, row in enumerate(reading) if row.read == len(row.prompt)]
+        if done:
+            rows = [reading[place] for place in done]
+            emitted += self._first(rows, out.hidden[ends[done].tolist()], out.logits[done])
         return emitted, self.chunk - room
 
-    def _first(self, row: Row, out: Output) -> Emitted:
-        """Give a row its first token, from the pass over the end of its prompt."""
-        return self._emit(row, self._choices(row, out.logits, Draft()), out.hidden, out.logits)
+    def _first(
+        self, rows: Sequence[Row], hidden: torch.Tensor, logits: torch.Tensor
+    ) -> list[Emitted]:
+        """Give each row its first token, from the states and logits at the end of its prompt."""
+        tokens, logprobs = self._decide(rows, [Draft()] * len(rows), logits)
+        return [
+            self._emit(row, tokens[i : i + 1], hidden[i : i + 1], logprobs[i : i + 1])
+            for i, row in enumerate(rows)
+        ]
 
     def _continue(self, rows: Sequence[Row]) -> BatchStep:
         """Draft, check, verify and commit for all rows, in one pass of the base model."""
@@ -314,13 +328,8 @@ class Batch:
         out = self.engine.forward(pieces, self.cache, "all", self.layers)
         self.passes += 1
         bounds = np.cumsum([0, *(len(piece.tokens) for piece in pieces)])
-        every = out.logits.argmax(-1).tolist()
-        choices = [
-            every[low:high]
-            if row.sampling.greedy
-            else self._choices(row, out.logits[low:high], draft)
-            for row, draft, low, high in zip(rows, drafts, bounds, bounds[1:], strict=False)
-        ]
+        tokens, logprobs = self._decide(rows, drafts, out.logits)
+        choices = [tokens[low:high] for low, high in pairwise(bounds)]
         t2 = clock()
         taken = [0] * self.max_nodes
         emitted = []
@@ -333,9 +342,10 @@ class Batch:
                 for node in path:
                     taken[ranks[node]] += 1
             at = [low + place for place in kept]
-            tokens = [chosen[place] for place in kept]
-            logits = out.logits[at] if "logprobs" in self.keep else out.logits
-            emitted.append(self._emit(row, tokens, out.hidden[at], logits))
+            found = [logprobs[place] for place in at] if logprobs else []
+            emitted.append(
+                self._emit(row, [chosen[place] for place in kept], out.hidden[at], found)
+            )
         return BatchStep(
             batch=len(rows),
             nodes=nodes,
@@ -348,27 +358,48 @@ class Batch:
             emitted=tuple(emitted),
         )
 
-    def _choices(self, row: Row, logits: torch.Tensor, draft: Draft) -> list[int]:
-        """Return the base model's own tokens after the root and each node: logits (N + 1, V)."""
-        if row.sampling.greedy:
-            return logits.argmax(-1).tolist()
-        place = len(row.tokens) - len(row.prompt)
-        numbers = [uniform(row.seed, place + depth) for depth in (0, *draft.depths)]
-        return draw(row.sampling, logits, numbers)
+    def _decide(
+        self, rows: Sequence[Row], drafts: Sequence[Draft], logits: torch.Tensor
+    ) -> tuple[list[int], list[float]]:
+        """Return the base model's own token after each root and node, and its log p if kept.
+
+        Tokens are chosen where the logits (N, V) are, and come to the host all at once.
+        """
+        chosen = logits.argmax(-1)
+        drawing: dict[Sampling, tuple[list[int], list[float]]] = {}
+        first = 0
+        for row, draft in zip(rows, drafts, strict=True):
+            if not row.sampling.greedy:
+                places, numbers = drawing.setdefault(row.sampling, ([], []))
+                places += range(first, first + len(draft) + 1)
+                at = len(row.tokens) - len(row.prompt)
+                numbers += [uniform(row.seed, at + depth) for depth in (0, *draft.depths)]
+            first += len(draft) + 1
+        for sampling, (places, numbers) in drawing.items():
+            some = logits if len(places) == len(logits) else logits[places]
+            given = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
+            chosen[places] = drawn(sampling, some, given)
+        if "logprobs" not in self.keep:
+            return chosen.tolist(), []
+        picked = logits.gather(-1, chosen[:, None])[:, 0]
+        logprobs = (picked - logits.logsumexp(-1)).double()
+        tokens, found = torch.stack([chosen.double(), logprobs]).tolist()
+        return [int(token) for token in tokens], found
 
     def _emit(
-        self, row: Row, tokens: Sequence[int], hidden: torch.Tensor, logits: torch.Tensor
+        self, row: Row, tokens: Sequence[int], hidden: torch.Tensor, logprobs: Sequence[float]
     ) -> Emitted:
         """Append tokens up to an end token, the limit or a loop; there the row leaves.
 
-        ``hidden`` (C, D) are the states that gave the C tokens, ``logits`` (C, V) theirs.
+        ``hidden`` (C, D) are the states that gave the C tokens, ``logprobs`` their log p if kept.
         """
         ends = (place for place, token in enumerate(tokens) if token in self.eos_ids)
         count = min(next(ends, len(tokens)) + 1, len(tokens), row.left)
         kept = tuple(tokens[:count])
         row.tokens += kept
-        if "logprobs" in self.keep:
-            row.logprob += log_probability(logits[:count], kept)
+        if logprobs:
+            value = sum(logprobs[:count])
+            row.logprob += min(value, 0.0) if math.isfinite(value) else -1e30
         if "states" in self.keep:
             row.states.append(hidden[:count].clone())
         if self.drafting:
@@ -423,20 +454,14 @@ def uniform(seed: int, place: int) -> float:
     return float(np.random.Generator(key).random())
 
 
-def draw(sampling: Sampling, logits: torch.Tensor, numbers: Sequence[float]) -> list[int]:
-    """Draw a token after each row of logits (N, V): see `drawn`.
-
-    >>> draw(Sampling(temperature=1.0), torch.tensor([[0.5, 0.0, 0.5]] * 2).log(), (0.49, 0.51))
-    [0, 2]
-    """
-    given = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
-    return drawn(sampling, logits, given).tolist()
-
-
 def drawn(sampling: Sampling, logits: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """Return the inverse of each row's distribution function at its number: (N, V) to (N,).
 
     Everything is computed where the logits are.
+
+    >>> drawn(Sampling(temperature=1.0), torch.tensor([[0.5, 0.0, 0.5]] * 2).log(),
+    ...       torch.tensor([0.49, 0.51])).tolist()
+    [0, 2]
     """
     ids = None
     if 0 < sampling.top_k < logits.shape[-1]:  # the other filters need only look at these
@@ -449,13 +474,6 @@ def drawn(sampling: Sampling, logits: torch.Tensor, numbers: torch.Tensor) -> to
     )
     found = torch.searchsorted(upto, target, right=True)
     return (found if ids is None else ids.gather(-1, found))[:, 0]
-
-
-def log_probability(logits: torch.Tensor, tokens: Sequence[int]) -> float:
-    """Return log p of tokens (C,) under the model's own distribution, from logits (C, V)."""
-    chosen = logits.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0]
-    value = float((chosen - logits.logsumexp(-1)).double().sum())
-    return min(value, 0.0) if math.isfinite(value) else -1e30
 
 
 def loops(output: Sequence[int], length: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -10,8 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from torch.overrides import TorchFunctionMode
 
 from labkit.errors import LabkitError
+from labkit.kernels.cuda import CudaEngine
 from labkit.kernels.heads import PanelHeads
 from labkit.kernels.weights_once import WeightsOnce
 from labkit.sampling import Sampling
@@ -22,7 +24,7 @@ from labkit.speculative.batch import (
     Row,
     common_beginning,
     drafting_for,
-    draw,
+    drawn,
     uniform,
 )
 from labkit.speculative.drafters.eagle import EagleDrafter, EagleHeads
@@ -36,6 +38,10 @@ from tests.kernels.shapes import llama, small_model
 from tests.speculative.fakes import Planned, ToyEngine
 
 WARM = Sampling(temperature=0.9, top_k=8)
+
+
+def draw(how: Sampling, logits: torch.Tensor, numbers: Sequence[float]) -> list[int]:
+    return drawn(how, logits, torch.tensor(numbers, dtype=torch.float64)).tolist()
 
 
 def run(batch: Batch, arrivals: list[tuple[int, list[int], int, Sampling]]) -> list[list[int]]:
@@ -260,8 +266,8 @@ def test_two_places_are_drawn_independently() -> None:
     """How often both are equal, over 2,000 seeds: within 4 deviations of sum p^2 = 0.34."""
     p = torch.tensor([[0.5, 0.2, 0.2, 0.1]] * 2).double()
     how = Sampling(temperature=1.0)
-    drawn = [draw(how, p.log(), [uniform(seed, 0), uniform(seed, 1)]) for seed in range(2000)]
-    equal = sum(first == second for first, second in drawn) / 2000
+    found = [draw(how, p.log(), [uniform(seed, 0), uniform(seed, 1)]) for seed in range(2000)]
+    equal = sum(first == second for first, second in found) / 2000
     assert abs(equal - 0.34) < 4 * (0.34 * 0.66 / 2000) ** 0.5
 
 
@@ -421,3 +427,36 @@ def test_a_row_that_repeats_itself_ends() -> None:
     )
     assert len(whole) == 40
     assert cut == whole[:18]
+
+
+class Transfers(TorchFunctionMode):
+    """Counts the calls that bring a tensor to the host."""
+
+    count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        self.count += name in {"item", "tolist", "cpu", "numpy", "__int__", "__float__", "__bool__"}
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("keep", [(), ("states", "logprobs")], ids=["tokens", "everything"])
+def test_a_step_brings_the_tokens_of_all_rows_to_the_host_at_once(keep: tuple[str, ...]) -> None:
+    engine = CudaEngine(llama(small_model("Llama")), torch.device("cpu"), torch.float32)
+    rules = [Sampling(), Sampling(temperature=1.0), Sampling(temperature=0.7, top_k=5)]
+    prompts = [[1, 2, 3], [4, 5], [6, 7, 8, 9]]
+    batch = Batch(engine, 3, 40, keep=keep)
+    rows = [batch.join(*given) for given in zip(prompts, [9] * 3, rules, (1, 2, 3), strict=True)]
+    with Transfers() as transfers:
+        batch.step()
+        assert transfers.count == 2, "one for the prompts, one for the tokens after the first"
+        for many in range(3, 6):
+            batch.step()
+            assert transfers.count == many
+    while batch.running:
+        batch.step()
+    for row, prompt, rule in zip(rows, prompts, rules, strict=True):
+        alone = Batch(engine, 1, 40, keep=keep).run([prompt], 9, rule, [row.seed])[0]
+        assert row.output == alone.output
+        assert row.logprob == pytest.approx(alone.logprob, rel=1e-5)
+        assert (row.logprob < 0) == ("logprobs" in keep)

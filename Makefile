@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 FLAGS :=
 TORCH ?=
 
-.PHONY: help setup lab test bench notebooks docs assignments students grade named lint clean
+.PHONY: help setup lab test bench notebooks docs slides assignments students grade named lint clean
 
 help:
 	@echo "make lab          open the course in JupyterLab"
@@ -18,7 +18,8 @@ help:
 	@echo "make setup        what both do first: make $(VENV), install, fetch the real model"
 	@echo "make bench        measure every way to decode on this machine"
 	@echo "make notebooks    run the course without a browser, and say what is amiss"
-	@echo "make docs         build the site, into build/site; FLAGS=--execute runs the notebooks"
+	@echo "make docs         build the site, into build/site; runs notebooks that changed, on tiny"
+	@echo "make slides       make the slides of two lectures, into build/slides"
 	@echo "make assignments  make the students' copies, into build/release"
 	@echo "make students     write the course for students, without solutions, into build/students"
 	@echo "make grade        grade SUBMISSIONS=DIR, DIR/STUDENT/NAME/NAME.ipynb, into build/grades.csv"
@@ -59,6 +60,9 @@ notebooks: setup
 
 docs: setup
 	$(BIN)/python -m docs.build --out build/site $(FLAGS)
+
+slides: setup
+	$(BIN)/python -m docs.slides --out build/slides $(FLAGS)
 
 assignments: setup
 	$(BIN)/python -m labkit.cli assignments $(FLAGS)

@@ -33,7 +33,6 @@ toc_object_entries_show_parents = "hide"
 # The course. Notebooks come executed or not; Sphinx itself never runs them.
 nb_execution_mode = "off"
 nb_ipywidgets_js: dict[str, Any] = {}  # would be fetched from elsewhere
-nb_code_prompt_show, nb_code_prompt_hide = "Show what came out", "Hide what came out"
 myst_enable_extensions = ["attrs_inline", "colon_fence", "dollarmath"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header", "ref.python"]  # a name may stand for two things

@@ -13,6 +13,7 @@ _KEPT = re.compile(r"``.+?``|`[^`]+`_?|(?<![\w*])\*\*?[^\s*](?:[^*]*[^\s*])?\*\*
 _SPECIAL = re.compile(r"(?<!\\)[*|`]|(?<=\w)_(?!\w)")
 _WORDS = (
     (re.compile(r"\\arg\s*\\(min|max)"), r"\\arg\1"),
+    (re.compile(r"\\(begin|end)\{aligned\}"), r"\\\1{split}"),
     (re.compile(r"\\(?:operatorname\*?|mathop)\{"), r"\\mathrm{"),
 )
 """What LaTeX knows by another name than the converter."""

@@ -26,9 +26,6 @@ from labkit.widgets.page import fragment
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "labkit"
-NUMBERS = {"five": 5, "ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40}
-NUMBERS |= {"fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hour": 60}
-"""How the notebooks write their minutes."""
 
 Pages = dict[str, str | bytes]
 
@@ -176,21 +173,11 @@ def says(path: Path, what: str) -> str:
 
 
 def minutes(path: Path) -> int:
-    """How long a notebook takes, as its opening cell says in words or digits."""
-    return count(says(path, "It takes"))
-
-
-def count(words: str) -> int:
-    """The number of minutes in a phrase.
-
-    >>> count("about fifty minutes"), count("some forty-five minutes"), count("90 minutes")
-    (50, 45, 90)
-    """
-    digits = re.search(r"\d+", words)
-    found = [NUMBERS[word] for word in re.findall(r"[a-z]+", words) if word in NUMBERS]
-    if not digits and not found:
-        raise LabkitError(f"{words!r} names no number of minutes.")
-    return int(digits[0]) if digits else sum(found)
+    """How long a notebook takes without its exercises, as its opening cell says."""
+    found = re.match(r"about (\d+) minutes, and \d+ more", says(path, "It takes"))
+    if not found:
+        raise LabkitError(f"{path.name}: the opening cell does not say how many minutes it takes.")
+    return int(found[1])
 
 
 def with_minutes(text: str) -> str:
@@ -225,7 +212,7 @@ def course_pages(executed: Mapping[str, Any]) -> Pages:
 
 
 def notebook_page(notebook: Any, path: Path, page: str) -> tuple[str, Pages]:
-    """A notebook for the site: links lead on, outputs are folded, widgets lead to the gallery."""
+    """A notebook for the site: links lead on, and widgets are pictures or lead to the gallery."""
     cells, along = [], {}
     for cell in copy.deepcopy(notebook["cells"]):
         source = "".join(cell["source"])
@@ -235,7 +222,8 @@ def notebook_page(notebook: Any, path: Path, page: str) -> tuple[str, Pages]:
         cells.append(cell)
         if cell["cell_type"] == "code":
             cells += _shown(cell, source)
-    cells.insert(1, _text("site-note", _how_to_run(path.name, any(map(_has_outputs, cells)))))
+    base = notebook["metadata"].get("base")
+    cells.insert(1, _text("site-note", _how_to_run(path.name, base)))
     metadata = {"kernelspec": notebook["metadata"]["kernelspec"]}
     metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     made = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
@@ -243,11 +231,10 @@ def notebook_page(notebook: Any, path: Path, page: str) -> tuple[str, Pages]:
 
 
 def _shown(cell: Any, source: str) -> list[Any]:
-    """What stands under a code cell: its outputs, folded, or where else to see its widget."""
+    """What is below a code cell: nothing more than its outputs, or where else to see its widget."""
     for output in cell["outputs"]:
         output.get("data", {}).pop(WIDGET, None)
-    if _has_outputs(cell):
-        cell["metadata"]["tags"] = ["hide-output"]
+    if cell["outputs"]:
         return []
     last = (source.splitlines() or [""])[-1]
     return [
@@ -261,19 +248,16 @@ def _shown(cell: Any, source: str) -> list[Any]:
     ]
 
 
-def _has_outputs(cell: Any) -> bool:
-    return bool(cell.get("outputs"))
-
-
 def _text(name: str, text: str) -> dict[str, Any]:
     return {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
 
 
-def _how_to_run(name: str, outputs: bool) -> str:
+def _how_to_run(name: str, base: str | None) -> str:
     how = (
-        "What came out when it was run is folded away under each cell: predict first."
-        if outputs
-        else "Here it is shown as you will find it, without outputs, since predicting comes first."
+        f"Below each cell is what it gave on the model `{base}`. Press *Hide results* to predict "
+        "first."
+        if base
+        else "Here it is shown without outputs."
     )
     return (
         "```{note}\n"
@@ -294,9 +278,9 @@ def course_index() -> str:
     names = "\n".join(f"{path.name[:2]} {title(path)} <{path.stem}>" for path in paths)
     return f"""# The course
 
-In reading order, about {hours:.0f} hours together. Each notebook asks a question, has you predict
-the answer, and then lets you find out; each ends with exercises, and the checks know the common
-mistakes.
+In reading order, about {hours:.0f} hours together without the exercises. Each notebook asks a
+question, has you predict the answer, and then lets you find out; each ends with exercises, and the
+checks know the common mistakes.
 
 | notebook | afterwards you can | minutes |
 | :-- | :-- | --: |

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabkitError
-from labkit.paths import data_dir, find_chromium
+from labkit.paths import data_dir, find_chromium, plain_heads
 from labkit.records import write_whole
 from labkit.widgets import LossCurves, Race, RiskMatrix, ServingCurves, TokenStepper, TreeLab
 from labkit.widgets.base import RecordWidget
@@ -64,8 +64,8 @@ EXHIBITS = (
         "LossCurves",
         "The loss and the acceptance of every head through both phases of training: ordinary text "
         "first, then the base model's own answers, where the curves fall again.",
-        "LossCurves('data/heads/real/losslog.json')",
-        lambda data: LossCurves(data / "heads" / "real" / "losslog.json"),
+        "LossCurves(plain_heads('real') / 'losslog.json')",
+        lambda _data: LossCurves(plain_heads("real") / "losslog.json"),
     ),
     Exhibit(
         "serving-curves",

@@ -28,6 +28,17 @@ def data_dir() -> Path:
     return folder
 
 
+def plain_heads(base: str) -> Path:
+    """Return the folder of a base model's plain heads, which the course takes apart.
+
+    They have no context layer, and their log shows both phases of training. Where the heads that
+    draft by default have one, the plain ones lie next to them, in ``data/heads/real-plain``.
+    """
+    heads, name = data_dir() / "heads", Path(base).name
+    plain = heads / f"{name}-plain"
+    return plain if plain.is_dir() else heads / name
+
+
 def carried(name: str) -> Path:
     """Return a folder of the project: inside the package (a wheel) or next to it (a checkout)."""
     package = Path(__file__).resolve().parent

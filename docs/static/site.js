@@ -12,10 +12,28 @@ function reachable() {
   }
 }
 
+// A notebook's results can be hidden, so that a reader predicts before looking.
+function hidable() {
+  if (!document.querySelector(".cell_output")) return;
+  const button = document.createElement("button");
+  const say = () => {
+    button.textContent = document.body.classList.contains("predicting") ? "Show results" : "Hide results";
+  };
+  button.type = "button";
+  button.className = "results";
+  button.addEventListener("click", () => {
+    document.body.classList.toggle("predicting");
+    say();
+  });
+  say();
+  document.querySelector("article h1")?.after(button);
+}
+
 document.addEventListener("DOMContentLoaded", () => {
   name("aside.sidebar-drawer", "The site");
   name("aside.toc-drawer", "This page");
   reachable();
+  hidable();
 });
 addEventListener("load", reachable); // once fonts are there
 addEventListener("resize", reachable);

@@ -171,7 +171,7 @@ def forward(run: Callable[..., Any], seed: int = 0, heads: int = 3, width: int =
     """Check the heads under teacher forcing: ``run(hidden, tokens, table, heads)``: (K, B, T, V).
 
     hidden (B, T, D) is z_t; tokens (B, T + K + 1) begin with x_0, the token that z_0 has seen last.
-    Head i (from 0) is given x_{t+1+i}, the base model's own next token for head 0.
+    Head i (from 1) is given x_{t+i}, the base model's own next token for head 1.
     """
     case = random_case(seed, heads, width, width)  # so that every state has one width
     shape = (heads, *case.hidden.shape[:2], len(case.table))
@@ -183,17 +183,17 @@ def forward(run: Callable[..., Any], seed: int = 0, heads: int = 3, width: int =
         found, right, "each head reads the state and the token of the one before",
         [
             (all_logits(case, given=lambda head: head), "the heads read one token too early: z_t "
-             "has seen x_t already, head 0 is given x_{t+1}"),
+             "has seen x_t already, head 1 is given x_{t+1}"),
             (all_logits(case, hierarchical=False), "every head begins from z again: a head reads "
              "the state of the head before it"),
             (all_logits(case, normed=False), "the start is not normalised: divide z by its root "
              "mean square, and by the root of 2"),
             (all_logits(case, given=lambda head: 1), "every head is given the same token: head i "
-             "is given x_{t+1+i}"),
+             "is given x_{t+i}"),
             (right.flip(0), "the heads are in reverse order"),
         ],
-        f"head {off} is the first that differs; those before it are right" if off else
-        "head 0 differs already: check its start, its token and the last two products",
+        f"head {off + 1} is the first that differs; those before it are right" if off else
+        "head 1 differs already: check its start, its token and the last two products",
         1e-3,
     )  # fmt: skip
 
@@ -202,9 +202,10 @@ def forward(run: Callable[..., Any], seed: int = 0, heads: int = 3, width: int =
 def targets(
     pick: Callable[[Tensor, int, int], Any], seed: int = 0, heads: int = 3, places: int = 5
 ) -> Finding:
-    """Check what a head has to predict: ``pick(tokens, head, places)``, (B, T), head from 0.
+    """Check what a head has to predict: ``pick(tokens, head, places)``, (B, T).
 
-    From z_t the base model predicts x_{t+1} itself; head i predicts x_{t+2+i}.
+    From z_t the base model predicts x_{t+1} itself; head i predicts x_{t+1+i}. The argument
+    ``head`` is an index, 0 for head 1.
     """
     rng = torch.Generator().manual_seed(seed)
     tokens = torch.randint(100, 10_000, (2, places + heads + 1), generator=rng)
@@ -217,16 +218,17 @@ def targets(
     right = further(2)  # (K, B, T)
     off = int((found != right).any(axis=(1, 2)).argmax())
     return verdict(
-        found, right, "head i predicts x_{t+2+i}, the one after what it was given",
+        found, right, "head i predicts x_{t+1+i}, the one after what it was given",
         [
             (further(1), "one too early: x_{t+1} is the base model's own next token, and the head "
-             "is given it; head 0 predicts the one after"),
+             "is given it; head 1 predicts the one after"),
             (further(0), "two too early: z_t has seen x_t"),
-            (further(3), "one too late: head 0 predicts x_{t+2}, which follows the token that it "
+            (further(3), "one too late: head 1 predicts x_{t+2}, which follows the token that it "
              "is given"),
-            (further(2, each=0), "the same for every head: head i is i places further"),
+            (further(2, each=0), "the same for every head: each one predicts one place further "
+             "than the one before"),
         ],
-        f"head {off} should predict x_{{t+{2 + off}}}",
+        f"head {off + 1} should predict x_{{t+{2 + off}}}",
     )  # fmt: skip
 
 
@@ -338,8 +340,9 @@ def answer_places(
 ) -> Finding:
     """Check which places of phase 2 count: ``mark(given, lengths, places, head)``, bool (B, T).
 
-    Row b has ``given[b]`` tokens of a prompt and ``lengths[b]`` in all. A place t counts for a head
-    (from 0) if the base model itself wrote x_{t+1}, and x_{t+2+head} still exists.
+    Row b has ``given[b]`` tokens of a prompt and ``lengths[b]`` in all. A place t counts if
+    the base model itself wrote x_{t+1}, and the head's target x_{t+2+head} still exists, where
+    ``head`` is an index, 0 for head 1.
     """
     rng = np.random.default_rng(seed)
     given = [int(many) for many in rng.integers(2, 5, size=rows)]
@@ -365,9 +368,9 @@ def answer_places(
             (between(-2, -2), "it begins too early: within the prompt the next token is not the "
              "base model's"),
             (between(-99, -2), "the whole prompt is in it: learn from what the base model wrote"),
-            (between(-1, -1), "it ends one too late: x_{t+2+head}, the head's target, has to "
+            (between(-1, -1), "it ends one too late: x_{t+1+i}, the target of head i, has to "
              "exist"),
-            (between(-1, 0), "it ends two too late: x_{t+2+head}, the head's target, has to exist"),
+            (between(-1, 0), "it ends two too late: x_{t+1+i}, the target of head i, has to exist"),
             (between(-1, -2, each=0), "it is the same for every head: a later head predicts "
              "further ahead, and runs out sooner"),
             (between(0, 0, each=0), "these are the places of the answer's own tokens, for every "
@@ -378,8 +381,8 @@ def answer_places(
              "tokens, and a place counts by what follows it"),
             (1 - right, "it is the other way round: true is for places that count"),
         ],
-        f"with {given[row]} of {lengths[row]} tokens given it marks, for head {head}, places "
-        f"{marked}, not {needed}",
+        f"with {given[row]} of {lengths[row]} tokens given it marks, for head {head + 1}, "
+        f"places {marked}, not {needed}",
     )  # fmt: skip
 
 
@@ -428,11 +431,11 @@ def phase_loss(loss: Callable[..., Any], phase: int, seed: int = 0, heads: int =
     right = total()
     mistakes = [
         (right / heads, "this is the mean over the heads: the published loss is their sum"),
-        (total(each=0), "every head has the targets of head 0"),
+        (total(each=0), "every head has the targets of head 1"),
     ]
     if phase == 1:
         mistakes += [
-            (total(shift=0), "the targets are one place too early: head i should predict x_{t+2+i}")
+            (total(shift=0), "the targets are one place too early: head i should predict x_{t+1+i}")
         ]
     else:
         mistakes += [
@@ -441,6 +444,6 @@ def phase_loss(loss: Callable[..., Any], phase: int, seed: int = 0, heads: int =
             (total(all_=True), "all places count, the prompt's too: `answer_places` says which "
              "should"),
             (total(shift=0), "the base model's distribution is taken one place too early: that "
-             "over x_{t+2+i} is at z_{t+1+i}"),
+             "over x_{t+1+i} is at z_{t+i}"),
         ]  # fmt: skip
     return _loss_verdict(found, right, "the sum of the heads' mean losses", mistakes)

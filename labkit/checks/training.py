@@ -181,7 +181,7 @@ def _as_heads(heads: object, width: int) -> list[Head]:
     made: list[Head] = []
     for number_, head in enumerate(heads):  # type: ignore[arg-type,var-annotated]
         if type(head) is not dict or set(head) != {"proj", "token", "out", "scale", "shift"}:
-            raise NotUsable(f"head {number_} lacks the tensors that `new_heads` gives it.")
+            raise NotUsable(f"head {number_ + 1} lacks the tensors that `new_heads` gives it.")
         inner = len(numbers(head["scale"]))
         shapes = head_shapes(inner if number_ else width, width, inner)
         given = {name: numbers(head[name], shape) for name, shape in shapes.items()}

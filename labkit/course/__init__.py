@@ -9,5 +9,6 @@ __getattr__, __dir__, __all__ = public_names(
         "labkit.course.kept": "compare predict predictions",
         "labkit.course.live": "train_live",
         "labkit.course.shown": "table",
+        "labkit.paths": "plain_heads",
     },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 NAME = "small"
+ROOT = Path(__file__).resolve().parents[2]
+LONG = 40
+"""Characters of a line that nobody else would write."""
 
 
 def _meta(name: str, **kinds: Any) -> dict[str, Any]:
@@ -106,3 +110,11 @@ def hand_in(folder: Path, student: str, work: Any) -> Path:
     else:
         path.write_text(json.dumps(work), encoding="utf-8")
     return path
+
+
+def lecturers_words() -> set[str]:
+    """Return the longest plain part of each line that is written for lecturers alone."""
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "docs/lecturers").glob("*.md"))
+    prose = re.sub(r"^(```.*?^```|[#|].*?)$", "", "\n".join(texts), flags=re.DOTALL | re.MULTILINE)
+    parts = (max(re.split(r"[*`|<&]", line), key=len).strip() for line in prose.split("\n"))
+    return {part for part in parts if len(part) > LONG}

@@ -10,6 +10,7 @@ import pytest
 from labkit.errors import LabkitError
 from labkit.grading.build import build, sources
 from labkit.grading.students import write_students
+from tests.grading.made import lecturers_words
 
 LONG = 24
 """Characters of a line that says enough to be a solution's own, and not anyone's."""
@@ -44,18 +45,27 @@ def secret_lines(source):
 def test_no_line_of_a_solution_or_hidden_test_is_handed_out(name, handed_out):
     secret = secret_lines(sources()[name])
     assert len(secret) > 20
-    texts = [
-        path
-        for path in handed_out.rglob("*")
-        if path.suffix in {".ipynb", ".py", ".md", ".toml", ".yml", ".txt", ".js"}
-    ]
-    assert len(texts) > 100
     shown = {
         (str(path.relative_to(handed_out)), line)
-        for path in texts
+        for path in texts_in(handed_out)
         for line in secret & lines_of(path)
     }
     assert shown == set()
+
+
+def test_nothing_written_for_lecturers_alone_is_handed_out(handed_out):
+    secret = lecturers_words()
+    assert len(secret) > 100
+    for path in texts_in(handed_out):
+        text = path.read_text(encoding="utf-8")
+        assert not [words for words in secret if words in text], path
+
+
+def texts_in(folder):
+    kinds = {".ipynb", ".py", ".md", ".toml", ".yml", ".txt", ".js"}
+    texts = [path for path in folder.rglob("*") if path.suffix in kinds]
+    assert len(texts) > 100
+    return texts
 
 
 def test_the_course_the_assignments_and_what_they_need_are_there(handed_out):

@@ -13,6 +13,7 @@ from docs import stage
 from labkit.course.run import course
 from labkit.facade import HOMES
 from labkit.gallery import EXHIBITS
+from tests.grading.made import lecturers_words
 
 LOADED = {
     "script": ("src",),
@@ -161,6 +162,15 @@ def test_no_solution_of_an_assignment_is_given_away(site):
             text = path.read_text(encoding="utf-8")
             assert "### BEGIN SOLUTION" not in text, path
             assert "### BEGIN HIDDEN TESTS" not in text, path
+
+
+def test_nothing_written_for_lecturers_alone_is_shown(site):
+    secret = lecturers_words()
+    assert len(secret) > 100
+    for path in site.folder.rglob("*"):
+        if path.suffix in (".html", ".ipynb", ".js", ".md", ".txt"):
+            text = path.read_text(encoding="utf-8")
+            assert not [words for words in secret if words in text], path
 
 
 def test_the_teachers_page_says_the_minutes_of_each_notebook_in_its_plans(site):

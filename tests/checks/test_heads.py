@@ -315,7 +315,7 @@ def hard_phase2(hidden, tokens, table, given_heads, given, lengths):
         (1, lambda *x: 1.0, "the answer is"),
         (2, lambda *x: phase2(*x) / 3, "the mean over the heads"),
         (2, lambda *x: phase2(*x, each=0), "the targets of head 1"),
-        (2, lambda *x: phase2(*x, shift=0), "is at z_{t+1+i}"),
+        (2, lambda *x: phase2(*x, shift=0), "is at z_{t+i}"),
         (2, lambda *x: phase2(*x, marked=False), "all places count"),
         (2, hard_phase2, "this is the hard loss"),
         (2, lambda *x: None, "returns nothing"),

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import click
 
+from labkit.errors import LabkitError
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print exactly one JSON object on standard output."
 )
@@ -48,11 +50,15 @@ def only_results_on_stdout() -> Iterator[Callable[[dict[str, Any] | str], None]]
 
 
 class Report(NamedTuple):
-    """A command's result as a JSON object, the same as text for a person, and the exit status."""
+    """A command's result as a JSON object, and as text for a person; its exit status.
+
+    A ``problem`` is raised after the result was printed.
+    """
 
     result: dict[str, Any]
     text: str
     status: int = 0
+    problem: str = ""
 
 
 def reports(function: Callable[..., Report | None]) -> click.Command:
@@ -69,6 +75,8 @@ def reports(function: Callable[..., Report | None]) -> click.Command:
             if report is None:
                 return 0
             show(report.result if as_json else report.text)
+            if report.problem:
+                raise LabkitError(report.problem)
             return report.status
 
     command = click.command(context_settings={"show_default": True})(json_option(run))

@@ -175,7 +175,8 @@ def grade(
         table = out / "grades.csv"
         rows = read_table(table) if table.exists() else []
         ours = set(map(_key, submissions))
-        earlier = {key: row for row in rows if (key := _row_key(row)) in ours}
+        by_key = {(row["student"], row["assignment"]): row for row in rows}
+        earlier = {key: row for key, row in by_key.items() if key in ours}
         waiting = {
             pool.submit(batch.grade, submission): number
             for number, submission in enumerate(submissions)
@@ -229,10 +230,6 @@ def read_table(path: Path) -> list[dict[str, str]]:
                 f"{written!r}: give a number from 0 to {most}."
             )
     return rows
-
-
-def _row_key(row: dict[str, str]) -> tuple[str, str]:
-    return row["student"], row["assignment"]
 
 
 @dataclass
@@ -402,7 +399,8 @@ def _grade_of(
     said = [text.format(**asdict(limits)) for event, text in STATUSES.items() if event in events]
     failed = [outcome.test for outcome in outcomes if not outcome.passed]
     if failed and status not in ("unreadable", "tampered"):
-        notes.append("no test is passed" if len(failed) == len(tests) else _listed(failed))
+        all_failed = len(failed) == len(tests)
+        notes.append("no test is passed" if all_failed else f"not right: {', '.join(failed)}")
     comment = "; ".join(dict.fromkeys(text for text in (*said, *notes) if text))
     cells: list[Any] = next((line["cells"] for line in reversed(lines) if "cells" in line), [])
     return Grade(
@@ -414,10 +412,6 @@ def _grade_of(
         outcomes=outcomes,
         cells=cells,
     )
-
-
-def _listed(failed: Sequence[str]) -> str:
-    return f"not right: {', '.join(failed)}"
 
 
 def _valid(found: Any) -> Any:

@@ -115,7 +115,9 @@ def _sequences(
     columns = []
     longest = min(how.max_new_tokens, rows.room)
     for step in range(longest):
-        uniform = torch.cat([_uniform(how.samples, generator) for generator in generators])
+        uniform = torch.cat(
+            [torch.rand(how.samples, generator=one, dtype=torch.float64) for one in generators]
+        )
         known = rows.logits.log_softmax(dim=-1).to(device)  # (N, V)
         token = draw_tokens(how.sampling.filtered(known), row[live], uniform.to(device)[live])
         logprob[live] += known[row[live], token].double()
@@ -138,10 +140,6 @@ def _sequences(
 def _generator(seed: int, source: str) -> torch.Generator:
     digest = hashlib.blake2b(f"{seed}\n{source}".encode("utf-8", "surrogatepass"), digest_size=8)
     return torch.Generator().manual_seed(int.from_bytes(digest.digest(), "big"))
-
-
-def _uniform(many: int, generator: torch.Generator) -> torch.Tensor:
-    return torch.rand(many, generator=generator, dtype=torch.float64)
 
 
 BLOCK = 128

@@ -72,14 +72,13 @@ def compare_with_peer(
     python: str | os.PathLike[str],
     metrics: Sequence[str] = ("chrf", "bleu", "ter"),
     decoders: Sequence[str] = tuple(SHARED),
-    timeout: float = 3600,
 ) -> list[Agreement]:
     """Decide every case, hypotheses and evidence with duplicates as drawn, here and by ``peer``.
 
     Raises `LabkitError` for an unknown peer, or where its Python cannot be run or answers nothing.
     """
     ways = [(m, d) for d in decoders for m in metrics if d == "mbr" or m == "chrf"]
-    answers = _ask(peer, python, cases, ways, timeout)
+    answers = _ask(peer, python, cases, ways)
     return [_agreement(cases, *way, answer) for way, answer in zip(ways, answers, strict=True)]
 
 
@@ -119,7 +118,6 @@ def _ask(
     python: str | os.PathLike[str],
     cases: Sequence[tuple[Sequence[str], Sequence[str]]],
     ways: Sequence[tuple[str, str]],
-    timeout: float,
 ) -> list[dict[str, Any]]:
     if peer not in PEERS:
         raise LabkitError(f"No peer is named {peer!r}; there are {', '.join(PEERS)}.")
@@ -132,7 +130,7 @@ def _ask(
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=timeout,
+            timeout=3600,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

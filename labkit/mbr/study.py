@@ -54,10 +54,7 @@ def draw_cases(
 
 
 def textbook(
-    cases: Sequence[Case],
-    utility: str = "chrf",
-    metrics: tuple[str, ...] = ("bleu", "chrf"),
-    resamples: int = 1000,
+    cases: Sequence[Case], utility: str = "chrf", resamples: int = 1000
 ) -> dict[str, list[Result]]:
     """Return the three findings as tables, each system compared with the first of its kind.
 
@@ -69,29 +66,30 @@ def textbook(
     most = min(sum(sample.count for sample in case.samples) for case in cases)
     sizes = [2**power for power in range(most.bit_length())]
     studies = {
-        "samples": ("1", by_samples(cases, sizes, utility, metrics)),
-        "utilities": ("most frequent", by_utility(cases, metrics=metrics)),
-        "weightings": ("uniform", by_weighting(cases, utility, metrics)),
+        "samples": ("1", by_samples(cases, sizes, utility)),
+        "utilities": ("most frequent", by_utility(cases)),
+        "weightings": ("uniform", by_weighting(cases, utility)),
     }
     return {
         finding: [
             row
-            for metric in metrics
+            for metric in METRICS
             for row in paired_bootstrap(systems, baseline, metric, resamples)
         ]
         for finding, (baseline, systems) in studies.items()
     }
 
 
+METRICS = ("bleu", "chrf")
+"""The metrics that every study scores by."""
+
 Way = Callable[[Case], str]
 """A way to decide a case: the text it outputs."""
 
 
-def decided(
-    cases: Iterable[Case], ways: dict[str, Way], metrics: tuple[str, ...] = ("bleu", "chrf")
-) -> dict[str, Corpus]:
+def decided(cases: Iterable[Case], ways: dict[str, Way]) -> dict[str, Corpus]:
     """Decide every case in every way; raises `LabkitError` if there is no case."""
-    systems = {name: Corpus(metrics) for name in ways}
+    systems = {name: Corpus(METRICS) for name in ways}
     empty = True
     for case in cases:
         empty = False
@@ -106,7 +104,6 @@ def by_samples(
     cases: Sequence[Case],
     sizes: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
     utility: str | Utility = "chrf",
-    metrics: tuple[str, ...] = ("bleu", "chrf"),
 ) -> dict[str, Corpus]:
     """Decide from the first 1, 2, 4, ... of a case's samples, in an order drawn once a case.
 
@@ -116,37 +113,31 @@ def by_samples(
     def way(size: int, case: Case) -> str:
         return choose(first_of(case, size, 0), utility=utility, source=case.source).text
 
-    return decided(cases, {str(size): partial(way, size) for size in sizes}, metrics)
+    return decided(cases, {str(size): partial(way, size) for size in sizes})
 
 
 def by_utility(
-    cases: Iterable[Case],
-    utilities: Sequence[str] = ("chrf", "bleu", "f1", "edit"),
-    metrics: tuple[str, ...] = ("bleu", "chrf", "ter"),
+    cases: Iterable[Case], utilities: Sequence[str] = ("chrf", "bleu", "f1", "edit")
 ) -> dict[str, Corpus]:
     """Decide under each utility; add the most frequent and the most probable sample."""
 
-    def way(utility: str, case: Case) -> str:
-        return choose(case.samples, utility=utility, source=case.source).text
-
-    ways: dict[str, Way] = {name: partial(way, name) for name in utilities}
+    ways: dict[str, Way] = {name: partial(_best, utility=name) for name in utilities}
     ways["most frequent"] = lambda case: most_frequent(case.samples).text
     ways["most probable"] = lambda case: most_probable(case.samples).text
-    return decided(cases, ways, metrics)
+    return decided(cases, ways)
 
 
-def by_weighting(
-    cases: Iterable[Case],
-    utility: str | Utility = "chrf",
-    metrics: tuple[str, ...] = ("bleu", "chrf"),
-) -> dict[str, Corpus]:
+def by_weighting(cases: Iterable[Case], utility: str | Utility = "chrf") -> dict[str, Corpus]:
     """Decide under each weighting; uniform and counts are the same distribution over texts."""
 
-    def way(weighting: Weighting, case: Case) -> str:
-        best = choose(case.samples, utility=utility, weighting=weighting, source=case.source)
-        return best.text
+    names = get_args(Weighting)
+    return decided(cases, {name: partial(_best, utility=utility, weighting=name) for name in names})
 
-    return decided(cases, {name: partial(way, name) for name in get_args(Weighting)}, metrics)
+
+def _best(case: Case, utility: str | Utility, weighting: Weighting = "uniform") -> str:
+    """Return the text that a case's samples decide for."""
+    best = choose(case.samples, utility=utility, weighting=weighting, source=case.source)
+    return best.text
 
 
 def first_of(case: Case, many: int, seed: int) -> tuple[Sample, ...]:

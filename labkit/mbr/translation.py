@@ -142,7 +142,7 @@ def translate(
     """
     plan = plan or Plan()
     process, processes = share
-    journal = Journal(folder, _settings(plan), process)
+    journal = Journal(folder, json.loads(json.dumps(asdict(plan))), process)
     done = {batch.number: batch.digest for batch in journal}
     for number, batch in enumerate(batched(pairs, plan.drawing.at_once)):
         if number in done:
@@ -157,10 +157,6 @@ def translate(
             continue
         progress(len(batch))
     return journal
-
-
-def _settings(plan: Plan) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(plan)))
 
 
 def _digest(pairs: Sequence[Pair]) -> str:

@@ -12,17 +12,7 @@ from anywidget import AnyWidget
 
 from labkit.widgets.base import HERE, RecordWidget
 
-STYLE = """
-:root { color-scheme: light dark; --back: #fbfbfc; --ink: #1a1f26; --soft: #4a5561;
-  --line: #d5dae0; --link: #0b5cad; }
-@media (prefers-color-scheme: dark) { :root { --back: #0e1116; --ink: #e8ebef; --soft: #aab4c0;
-  --line: #333b45; --link: #7ab8ff; } }
-body { margin: 0 auto; max-width: 1160px; padding: 20px; background: var(--back);
-  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-a { color: var(--link); }
-main > p { max-width: 74ch; }
-.place { margin: 0 0 24px; }
-"""
+STYLE = (HERE / "shared" / "page.css").read_text(encoding="utf-8")
 """The look of a page around widgets, light or dark as the reader's system is."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from labkit.cli._options import (
     prompts_option,
     seed_option,
 )
-from labkit.cli._output import columns, json_option, only_results_on_stdout, say
+from labkit.cli._output import Report, columns, reports, say
 from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Numbers(click.ParamType):
         return found
 
 
-@click.command(context_settings={"show_default": True})
+@reports
 @base_option()
 @click.option(
     "--users",
@@ -93,86 +92,77 @@ class Numbers(click.ParamType):
 )
 @seed_option
 @device_option
-@json_option
-def command(*, out: Path | None, as_json: bool, **given: Any) -> None:
+def command(
+    *,
+    out: Path | None,
+    users: tuple[int, ...] | None,
+    rates: tuple[float, ...] | None,
+    requests: int,
+    max_new_tokens: int,
+    seed: int,
+    **target: Any,
+) -> Report:
     """Measure TTFT, ITL and time per token as users grow, plain and speculative."""
-    asked = Asked(**given)
-    with only_results_on_stdout() as show:
-        from labkit.serving.bench import Level, Loads
+    if sum(bool(target[name]) for name in ("simulate", "url", "shape")) > 1:
+        raise LabkitError("Give only one of --simulate, --url and --shape.")
+    if users and rates:
+        raise LabkitError("Give --users, who wait for their answers, or --rates, not both.")
+    from labkit.serving.bench import Level, Loads
 
-        if asked.rates:
-            levels = [Level(rate=rate) for rate in asked.rates]
-        else:
-            default = SIMULATED_USERS if asked.simulate else MEASURED_USERS
-            counts = asked.users or map(int, default.split(","))
-            levels = [Level(users=count) for count in counts]
-        loads = Loads(levels, asked.requests, asked.max_new_tokens, asked.seed)
-        outcome = measure(asked, loads)
-        if out:
-            outcome.log.save(out)
-        show(as_object(outcome) if as_json else as_text(outcome))
-    if outcome.lost:
-        raise LabkitError(f"{outcome.lost} The figures above are from before that.")
+    default = SIMULATED_USERS if target["simulate"] else MEASURED_USERS
+    counts = users or map(int, default.split(","))
+    levels = [Level(rate=rate) for rate in rates or ()] or [Level(users=many) for many in counts]
+    outcome = measure(Loads(levels, requests, max_new_tokens, seed), **target)
+    if out:
+        outcome.log.save(out)
+    lost = f"{outcome.lost} The figures above are from before that." if outcome.lost else ""
+    return Report(as_object(outcome), as_text(outcome), problem=lost)
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The command's options."""
-
-    base: str
-    users: tuple[int, ...] | None
-    rates: tuple[float, ...] | None
-    requests: int
-    max_new_tokens: int
-    prompts: Path | None
-    methods: str
-    slots: int | None
-    check: bool
-    url: str | None
-    model: str | None
-    simulate: bool
-    shape: str | None
-    model_params: float
-    gpu: str
-    acceptance: tuple[float, ...] | None
-    seed: int
-    device: str | None
-
-    def __post_init__(self) -> None:
-        if sum(map(bool, (self.simulate, self.url, self.shape))) > 1:
-            raise LabkitError("Give only one of --simulate, --url and --shape.")
-        if self.users and self.rates:
-            raise LabkitError("Give --users, who wait for their answers, or --rates, not both.")
-
-
-def measure(asked: Asked, loads: Loads) -> Outcome:
+def measure(
+    loads: Loads,
+    *,
+    base: str,
+    prompts: Path | None,
+    methods: str,
+    slots: int | None,
+    check: bool,
+    url: str | None,
+    model: str | None,
+    shape: str | None,
+    simulate: bool,
+    model_params: float,
+    gpu: str,
+    acceptance: tuple[float, ...] | None,
+    device: str | None,
+) -> Outcome:
     """Put the loads on what was asked for."""
     from labkit.serving import bench
 
-    accept: Sequence[float] = asked.acceptance or ()
-    if (asked.simulate or asked.shape) and not accept:
-        accept = bench.shipped_acceptance(asked.base)
-    if asked.simulate:
-        return bench.bench_simulated(asked.gpu, asked.model_params, [[a] for a in accept], loads)
-    if asked.shape:
+    accept: Sequence[float] = acceptance or ()
+    if (simulate or shape) and not accept:
+        accept = bench.shipped_acceptance(base)
+    if simulate:
+        return bench.bench_simulated(gpu, model_params, [[share] for share in accept], loads)
+    if shape:
         from labkit.serving.replay import bench_replayed
 
-        return bench_replayed(asked.shape, accept, loads, asked.device, asked.slots, say)
+        return bench_replayed(shape, accept, loads, device, slots, say)
 
     from labkit.questions import read_questions
 
-    texts = [question.turns[0] for question in read_questions(asked.prompts)]
-    if asked.url:
+    texts = [question.turns[0] for question in read_questions(prompts)]
+    if url:
         from labkit.serving.targets import RemoteServer
 
-        return bench.bench_server(RemoteServer(asked.url, asked.model), texts, loads, say)
+        return bench.bench_server(RemoteServer(url, model), texts, loads, say)
 
     from labkit.models import load
     from labkit.speculative.decoder import Decoder
 
-    decoder = Decoder(load(asked.base, asked.device))
-    methods = [name.strip() for name in asked.methods.split(",")]
-    return bench.bench_engine(decoder, texts, loads, methods, asked.slots, asked.check, say)
+    decoder = Decoder(load(base, device))
+    names = [name.strip() for name in methods.split(",")]
+    return bench.bench_engine(decoder, texts, loads, names, slots, check, say)
 
 
 def as_object(outcome: Outcome) -> dict[str, Any]:

@@ -126,9 +126,9 @@ def hidden_states(model: Any, layer: int = -1) -> Encoder:
     return encode
 
 
-def of_model(model: Any, layer: int = -1) -> Callable[[Sequence[str], Sequence[str]], np.ndarray]:
+def of_model(model: Any) -> Callable[[Sequence[str], Sequence[str]], np.ndarray]:
     """Return the `cosine` utility on a loaded model's own `hidden_states`."""
-    encoder = hidden_states(model, layer)
+    encoder = hidden_states(model)
 
     def utility(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
         return cosine(hypotheses, evidence, encoder)

@@ -16,9 +16,9 @@ from labkit.grading.notebook import graded_cells, read, written_cells
 def enter(table: Path, database: str, folder: Path | None = None) -> int:
     """Enter the rows of ``table`` (grades.csv) into the gradebook at ``database``, an nbgrader URL.
 
-    The points of single tests are those kept beside the table. Returns how many rows were entered;
+    The points of single tests are those kept with the table. Returns how many rows were entered;
     rows of unknown assignments are left out. Raises `LabkitError` if nbgrader is not installed, or
-    the table does not belong to what is kept beside it.
+    the table does not belong to what is kept with it.
     """
     try:
         from nbgrader.api import Gradebook
@@ -26,7 +26,7 @@ def enter(table: Path, database: str, folder: Path | None = None) -> int:
         raise LabkitError(
             "The gradebook is nbgrader's, which is not installed: pip install nbgrader."
         ) from None
-    # nbgrader calls alembic, which is installed beside this Python, by its bare name.
+    # nbgrader calls alembic, which is installed with this Python, by its bare name.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     known, entered = sources(folder), 0
     rows = [row for row in read_table(table) if row["assignment"] in known]
@@ -41,7 +41,7 @@ def enter(table: Path, database: str, folder: Path | None = None) -> int:
             if abs(sum(scores.values()) - float(row["score"])) > 1e-6:
                 raise LabkitError(
                     f"In {table} {student} has {row['score']} points in {name}, and the tests kept "
-                    f"beside it give {sum(scores.values()):g}: run `labkit grade` again."
+                    f"with it give {sum(scores.values()):g}: run `labkit grade` again."
                 )
             book.update_or_create_assignment(name)
             book.update_or_create_notebook(name, name)

@@ -6,7 +6,7 @@ fairness for likelier texts, which make better hypotheses and, measured, often b
 (Freitag et al. 2023, "Epsilon Sampling Rocks").
 
 Samples of one source mostly begin alike. Each distinct beginning is one row of the batch, however
-many samples stand on it, so the model is asked once for each node of the samples' prefix tree.
+many samples share it, so the model runs once for each node of the samples' prefix tree.
 """
 
 from __future__ import annotations

@@ -51,12 +51,12 @@ class Picture(Figure):
     """A matplotlib figure that no global state holds on to and that a notebook shows once."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        """The picture at twice the dots of its place on the page, and the size of that place."""
+        """Return the picture at twice the dots of its place on the page, and that place's size."""
         width, height = (round(inches * 100) for inches in self.get_size_inches())
         return self.png(dpi=200), {"width": width, "height": height}
 
     def png(self, dpi: float = 144) -> bytes:
-        """The picture as a PNG file's bytes."""
+        """Return the picture as a PNG file's bytes."""
         buffer = BytesIO()
         self.savefig(buffer, format="png", dpi=dpi)
         return buffer.getvalue()

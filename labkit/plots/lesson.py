@@ -1,4 +1,4 @@
-"""The course's own figures: distributions beside each other, lines, and points with names."""
+"""The course's own figures: distributions side by side, lines, and points with names."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from labkit.plots.figure import FAINT, HUES, INK, MARKS, Picture, picture, styled
-from labkit.records import LossLog, LossPoint
+from labkit.records import LossLog
 
 STROKES = ("-", "--")
 """The first run is drawn solid, the one that it is compared with dashed."""
@@ -76,12 +76,12 @@ def plot_phases(log: LossLog) -> Picture:
 
 
 def _losses(axes: Axes, run: LossLog, stroke: str, name: str, span: int) -> None:
-    """One run's raw and smoothed losses (phases apart) and its validation losses."""
+    """Draw a run's raw and smoothed losses (phases apart) and its validation losses."""
     for head in range(run.heads):
         color, mark = HUES[head % len(HUES)], MARKS[head % len(MARKS)]
         label: str | None = f"{name}head {head + 1}"
         for phase in (1, 2):
-            points = _of_phase(run.points, phase)
+            points = run.of_phase(phase).points
             if not points:
                 continue
             steps, values = [p.step for p in points], [p.loss[head] for p in points]
@@ -100,7 +100,7 @@ def _losses(axes: Axes, run: LossLog, stroke: str, name: str, span: int) -> None
 
 
 def _acceptance(axes: Axes, run: LossLog, stroke: str) -> None:
-    """One run's share of places where each head's first choice is the base model's own."""
+    """Draw a run's share of places where a head's first choice is the base model's own."""
     steps = [look.step for look in run.validation]
     for head in range(run.heads):
         shares = [look.accept[head] for look in run.validation]
@@ -116,13 +116,9 @@ def _acceptance(axes: Axes, run: LossLog, stroke: str) -> None:
         )
 
 
-def _of_phase(points: Sequence[LossPoint], phase: int) -> list[LossPoint]:
-    return [point for point in points if point.phase == phase]
-
-
 def _mark_phases(axes: Axes, log: LossLog) -> None:
-    """A line where phase 2 begins, and the phases' names at the top."""
-    first, second = (_of_phase(log.points, phase) for phase in (1, 2))
+    """Draw a line where phase 2 begins, and write the phases' names at the top."""
+    first, second = (log.of_phase(phase).points for phase in (1, 2))
     for points, name in ((first, "phase 1"), (second, "phase 2")):
         if points:
             axes.text(

@@ -142,7 +142,7 @@ def plot_beyond(table: RiskTable) -> Picture:
     return figure
 
 
-def _short(text: str, most: int = 38) -> str:
-    """One line of at most ``most`` characters."""
+def _short(text: str) -> str:
+    """Return one line of at most 38 characters."""
     line = text.replace("\n", "⏎")
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return line if len(line) <= 38 else line[:37] + "…"

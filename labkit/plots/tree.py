@@ -12,7 +12,7 @@ from labkit.records.treestudy import NodePath
 
 
 def plot_tree(study: TreeStudy, tree: Sequence[NodePath] | None = None) -> Picture:
-    """Draw a tree (default: the fastest) and, beside it, gain, cost and speedup by size."""
+    """Draw a tree (default: the fastest) and, next to it, gain, cost and speedup by size."""
     tree = study.best_tree() if tree is None else list(tree)
     with styled():
         figure = picture(9.5, 3.8)
@@ -23,7 +23,7 @@ def plot_tree(study: TreeStudy, tree: Sequence[NodePath] | None = None) -> Pictu
 
 
 def rows_of(tree: Sequence[NodePath]) -> dict[NodePath, int]:
-    """Leaves on rows of their own, a parent beside its first child; the root is ``()``.
+    """Give leaves rows of their own, a parent its first child's row; the root is ``()``.
 
     >>> rows_of([(0,), (0, 0), (1,)])
     {(0, 0): 0, (0,): 0, (1,): 1, (): 0}
@@ -41,7 +41,7 @@ def rows_of(tree: Sequence[NodePath]) -> dict[NodePath, int]:
 
 
 def _draw_tree(axes: Axes, study: TreeStudy, tree: Sequence[NodePath]) -> None:
-    """Circles by depth and row, as large as the chance that their whole path is accepted."""
+    """Draw circles by depth and row, as large as the chance that their whole path is accepted."""
     rows = rows_of(tree)
     for path in tree:
         color = HUES[(len(path) - 1) % len(HUES)]
@@ -71,7 +71,7 @@ def _draw_tree(axes: Axes, study: TreeStudy, tree: Sequence[NodePath]) -> None:
 
 
 def _draw_curves(axes: Axes, study: TreeStudy, tree: Sequence[NodePath]) -> None:
-    """Tokens, cost and speedup of the best tree of each size, and of this one."""
+    """Draw tokens, cost and speedup of the best tree of each size, and of this one."""
     best = study.best_trees()
     for words, value, color, stroke, mark in (
         ("tokens per step", study.tokens_per_step, HUES[2], "--", "o"),

@@ -10,7 +10,7 @@ from labkit.records.base import Count, Part, Probability, Record, RecordError
 
 
 class HeldOutScore(Part):
-    """What a set of heads does on answers of the base model that it was not trained on.
+    """The figures of a set of heads on held-out answers of the base model.
 
     ``material`` names the kind of prompts; ``loss`` is the mean cross-entropy in nats and
     ``accept`` the share of right first guesses, one figure a head; ``tokens_per_step`` is that of a
@@ -24,9 +24,9 @@ class HeldOutScore(Part):
 
 
 class AblationRow(Part):
-    """One training: what it changed of the baseline, how long it was, and how it was judged.
+    """One training: its change to the baseline, its length and its scores.
 
-    ``question`` is the choice that it asks about; ``tokens`` counts the positions trained on.
+    ``question`` names the choice that it varies; ``tokens`` counts the positions trained on.
     ``changes`` is empty for the baseline, which has one row for each seed.
     """
 
@@ -39,7 +39,7 @@ class AblationRow(Part):
     scores: tuple[HeldOutScore, ...]
 
     def score(self, material: str) -> HeldOutScore:
-        """The score on prompts of that kind; raises `RecordError` where there is none."""
+        """Return the score on prompts of that kind; raises `RecordError` if there is none."""
         for score in self.scores:
             if score.material == material:
                 return score
@@ -71,6 +71,6 @@ class AblationStudy(Record):
         return tuple(row for row in self.rows if not row.changes)
 
     def spread(self, material: str) -> tuple[float, float]:
-        """The least and the most tokens per step of the baseline over its seeds: chance alone."""
+        """Return the least and the most tokens per step of the baseline over its seeds."""
         found = [row.score(material).tokens_per_step for row in self.baselines]
         return min(found), max(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from typing import Annotated, ClassVar
@@ -17,7 +18,7 @@ NodePath = tuple[int, ...]
 
 
 class VerifyCost(Part):
-    """The time of one check of ``nodes`` drafted tokens beside the last committed one.
+    """The time of one check of ``nodes`` drafted tokens and the last committed one.
 
     ``ratio`` is that time over the time of a plain step, which checks the last committed token
     alone: 1.0 at 0 nodes.
@@ -82,24 +83,21 @@ class TreeStudy(Record):
         return self.verify[-1].nodes
 
     def gain(self, path: NodePath) -> float:
-        """The chance that the whole path is accepted: what the node adds to tokens per step."""
-        chance = 1.0
-        for head, rank in enumerate(path):
-            chance *= self.accept[head][rank]
-        return chance
+        """Return the chance that the whole path is accepted: the node's part of a step's tokens."""
+        return math.prod((self.accept[head][rank] for head, rank in enumerate(path)), start=1.0)
 
     def tokens_per_step(self, tree: Sequence[NodePath]) -> float:
-        """Expected tokens that a step with this tree commits, the base model's own included."""
+        """Return the expected tokens of a step with this tree, the base model's own included."""
         return 1.0 + sum(self.gain(path) for path in tree)
 
     def cost(self, tree: Sequence[NodePath]) -> float:
-        """A step's time with this tree, in plain steps: drafting and checking."""
+        """Return a step's time with this tree, in plain steps: drafting and checking."""
         deepest = max((len(path) for path in tree), default=0)
         drafting = sum(self.draft_head[:deepest]) + self.draft_node * len(tree)
         return drafting + self.verify_cost(len(tree))
 
     def verify_cost(self, nodes: int) -> float:
-        """A check's time in plain steps; raises `RecordError` beyond what was measured."""
+        """Return a check's time in plain steps; raises `RecordError` beyond what was measured."""
         if nodes > self.most_nodes:
             raise RecordError(
                 f"The check of {nodes} nodes was not measured, only of up to {self.most_nodes}."
@@ -111,11 +109,11 @@ class TreeStudy(Record):
         raise AssertionError("the last point covers it")
 
     def speedup(self, tree: Sequence[NodePath]) -> float:
-        """Predicted tokens per second with this tree, over those without a draft."""
+        """Return predicted tokens per second with this tree, over those without a draft."""
         return self.tokens_per_step(tree) / self.cost(tree)
 
     def best_trees(self) -> tuple[tuple[NodePath, ...], ...]:
-        """For each number of nodes, from 0 on, the tree with the highest predicted speedup.
+        """Return for each number of nodes, from 0, the tree with the highest predicted speedup.
 
         For each depth allowed, nodes are added by falling `gain`, which no other tree of that size
         exceeds in tokens per step (a child never gains more than its parent); then the depths are
@@ -133,7 +131,7 @@ class TreeStudy(Record):
         return tuple(tuple(sorted(tree, key=lambda p: (len(p), p))) for tree in best)
 
     def best_tree(self, nodes: int | None = None) -> tuple[NodePath, ...]:
-        """The tree with the highest predicted speedup: of that many nodes, or of any size.
+        """Return the tree with the highest predicted speedup: of that many nodes, or of any size.
 
         Raises `RecordError` where no tree has that many nodes.
         """
@@ -145,8 +143,8 @@ class TreeStudy(Record):
         return trees[nodes]
 
     def _by_gain(self, depth: int) -> Iterator[NodePath]:
-        """Every node at most ``depth`` deep, by falling gain, parents before children."""
-        ranks = [_by_share(shares) for shares in self.accept]
+        """Yield every node at most ``depth`` deep, by falling gain, parents before children."""
+        ranks = [sorted(range(len(of)), key=lambda rank: -of[rank]) for of in self.accept]
         heap: list[tuple[float, NodePath, int]] = []
 
         def push(above: NodePath, place: int) -> None:
@@ -160,8 +158,3 @@ class TreeStudy(Record):
             yield path
             push(path[:-1], place + 1)
             push(path, 0)
-
-
-def _by_share(shares: Sequence[float]) -> list[int]:
-    """Ranks by falling acceptance."""
-    return sorted(range(len(shares)), key=lambda rank: -shares[rank])

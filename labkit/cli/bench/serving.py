@@ -136,7 +136,7 @@ def measure(
     acceptance: tuple[float, ...] | None,
     device: str | None,
 ) -> Outcome:
-    """Put the loads on what was asked for."""
+    """Put the loads on the simulation, the random weights, the server or the model here."""
     from labkit.serving import bench
 
     accept: Sequence[float] = acceptance or ()

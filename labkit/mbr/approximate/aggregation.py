@@ -52,7 +52,7 @@ def centroids(task: Problem, rng: np.random.Generator, clusters: int = 8) -> Dec
     Raises `LabkitError` for fewer than one cluster.
     """
     if clusters < 1:
-        raise LabkitError(f"{clusters} clusters were asked for; at least 1 is needed.")
+        raise LabkitError(f"{clusters} clusters were given; at least 1 is needed.")
     parts = averageable(task)
     of = k_means(parts.vectors, min(clusters, len(task.evidence)), rng)  # (R,)
     mass = np.bincount(of, task.weights)

@@ -1,7 +1,7 @@
 """chrF and chrF++ (Popović 2015, 2017), equal to sacrebleu's sentence scores, for whole matrices.
 
 Precision and recall of character n-grams (order 1 to 6, whitespace left out), and for chrF++ of
-word n-grams (order 1 and 2) beside them, each averaged over the orders that both texts have; then
+word n-grams (order 1 and 2) as well, each averaged over the orders that both texts have; then
 the F-score that holds recall beta = 2 times as important.
 """
 

@@ -177,8 +177,8 @@ def test_state_may_be_given_at_the_start():
     [
         ("utility", "comet", "no utility named 'comet'"),
         ("weighting", "heavy", "heavy"),
-        ("temperature", 0.0, "temperature is 0.0"),
-        ("selected", (99, 0), "no hypothesis 99"),
+        ("temperature", 0.0, "temperature lies between 0.1 and 32"),
+        ("selected", (99, 0), "hypothesis lies between 0 and 8 here, not 99"),
         ("samples", -1, "samples"),
     ],
 )

@@ -1,10 +1,9 @@
-"""What each choice of a recipe is worth: one training, varied in one thing at a time.
+"""An ablation study: one training, varied in one thing at a time.
 
-A study is a TOML file. It names a recipe, what all of its trainings change of that (to make them
-short), the seeds of the baseline, and variants, each of which changes a little more. All are judged
-on the same held-out answers of the base model. Answers to train on are kept by what they are of
-(see `labkit.training.train.training_answers`), so variants that leave the generation as it is
-share them.
+A study is a TOML file. It names a recipe, the changes that all trainings share (to make them
+short), the seeds of the baseline, and variants with a few changes more. All are evaluated on the
+same held-out answers of the base model. Answers to train on are cached (see
+`labkit.training.answers.made_answers`), so variants that generate alike share them.
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from labkit.errors import LabkitError
+from labkit.errors import LabkitError, first_problem
 from labkit.models import LanguageModel, load
 from labkit.provenance import provenance
 from labkit.records import AblationRow, AblationStudy, HeldOutScore, write_whole
@@ -25,7 +25,7 @@ from labkit.speculative.checkpoint import load_heads
 from labkit.training.answers import Continue, writer
 from labkit.training.checkpoints import locked
 from labkit.training.losses import HeldOut, validate_heads
-from labkit.training.recipe import Count, Frozen, Recipe, load_toml
+from labkit.training.recipe import Count, Frozen, Recipe
 from labkit.training.train import Materials, command_line, embedding_table, train_all
 
 RESULT = "ablations.json"
@@ -40,35 +40,30 @@ Training = tuple[str, str, Recipe, Changes]
 
 
 class Variant(Frozen):
-    """One training beside the baseline."""
+    """One training that is compared with the baseline."""
 
     question: str
-    """The choice that it is about; variants of one question stand together."""
+    """The choice that it is about; variants of one question are shown together."""
     name: Annotated[str, Field(min_length=1)]
     changes: Annotated[Changes, Field(min_length=1)]
-    """What it changes of the baseline."""
+    """Its changes to the baseline."""
 
 
 class Study(Frozen):
-    """Everything that decides a study's figures."""
+    """Every setting that decides a study's figures."""
 
     name: str
     recipe: str
-    """The recipe's file, beside the study's own."""
+    """The recipe's file, in the study's folder."""
     seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
-    """The baseline is trained once with each; variants have the first."""
+    """The baseline is trained once with each; variants with the first."""
     materials: Annotated[tuple[Literal["text", "tasks", "own"], ...], Field(min_length=1)] = (
         "text",
     )
-    """What kinds of held-out prompts to judge on; see `labkit.training.recipe.Generation`."""
+    """Kinds of held-out prompts to evaluate on; see `labkit.training.recipe.Generation`."""
     always: Changes = Field(default_factory=dict)
-    """What the baseline, and so every training, changes of the recipe."""
+    """Changes to the recipe in every training."""
     variant: tuple[Variant, ...] = ()
-
-    @classmethod
-    def load(cls, path: str | Path) -> Study:
-        """Read a study; raises `LabkitError` that names the first field at fault."""
-        return load_toml(cls, Path(path))
 
 
 def ablate(
@@ -113,22 +108,21 @@ def ablate(
 def _rows(
     study: Study, trainings: Sequence[Training], base: LanguageModel, write: Continue, out: Path
 ) -> Iterator[AblationRow]:
-    """Run each training in its folder and judge it on every kind of held-out prompts."""
-    baseline = trainings[0][2]
-    materials: dict[tuple[str, int, tuple[int, ...]], HeldOut] = {}
+    """Run each training in its folder and evaluate it on every kind of held-out prompts."""
+    baseline = trainings[0][2].model_dump()
+
+    @cache
+    def held_out(kind: str, count: int, layers: tuple[int, ...]) -> HeldOut:
+        """Return held-out answers for heads of that number that read those layers."""
+        heads = {"count": count, "layers": layers}
+        asked = _merged(baseline, {"generation": {"kinds": [kind]}, "heads": heads})
+        return Materials(Recipe.model_validate(asked), base, write).held_out()
+
     for question, name, recipe, changes in trainings:
         folder = out / _file_name(f"{name} {recipe.seed}")
         file = write_whole(folder / "recipe.toml", as_toml(recipe))
         done = train_all(file, folder, write=write)
         shape = recipe.heads.count, recipe.heads.layers
-        for kind in study.materials:
-            if (kind, *shape) not in materials:
-                heads = dict(zip(("count", "layers"), shape, strict=True))
-                asked = _merged(
-                    baseline.model_dump(), {"generation": {"kinds": [kind]}, "heads": heads}
-                )
-                recipe_of = Recipe.model_validate(asked)
-                materials[kind, *shape] = Materials(recipe_of, base, write).held_out()
         yield AblationRow(
             question=question,
             name=name,
@@ -137,20 +131,20 @@ def _rows(
             steps=done["steps"],
             tokens=done["tokens"],
             scores=tuple(
-                judge(Path(done["heads"]), base, kind, materials[kind, *shape])
+                judge(Path(done["heads"]), base, kind, held_out(kind, *shape))
                 for kind in study.materials
             ),
         )
 
 
 def judge(folder: Path, base: LanguageModel, material: str, held_out: HeldOut) -> HeldOutScore:
-    """The heads in ``folder`` on held-out answers of the base model."""
+    """Evaluate the heads in ``folder`` on held-out answers of the base model."""
     heads = load_heads(folder, embedding_table(base))[0]
     return HeldOutScore(material=material, **validate_heads(heads, held_out))
 
 
 def as_toml(recipe: Recipe) -> str:
-    """A recipe as the text of its file, which `Recipe.load` reads back.
+    """Return a recipe as the text of its file, which `Recipe.load` reads back.
 
     >>> recipe = Recipe.model_validate(
     ...     {"name": "a", "base": "tiny", "heads": {"inner_width": 8},
@@ -160,10 +154,10 @@ def as_toml(recipe: Recipe) -> str:
     ['name = "a"', 'base = "tiny"', 'seed = 0']
     """
     parts = recipe.model_dump(mode="json", exclude_none=True)
-    lines = [f"{key} = {json.dumps(value)}" for key, value in parts.items() if not _table(value)]
-    for key, value in parts.items():
-        if _table(value):
-            lines += ["", f"[{key}]", *(f"{name} = {json.dumps(of)}" for name, of in value.items())]
+    tables = {key: part for key, part in parts.items() if isinstance(part, Mapping)}
+    lines = [f"{key} = {json.dumps(part)}" for key, part in parts.items() if key not in tables]
+    for key, value in tables.items():
+        lines += ["", f"[{key}]", *(f"{name} = {json.dumps(of)}" for name, of in value.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -179,27 +173,20 @@ def _trainings(study: Study, path: Path) -> Iterator[Training]:
             raise LabkitError(f"The study {path} has two variants named {variant.name!r}.")
         names.add(variant.name)
         changed = _merged({**common, "seed": study.seeds[0]}, variant.changes)
-        yield (
-            variant.question,
-            variant.name,
-            _recipe(changed, path, variant.name),
-            variant.changes,
-        )
+        recipe = _recipe(changed, path, variant.name)
+        yield variant.question, variant.name, recipe, variant.changes
 
 
 def _recipe(content: Mapping[str, Any], path: Path, name: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        raise LabkitError(
-            f"The study {path} makes no recipe of {name!r}: {place}: {first['msg']}."
-        ) from None
+        problem = first_problem(error, "the whole")
+        raise LabkitError(f"The study {path} makes no recipe of {name!r}: {problem}.") from None
 
 
 def _merged(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``whole`` with ``changes`` in it, table by table.
+    """Return ``whole`` with ``changes`` in it, table by table.
 
     >>> _merged({"a": {"b": 1, "c": 2}, "d": {"e": 3}}, {"a": {"b": 4}, "d": False})
     {'a': {'b': 4, 'c': 2}, 'd': None}
@@ -214,12 +201,8 @@ def _merged(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-def _table(value: object) -> bool:
-    return isinstance(value, Mapping)
-
-
 def _file_name(text: str) -> str:
-    """``text`` in small letters, digits and hyphens.
+    """Return ``text`` in small letters, digits and hyphens.
 
     >>> _file_name("Hard labels 0")
     'hard-labels-0'

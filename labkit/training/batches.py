@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from labkit.errors import LabkitError
-from labkit.training.recipe import RateSchedule
+from labkit.training.recipe import Course, Schedule
 
 
 @dataclass(frozen=True)
@@ -182,10 +182,9 @@ def make_batch(tokens: Tensor, runs: Runs, window: int, heads: int) -> TrainingB
     return TrainingBatch(taken * inside, inside, heads)
 
 
-def learning_rate_at(step: int, schedule: RateSchedule) -> float:
+def learning_rate_at(step: int, schedule: Schedule | Course) -> float:
     """Return the learning rate of ``step`` (from 0): a linear warm-up from 0, then a cosine.
 
-    >>> from labkit.training.recipe import Schedule
     >>> plan = Schedule(steps=100, rows=1, window=1, learning_rate=1.0, warmup_share=0.1)
     >>> [round(learning_rate_at(step, plan), 3) for step in (0, 9, 10, 99)]
     [0.1, 1.0, 1.0, 0.1]

@@ -6,16 +6,16 @@ number, so a killed run ends where it would have ended.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from safetensors.torch import save
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
@@ -27,7 +27,7 @@ from labkit.models.store import make_manifest
 from labkit.records.base import write_whole
 from labkit.training.batches import learning_rate_at
 from labkit.training.checkpoints import Run
-from labkit.training.recipe import Frozen, Positive
+from labkit.training.recipe import Course
 
 
 def byte_pairs(
@@ -49,28 +49,9 @@ def byte_pairs(
     return tokenizer
 
 
-class Course(Frozen):
-    """The steps, the learning rate and AdamW's settings."""
-
-    steps: Positive
-    learning_rate: Annotated[float, Field(gt=0)]
-    """The peak, after the warm-up; a cosine falls from there to ``final_share`` of it."""
-    warmup: Positive
-    final_share: Annotated[float, Field(ge=0, le=1)]
-    betas: tuple[float, float]
-    weight_decay: Annotated[float, Field(ge=0)]
-    clip: Annotated[float, Field(gt=0)]
-    checkpoint_every: Positive
-
-    @property
-    def warmup_steps(self) -> int:
-        """How many steps warm up."""
-        return self.warmup
-
-
 @dataclass(frozen=True)
 class Job:
-    """A model to train, the loss of each step, and the loss on held-out text.
+    """A model to train by ``course``, the loss of each step, and the loss on held-out text.
 
     ``loss_at(step)`` returns a scalar with its gradient; ``held_out()`` nats per token of text that
     is not trained on. Checkpoints hold ``recipe``, and a run of another one is refused.
@@ -78,14 +59,21 @@ class Job:
 
     name: str
     model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    course: Course
     loss_at: Callable[[int], Tensor]
     held_out: Callable[[], float]
     recipe: dict[str, Any]
 
 
-def optimise(job: Job, course: Course, out: Path) -> float:
-    """Do the remaining steps, with checkpoints in ``out``; return the seconds of all runs."""
-    model = job.model
+def train_model(job: Job, out: Path, more: Callable[[float], dict[str, float]]) -> dict[str, float]:
+    """Do the remaining steps of ``job``, with checkpoints in ``out``; save the model when done.
+
+    The model goes to ``out/model`` and its figures to ``out/result.json``. Returns these: ``loss``
+    (held out, nats per token, of the weights as saved), what ``more`` adds, given the loss, and
+    ``seconds``, those of all runs.
+    """
+    model, course = job.model, job.course
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=0.0, betas=course.betas, weight_decay=course.weight_decay
     )
@@ -112,30 +100,23 @@ def optimise(job: Job, course: Course, out: Path) -> float:
                 f"step {progress.step}: loss {loss.item():.3f},"
                 f" held out {job.held_out():.3f}, {progress.seconds:.0f} s"
             )
-    return progress.seconds
-
-
-def finish(
-    job: Job,
-    tokenizer: PreTrainedTokenizerFast,
-    out: Path,
-    seconds: float,
-    more: Callable[[float], dict[str, float]],
-) -> dict[str, float]:
-    """Save the model in ``out/model`` and its figures in ``out/result.json``; return these.
-
-    They are ``loss`` (held out, nats per token, of the weights as saved), ``seconds`` and what
-    ``more`` adds, given the loss.
-    """
     folder = out / "model"
-    save_model(job.model, tokenizer, folder)
+    save_model(model, job.tokenizer, folder)
     make_manifest(folder, f"labkit.training.{job.name}", revision=1, times=False).write(folder)
-    for parameter in job.model.parameters():  # what `save_model` keeps of them
+    for parameter in model.parameters():  # what `save_model` keeps of them
         parameter.data = parameter.data.half().float()
     loss = job.held_out()
-    result = {"loss": loss, **more(loss), "seconds": seconds}
+    result = {"loss": loss, **more(loss), "seconds": progress.seconds}
     write_whole(out / "result.json", json.dumps(result))
     return result
+
+
+def command_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser of a recipe's path and ``--out``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
 
 
 def print_result(train: Callable[[], dict[str, float]]) -> None:

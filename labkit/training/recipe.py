@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, TypeVar
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from labkit.errors import LabkitError
+from labkit.errors import LabkitError, first_problem
+from labkit.reading import read_text
 from labkit.speculative.speculator import Layers
 
 Positive = Annotated[int, Field(ge=1)]
@@ -20,15 +21,30 @@ PromptKind = Literal["text", "tasks", "long", "talk", "own"]
 Precision = Literal["float32", "bfloat16"]
 """The number format in which weights are multiplied."""
 
-Model = TypeVar("Model", bound=BaseModel)
-
 
 class Frozen(BaseModel):
-    """A part of a recipe: immutable, no unknown keys, every field explained below it."""
+    """A recipe or a part of one: immutable, no unknown keys, every field explained below it."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_by_name=True,
     )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a TOML file; raises `LabkitError` that names the first invalid field."""
+        try:
+            return cls.model_validate(tomllib.loads(read_text(Path(path))))
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise LabkitError(f"The recipe {path} is not valid TOML: {error}.") from None
+        except ValidationError as error:
+            given = error.errors(include_url=False)[0]["input"]
+            shown = "" if isinstance(given, dict) else f" (given: {given!r})"
+            problem = first_problem(error, "the top level")
+            raise LabkitError(f"The recipe {path} at {problem}{shown}.") from None
 
 
 class Heads(Frozen):
@@ -88,19 +104,6 @@ class Optimizer(Frozen):
     """The largest allowed norm of the whole gradient."""
 
 
-class RateSchedule(Protocol):
-    """The settings of a learning rate that warms up linearly and falls by a cosine."""
-
-    steps: int
-    learning_rate: float
-    final_share: float
-
-    @property
-    def warmup_steps(self) -> int:
-        """How many steps warm up."""
-        ...
-
-
 class Schedule(Frozen):
     """A phase: its batches and its learning rate."""
 
@@ -129,6 +132,17 @@ class Schedule(Frozen):
     def warmup_steps(self) -> int:
         """How many steps warm up."""
         return max(1, round(self.steps * self.warmup_share))
+
+
+class Course(Optimizer):
+    """The whole training of a small model from scratch: its steps, learning rate and optimizer."""
+
+    steps: Positive
+    learning_rate: Rate
+    """The peak, after the warm-up; a cosine falls from there to ``final_share`` of it."""
+    warmup_steps: Annotated[int, Field(ge=1, alias="warmup")]
+    final_share: Share
+    checkpoint_every: Positive
 
 
 class TextPhase(Schedule):
@@ -208,31 +222,9 @@ class Recipe(Frozen):
             raise ValueError("[phase2] needs a [generation]")
         return self
 
-    @classmethod
-    def load(cls, path: str | Path) -> Recipe:
-        """Read a recipe; raises `LabkitError` that names the first invalid field."""
-        return load_toml(cls, Path(path))
-
     @property
     def answers(self) -> Generation:
         """How phase 2's text is written; raises `LabkitError` if the recipe does not say."""
         if self.generation is None:
             raise LabkitError(f"The recipe {self.name!r} has no [generation]: add one.")
         return self.generation
-
-
-def load_toml(kind: type[Model], path: Path) -> Model:
-    """Read ``path`` as a ``kind``; raises `LabkitError` that names the first invalid field."""
-    try:
-        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise LabkitError(f"Cannot read the recipe {path}: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise LabkitError(f"The recipe {path} is not text in UTF-8.") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise LabkitError(f"The recipe {path} is not valid TOML: {error}.") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the top level"
-        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
-        raise LabkitError(f"The recipe {path} at {place}: {first['msg']}{given}.") from None

@@ -7,7 +7,6 @@ and ends where it would have ended anyway.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from labkit.training.checkpoints import locked
-from labkit.training.pretrain import Course, Job, byte_pairs, finish, optimise, print_result
-from labkit.training.recipe import Frozen, Positive, Source, load_toml
+from labkit.training.pretrain import Job, byte_pairs, command_parser, print_result, train_model
+from labkit.training.recipe import Course, Frozen, Positive, Source
 from labkit.training.text import pack_text, read_documents
 
 END_OF_TEXT = "<|endoftext|>"
@@ -68,11 +67,6 @@ class TinyRecipe(Frozen):
         if max(self.training.windows) > self.model.context:
             raise ValueError("a window is longer than the model's context")
         return self
-
-    @classmethod
-    def load(cls, path: Path) -> TinyRecipe:
-        """Read a recipe from TOML; raises `LabkitError` that names the first invalid field."""
-        return load_toml(cls, path)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -139,27 +133,24 @@ def train(recipe: TinyRecipe, out: Path) -> dict[str, float]:
     in ``out``.
     """
     with locked(out):
-        return _train(recipe, out)
-
-
-def _train(recipe: TinyRecipe, out: Path) -> dict[str, float]:
-    documents = read_documents(recipe.sources)
-    training = [document for document in documents if not document.held_out]
-    held_out = [document for document in documents if document.held_out]
-    tokenizer = train_tokenizer((document.text for document in training), recipe.model.vocabulary)
-    stream, unseen = pack_text(training, tokenizer), pack_text(held_out, tokenizer)
-    model = build_model(recipe.model, recipe.seed)
-    job = Job(
-        name="tiny",
-        model=model,
-        loss_at=lambda step: _loss(model, batch_at(step, stream, recipe.training, recipe.seed)),
-        held_out=lambda: held_out_loss(model, unseen),
-        recipe=recipe.model_dump(mode="json"),
-    )
-    seconds = optimise(job, recipe.training, out)
-    size = sum(len(document.text.encode()) for document in held_out)
-    bits = len(unseen) / math.log(2) / size
-    return finish(job, tokenizer, out, seconds, lambda loss: {"bits_per_byte": loss * bits})
+        documents = read_documents(recipe.sources)
+        training = [document for document in documents if not document.held_out]
+        held_out = [document for document in documents if document.held_out]
+        tokenizer = train_tokenizer((text.text for text in training), recipe.model.vocabulary)
+        stream, unseen = pack_text(training, tokenizer), pack_text(held_out, tokenizer)
+        model = build_model(recipe.model, recipe.seed)
+        job = Job(
+            name="tiny",
+            model=model,
+            tokenizer=tokenizer,
+            course=recipe.training,
+            loss_at=lambda step: _loss(model, batch_at(step, stream, recipe.training, recipe.seed)),
+            held_out=lambda: held_out_loss(model, unseen),
+            recipe=recipe.model_dump(mode="json"),
+        )
+        size = sum(len(document.text.encode()) for document in held_out)
+        bits = len(unseen) / math.log(2) / size
+        return train_model(job, out, lambda loss: {"bits_per_byte": loss * bits})
 
 
 def _loss(model: LlamaForCausalLM, rows: Tensor) -> Tensor:
@@ -170,10 +161,7 @@ def _loss(model: LlamaForCausalLM, rows: Tensor) -> Tensor:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train from the command line, on one thread."""
-    parser = argparse.ArgumentParser(description="Train the tiny base model.")
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args(arguments)
+    given = command_parser("Train the tiny base model.").parse_args(arguments)
     torch.set_num_threads(1)
     print_result(lambda: train(TinyRecipe.load(given.recipe), given.out))
 

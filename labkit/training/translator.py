@@ -8,7 +8,6 @@ written to ``FOLDER/held-out.tsv``.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import hashlib
 import lzma
@@ -27,8 +26,8 @@ from transformers import GenerationConfig, MarianConfig, MarianMTModel, PreTrain
 from labkit.errors import LabkitError
 from labkit.records.base import write_whole
 from labkit.training.checkpoints import locked
-from labkit.training.pretrain import Course, Job, byte_pairs, finish, optimise, print_result
-from labkit.training.recipe import Frozen, Positive, load_toml
+from labkit.training.pretrain import Job, byte_pairs, command_parser, print_result, train_model
+from labkit.training.recipe import Course, Frozen, Positive
 
 PAD, END = "<pad>", "</s>"
 PAD_ID, END_ID = 0, 1
@@ -73,11 +72,6 @@ class TranslatorRecipe(Frozen):
     """Pairs with a side of more tokens than this are left out."""
     model: TranslatorShape
     training: Training
-
-    @classmethod
-    def load(cls, path: Path) -> TranslatorRecipe:
-        """Read a recipe from TOML; raises `LabkitError` that names the first invalid field."""
-        return load_toml(cls, path)
 
 
 def read_corpus(path: Path) -> list[Pair]:
@@ -283,45 +277,38 @@ def train(recipe: TranslatorRecipe, corpus: Path, out: Path) -> dict[str, float]
     ``seconds`` spent training, over all runs. Raises `LabkitError` if another process is training
     in ``out``.
     """
-    pairs = read_corpus(corpus)
+    training, held_out = split(read_corpus(corpus))
     with locked(out):
-        return _train(recipe, pairs, out)
+        lines = (f"{source}\t{translation}\n" for source, translation in held_out)
+        write_whole(out / "held-out.tsv", "".join(lines))
+        plan = recipe.training
+        texts = (text for pair in training for text in pair)
+        tokenizer = train_tokenizer(texts, recipe.model.vocabulary)
+        pairs = Encoded.of(training, tokenizer, recipe.longest)
+        unseen = Encoded.of(held_out, tokenizer, recipe.longest)
+        model = build_model(recipe.model, recipe.seed).train()
+        shuffled = Shuffled(pairs, plan.batch_tokens, recipe.seed)
 
+        def loss_at(step: int) -> Tensor:
+            torch.manual_seed(recipe.seed * 1_000_003 + step)  # what dropout draws
+            return batch_loss(model, pairs, shuffled.at(step))
 
-def _train(recipe: TranslatorRecipe, corpus: Sequence[Pair], out: Path) -> dict[str, float]:
-    training, held_out = split(corpus)
-    write_whole(out / "held-out.tsv", "".join(f"{source}\t{text}\n" for source, text in held_out))
-    plan = recipe.training
-    tokenizer = train_tokenizer(
-        (text for pair in training for text in pair), recipe.model.vocabulary
-    )
-    pairs = Encoded.of(training, tokenizer, recipe.longest)
-    unseen = Encoded.of(held_out, tokenizer, recipe.longest)
-    model = build_model(recipe.model, recipe.seed)
-    shuffled = Shuffled(pairs, plan.batch_tokens, recipe.seed)
-
-    def loss_at(step: int) -> Tensor:
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # what dropout draws
-        return batch_loss(model, pairs, shuffled.at(step))
-
-    job = Job(
-        name="translator",
-        model=model,
-        loss_at=loss_at,
-        held_out=lambda: held_out_loss(model, unseen, plan.batch_tokens),
-        recipe=recipe.model_dump(mode="json"),
-    )
-    model.train()
-    seconds = optimise(job, plan, out)
-    return finish(job, tokenizer, out, seconds, lambda _loss: {"pairs": len(pairs.sources)})
+        job = Job(
+            name="translator",
+            model=model,
+            tokenizer=tokenizer,
+            course=plan,
+            loss_at=loss_at,
+            held_out=lambda: held_out_loss(model, unseen, plan.batch_tokens),
+            recipe=recipe.model_dump(mode="json"),
+        )
+        return train_model(job, out, lambda _loss: {"pairs": len(pairs.sources)})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train from the command line."""
-    parser = argparse.ArgumentParser(description="Train the German to English translator.")
-    parser.add_argument("recipe", type=Path)
+    parser = command_parser("Train the German to English translator.")
     parser.add_argument("--pairs", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, help="threads that torch uses")
     given = parser.parse_args(arguments)
     if given.threads:

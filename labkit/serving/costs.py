@@ -136,7 +136,7 @@ def budgets(max_nodes: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class NodeTable:
-    """The best number of draft nodes for each batch size; a `labkit.speculative.batch.Pace`.
+    """The best number of draft nodes for each batch size.
 
     ``chances`` (N,) are those of the node of each rank to be accepted, ``filled`` is the share of
     the nodes allowed that is drafted (see `tokens_per_second`).

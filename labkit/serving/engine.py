@@ -22,7 +22,7 @@ from labkit.errors import LabkitError
 from labkit.sampling import Sampling
 from labkit.serving.costs import NodeTable
 from labkit.serving.measure import TEXTS, node_table
-from labkit.speculative.batch import Batch, Emitted, Fixed, Row, drafting_for
+from labkit.speculative.batch import Batch, Emitted, Row, drafting_for
 
 if TYPE_CHECKING:
     from labkit.speculative.decoder import Decoder
@@ -142,7 +142,7 @@ class ServingEngine:
             raise LabkitError(f"{nodes} nodes a row were asked for: give 0 to {batch.max_nodes}.")
         self.table = nodes if isinstance(nodes, NodeTable) else None
         self._batch = batch
-        self._batch.pace = nodes if isinstance(nodes, NodeTable) else Fixed(nodes)
+        self._batch.pace = nodes.nodes if isinstance(nodes, NodeTable) else lambda _: nodes
         self.line = line
         self.totals: Counter[str] = Counter()
         self._waiting: deque[Request] = deque()

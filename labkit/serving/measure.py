@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 
 from labkit.serving.costs import Curve, Measured, NodeTable, budgets
-from labkit.speculative.batch import Batch, BatchStep, Fixed, Row
+from labkit.speculative.batch import Batch, BatchStep, Row
 
 PROMPTS_MEASURED = (1, 8, 16, 32, 64)
 """Prompt tokens of a chunk whose prefill is measured."""
@@ -57,7 +57,7 @@ def measure_acceptance(
     fitting = [text for text in texts if len(text) + STEPS_PER_TEXT <= batch.capacity]
     short = min(8, batch.capacity // 2)
     fitting = fitting or [rng.integers(0, batch.engine.vocabulary, short).tolist() for _ in TEXTS]
-    pace, batch.pace = batch.pace, Fixed(batch.max_nodes)
+    pace, batch.pace = batch.pace, lambda _: batch.max_nodes
     steps: list[BatchStep] = []
     try:
         for text in fitting:
@@ -107,7 +107,7 @@ def measure_costs(batch: Batch, seed: int = 0, repeats: int = 4) -> Measured:
             for count, nodes in product(counts, budgets(batch.max_nodes)):
                 if nodes and count * (1 + nodes) > ROWS_MEASURED:
                     continue
-                batch.pace = Fixed(nodes)
+                batch.pace = lambda _, most=nodes: most
                 _leave(batch, [row for row in batch.running if row.left < row.limit / 2])
                 while len(batch.running) < count:
                     join(length)

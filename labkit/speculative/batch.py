@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -103,24 +102,6 @@ class BatchStep:
         return self.batch + self.drafted
 
 
-class Pace(Protocol):
-    """The rule for the number of nodes to draft after each row."""
-
-    def nodes(self, batch: int) -> int:
-        """Return the most nodes per row when ``batch`` rows are continued."""
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """A `Pace` of the same number of nodes whatever the load; 0 is plain decoding."""
-
-    most: int
-
-    def nodes(self, batch: int) -> int:
-        """See `Pace.nodes`."""
-        return self.most
-
-
 class Drafting:
     """Drafts for all rows of a batch, by the drafters that ``make`` returns.
 
@@ -171,6 +152,7 @@ class Batch:
 
     ``capacity`` is the most tokens of a slot, prompt and output together. ``shared`` is a beginning
     of all prompts, or a whole prompt: it is processed once, here, and copied into every slot.
+    ``pace`` returns the most nodes per row when so many rows are continued (default: all of them).
     ``chunk`` limits the prompt tokens of a step. With ``repeats``, a row also ends once its last
     ``repeats`` tokens have come twice before: a loop never ends by itself. ``keep`` names what rows
     keep besides tokens: "states" (with those after ``layers``; see `kernels.engine.Output`) and
@@ -184,7 +166,7 @@ class Batch:
         capacity: int,
         eos_ids: Collection[int] = (),
         drafting: Drafting | None = None,
-        pace: Pace | None = None,
+        pace: Callable[[int], int] | None = None,
         *,
         shared: Sequence[int] = (),
         chunk: int = PREFILL_ROWS,
@@ -201,7 +183,7 @@ class Batch:
         self.eos_ids = frozenset(eos_ids)
         self.drafting = drafting
         self.max_nodes = drafting.max_nodes if drafting else 0
-        self.pace = pace or Fixed(self.max_nodes)
+        self.pace = pace or (lambda _: self.max_nodes)
         self.layers = drafting.layers if drafting else tuple(layers)
         self.chunk, self.repeats, self.keep = chunk, repeats, frozenset(keep)
         self.cache = engine.new_cache(capacity + self.max_nodes + 1, slots + bool(shared))
@@ -315,7 +297,7 @@ class Batch:
         """Draft, check, verify and commit for all rows, in one pass of the base model."""
         clock = time.perf_counter
         t0 = clock()
-        nodes = self.pace.nodes(len(rows)) if self.drafting else 0
+        nodes = self.pace(len(rows)) if self.drafting else 0
         drafts = [Draft()] * len(rows)
         if self.drafting and nodes:
             made = self.drafting.draft(rows, nodes)

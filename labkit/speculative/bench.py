@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from labkit.models import LanguageModel
 from labkit.questions import Question
 from labkit.records.base import Part
 from labkit.sampling import Sampling
-from labkit.speculative.decoder import METHODS, Decoder
+from labkit.speculative.decoder import METHODS, Decoder, same_output
 from labkit.speculative.generate import prefill, tied
 
 VANILLA, TRANSFORMERS = "vanilla", "transformers"
@@ -62,7 +63,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Turn:
-    """What all methods made of one turn of one prompt: a list of repeats for each."""
+    """The outputs of all methods for one turn of one prompt: a list of repeats for each."""
 
     question: Question
     ids: tuple[int, ...]
@@ -73,7 +74,7 @@ Runner = Callable[[list[int]], Run]
 
 
 def own_runner(decoder: Decoder, method: str, max_new_tokens: int) -> Runner:
-    """Decodes by one of the lab's own methods."""
+    """Return a function that decodes by one of the lab's own methods."""
     decoder.warm_up(method)
 
     def run(ids: list[int]) -> Run:
@@ -93,7 +94,10 @@ def own_runner(decoder: Decoder, method: str, max_new_tokens: int) -> Runner:
 def peer_runner(
     base: LanguageModel, name: str, max_new_tokens: int, assistant: LanguageModel | None
 ) -> Runner:
-    """Decodes as transformers has it; `LabkitError` where that needs an assistant and has none."""
+    """Return a function that decodes with transformers.
+
+    Raises `LabkitError` if assisted generation has no assistant that fits.
+    """
     from transformers import GenerationConfig
 
     extra: dict[str, Any] = {}
@@ -200,7 +204,7 @@ def llama_cpp_runner(decoder: Decoder, name: str, max_new_tokens: int) -> Runner
 def runners(
     decoder: Decoder, methods: Sequence[str] | None, max_new_tokens: int
 ) -> tuple[dict[str, Runner], dict[str, str]]:
-    """A runner for each method, and for each that cannot run here a sentence why.
+    """Return a runner for each method, and for each that cannot run here a sentence why.
 
     ``methods`` None stands for all there are; one that is named and cannot run is an error.
     Vanilla always runs, as what the others are compared with.
@@ -236,9 +240,9 @@ def ask(
     repeats: int,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Turn]:
-    """Put every turn of every prompt to every method, in turn, ``repeats`` times.
+    """Decode every turn of every prompt by every method, in turn, ``repeats`` times.
 
-    A conversation that the answers made too long for the context ends there; ``say`` is told.
+    A conversation that becomes too long for the context ends there, with a message to ``say``.
     """
     for question in questions:
         talk: list[dict[str, str]] = []
@@ -261,7 +265,7 @@ def ask(
 
 
 def conversation(base: LanguageModel, talk: list[dict[str, str]], max_new_tokens: int) -> list[int]:
-    """The token ids of what was said so far, the model's turn being next.
+    """Return the token ids of a conversation in which the model's turn is next.
 
     Raises `LabkitError` where the answer would not fit the model's context.
     """
@@ -296,7 +300,7 @@ class Score(Part):
 
 
 def speed(turns: Sequence[Turn], method: str) -> float:
-    """The mean over prompts of tokens per second; of repeats the median counts."""
+    """Return the mean over prompts of tokens per second; of repeats the median counts."""
     tokens: dict[str, int] = {}
     seconds: dict[str, float] = {}
     for turn in turns:
@@ -310,7 +314,7 @@ def speed(turns: Sequence[Turn], method: str) -> float:
 def score(
     turns: Sequence[Turn], method: str, alike: Callable[[Turn, str], tuple[bool, int]]
 ) -> Score:
-    """A method's figures over ``turns``; ``alike`` says how its outputs compare with vanilla's."""
+    """Return a method's figures over ``turns``; ``alike`` compares its outputs with vanilla's."""
     runs = [run for turn in turns for run in turn.runs[method]]
     steps = sum(run.steps for run in runs)
     compared = [alike(turn, method) for turn in turns]
@@ -337,7 +341,7 @@ def score(
 def identical_on_device(
     decoder: Decoder, turn: Turn, method: str, max_new_tokens: int
 ) -> tuple[bool, int]:
-    """(whether ``method``'s outputs are those of its own graph with all drafts rejected, 0).
+    """Return whether ``method``'s outputs are those of its own graph with all drafts rejected, 0.
 
     That graph is vanilla at the same width, whose bits the drafted output has to the last; vanilla
     at its own best width may differ from both where two logits tie.
@@ -348,28 +352,23 @@ def identical_on_device(
 
 
 def compare(engine: Engine, turn: Turn, method: str) -> tuple[bool, int]:
-    """(whether ``method``'s outputs are vanilla's, how many needed a tie as an excuse).
+    """Return whether ``method``'s outputs are vanilla's, and how many needed a tie as an excuse.
 
-    The outputs may part where the base model's two largest logits tie; what follows is another
-    text, and is not compared. On an exact engine the lab's own methods get no such excuse.
+    On an exact engine the lab's own methods get no such excuse; see `same_output`.
     """
     excusable = method in PEERS or not engine.exact
-    ties = 0
-    for vanilla, other in zip(turn.runs[VANILLA], turn.runs[method], strict=True):
-        ours, theirs = vanilla.tokens, other.tokens
-        if ours == theirs:
-            continue
-        shared = min(len(ours), len(theirs))
-        place = next((i for i in range(shared) if ours[i] != theirs[i]), shared)
-        if not excusable or not tied_after(engine, [*turn.ids, *ours[:place]]):
-            return False, 0
-        ties += 1
-    return True, ties
 
+    def tied_at(ours: tuple[int, ...], place: int) -> bool:
+        """Process the text up to ``place`` again, for the logits there."""
+        text = [*turn.ids, *ours[:place]]
+        return excusable and tied(prefill(engine, text, engine.new_cache(len(text))).logits[-1])
 
-def tied_after(engine: Engine, text: Sequence[int]) -> bool:
-    """Whether the base model's two largest logits all but tie after ``text``."""
-    return tied(prefill(engine, text, engine.new_cache(len(text))).logits[-1])
+    results = [
+        same_output(vanilla.tokens, other.tokens, partial(tied_at, vanilla.tokens))
+        for vanilla, other in zip(turn.runs[VANILLA], turn.runs[method], strict=True)
+    ]
+    same = all(alike for alike, _ in results)
+    return same, sum(ties for _, ties in results) if same else 0
 
 
 class Result(Part):
@@ -400,13 +399,13 @@ def bench(
     methods: Sequence[str] | None = None,
     watch: Callable[[str], None] | None = None,
 ) -> Result:
-    """Decode every prompt by every method, in turn, and compare; ``watch`` is told how it goes."""
+    """Decode every prompt by every method, in turn, and compare; ``watch`` gets progress."""
     if min(max_new_tokens, repeats) < 1:
         raise LabkitError(
             f"Give at least 1 new token and 1 repeat; got {max_new_tokens} and {repeats}."
         )
     say = watch or (lambda _: None)
-    for question in questions:  # a prompt that is too long is told before an hour has passed
+    for question in questions:  # a prompt that is too long is reported before an hour has passed
         talk = [{"role": "user", "content": question.turns[0]}]
         conversation(decoder.base, talk, max_new_tokens)
         for said in question.turns[1:]:  # the shortest answers there can be
@@ -462,7 +461,7 @@ def bench(
 
 
 def rows(scores: dict[str, Score | None]) -> list[tuple[str, ...]]:
-    """One row of text for each method that ran: see `HEADER`."""
+    """Return one row of text for each method that ran; see `HEADER`."""
 
     def number(value: float | None, places: int = 2) -> str:
         return "" if value is None else f"{value:.{places}f}"
@@ -497,4 +496,4 @@ HEADER = (
     "check ms",
     "rest ms",
 )
-"""What the columns of `rows` are."""
+"""The columns of `rows`."""

@@ -21,7 +21,7 @@ from labkit.kernels.engine import Engine, check_layers
 from labkit.kernels.llama import LlamaWeights
 from labkit.models import LanguageModel, load
 from labkit.paths import data_dir
-from labkit.records import Trace
+from labkit.records import Token, Trace
 from labkit.sampling import Sampling
 from labkit.speculative.calibrate import default_nodes, kept
 from labkit.speculative.checkpoint import load_heads
@@ -42,7 +42,7 @@ from labkit.speculative.drafters.static import (
 )
 from labkit.speculative.eagle import Eagle
 from labkit.speculative.generate import Generation, generate
-from labkit.speculative.tracing import trace
+from labkit.speculative.tracing import traced
 
 if TYPE_CHECKING:
     from labkit.speculative.play import Player
@@ -300,19 +300,22 @@ class Decoder:
         ties: int = 0,
     ) -> Trace:
         """Return a finished generation as a record; its note says why nothing was drafted."""
-        made = trace(
-            generation,
-            self.base.token_text,
-            self.base.decode(generation.tokens),
-            prompt,
-            self.base.name,
-            method,
-            temperature,
-            seed,
-            ties,
-        )
+        show = self.base.token_text
         idle = method not in UNBOUNDED and not self.max_nodes
-        return made.model_copy(update={"note": NOTHING_PAYS}) if idle else made
+        return Trace(
+            method=method,
+            base=self.base.name,
+            prompt=prompt,
+            prompt_tokens=len(generation.prompt),
+            temperature=temperature,
+            seed=seed,
+            first=Token(id=generation.first, text=show(generation.first)),
+            steps=tuple(traced(step, show) for step in generation.steps),
+            text=self.base.decode(generation.tokens),
+            prefill_s=generation.prefill_s,
+            ties=ties,
+            note=NOTHING_PAYS if idle else "",
+        )
 
     def encode(self, prompt: str | Sequence[int], max_new_tokens: int) -> list[int]:
         """The prompt's token ids; raises `LabkitError` if it is empty or too long for the model."""
@@ -375,7 +378,10 @@ class RaceResult:
         """
         first = next(iter(self.typical))
         pairs = zip(self.runs[first], self.runs[method], strict=True)
-        results = [same_output(vanilla, other) for vanilla, other in pairs]
+        results = [
+            same_output(one.tokens, other.tokens, {*one.narrow, *other.narrow}.__contains__)
+            for one, other in pairs
+        ]
         return all(same for same, _ in results), max(ties for _, ties in results)
 
     def speedup(self, method: str) -> float:
@@ -393,20 +399,20 @@ class RaceResult:
         ]
 
 
-def same_output(vanilla: Generation, other: Generation) -> tuple[bool, int]:
-    """(whether both wrote the same, the number of ties that excuse a difference: 0 or 1).
+def same_output(
+    ours: Sequence[int], theirs: Sequence[int], tied: Callable[[int], bool]
+) -> tuple[bool, int]:
+    """Return whether both outputs are the same, and the ties that excuse a difference: 0 or 1.
 
-    Where the base model's two largest logits all but tie, an engine that is not exact may take
-    either, and what follows is another text; the comparison ends there. An exact engine reports
-    no ties, so that a difference is a difference.
+    Where the base model's two largest logits all but tie (``tied``, by place), an engine that is
+    not exact may take either. What follows is another text, so the comparison ends there.
     """
-    ours, theirs = vanilla.tokens, other.tokens
     if ours == theirs:
         return True, 0
     shared = min(len(ours), len(theirs))
     place = next((i for i in range(shared) if ours[i] != theirs[i]), shared)
-    tied = place in vanilla.narrow or place in other.narrow
-    return tied, int(tied)
+    excused = tied(place)
+    return excused, int(excused)
 
 
 def _typical(runs: list[Generation]) -> Generation:

@@ -24,16 +24,6 @@ TIE = 1e-4
 
 
 @dataclass(frozen=True)
-class Inside:
-    """The base model's distributions in one step, kept only for a trace in detail.
-
-    ``probs`` (N + 1, V): the base model's distribution after the root and each node.
-    """
-
-    probs: torch.Tensor
-
-
-@dataclass(frozen=True)
 class GeneratedStep:
     """One pass of the loop; times in seconds."""
 
@@ -44,7 +34,8 @@ class GeneratedStep:
     draft_s: float
     check_s: float
     rest_s: float
-    inside: Inside | None = None
+    probs: torch.Tensor | None = None
+    """The base model's distribution after the root and each node, (N + 1, V): only in detail."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +129,7 @@ def generate(
             seen = [ROOT, *verdict.path][: len(kept)]
             at = len(tokens) - len(prompt)
             narrow += [at + i for i, node in enumerate(seen) if tied(out.logits[node + 1])]
-        inside = Inside(out.logits.float().softmax(-1)) if detail else None
+        probs = out.logits.float().softmax(-1) if detail else None
         step = GeneratedStep(
             draft,
             verdict,
@@ -147,7 +138,7 @@ def generate(
             t1 - t0,
             t2 - t1,
             t3 - t2,
-            inside,
+            probs,
         )
         steps.append(step)
         tokens += kept

@@ -25,7 +25,6 @@ from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.generate import (
     GeneratedStep,
     Generation,
-    Inside,
     generate,
     prefill,
 )
@@ -118,8 +117,8 @@ class Player:
                 probs = sampling.probabilities(out.logits)
                 verdict = verify.speculative_sampling(probs, draft, generator)
             committed = (*(draft.tokens[node] for node in verdict.path), verdict.token)
-            inside = Inside(out.logits.float().softmax(-1))
-            step = GeneratedStep(draft, verdict, committed, False, 0.0, 0.0, 0.0, inside)
+            thoughts = out.logits.float().softmax(-1)
+            step = GeneratedStep(draft, verdict, committed, False, 0.0, 0.0, 0.0, thoughts)
             done = Generation(tuple(tokens[:-1]), tokens[-1], (step,), 0.0)
             return self.decoder.record(done, "", "you").model_dump(mode="json")["steps"][0]
 
@@ -146,10 +145,10 @@ class Player:
             done = self._run(ids, most, how, self._drafter({**how, "method": "mlp"}))
             logprob = float(start[done.first])
             for step in done.steps:
-                assert step.inside is not None
+                assert step.probs is not None
                 rows = [ROOT, *step.verdict.path]
                 for row, token in zip(rows, step.committed, strict=False):
-                    logprob += float(step.inside.probs[row + 1, token].log())
+                    logprob += float(step.probs[row + 1, token].log())
             text = self.decoder.base.decode(done.tokens)
             sample = {"text": text, "count": 1, "logprob": min(0.0, logprob)}
             samples.append(sample | {"tokens": len(done.tokens)})

@@ -1,45 +1,19 @@
-"""From what the loop did to the `Trace` that widgets, plots and assignments read."""
+"""The steps of a `Trace`, which widgets, plots and assignments read, from the loop's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from labkit.records import Candidate, Node, Outlook, Step, Token, Trace
+from labkit.records import Candidate, Node, Outlook, Step, Token
 from labkit.speculative.drafters.mlp import SHOWN
-from labkit.speculative.generate import GeneratedStep, Generation
+from labkit.speculative.generate import GeneratedStep
 from labkit.speculative.tree import ROOT
 
 TokenText = Callable[[int], str]
 
 
-def trace(
-    generation: Generation,
-    token_text: TokenText,
-    text: str,
-    prompt: str,
-    base: str,
-    method: str,
-    temperature: float = 0.0,
-    seed: int | None = None,
-    ties: int = 0,
-) -> Trace:
-    """The record of one generation; ``token_text`` says what a token looks like."""
-    return Trace(
-        method=method,
-        base=base,
-        prompt=prompt,
-        prompt_tokens=len(generation.prompt),
-        temperature=temperature,
-        seed=seed,
-        first=Token(id=generation.first, text=token_text(generation.first)),
-        steps=tuple(_step(step, token_text) for step in generation.steps),
-        text=text,
-        prefill_s=generation.prefill_s,
-        ties=ties,
-    )
-
-
-def _step(step: GeneratedStep, token_text: TokenText) -> Step:
+def traced(step: GeneratedStep, token_text: TokenText) -> Step:
+    """Return a step as the record has it; ``token_text`` returns what a token looks like."""
     draft, verdict = step.draft, step.verdict
     tests = {test.node: test for test in verdict.tests}
     accepted = set(verdict.path)
@@ -49,8 +23,8 @@ def _step(step: GeneratedStep, token_text: TokenText) -> Step:
     ):
         test = tests.get(i)
         p = test.p if test else None
-        if p is None and step.inside is not None:
-            p = float(step.inside.probs[parent + 1, token])
+        if p is None and step.probs is not None:
+            p = float(step.probs[parent + 1, token])
         q = test.q if test and test.q is not None else draft.q[i]
         nodes.append(
             Node(
@@ -79,8 +53,8 @@ def _step(step: GeneratedStep, token_text: TokenText) -> Step:
 
 
 def _outlooks(step: GeneratedStep, token_text: TokenText) -> tuple[Outlook, ...]:
-    """What both models would put after the root and after each node that somebody looked at."""
-    if step.inside is None:
+    """Return both models' candidates after the root and after each node tested or continued."""
+    if step.probs is None:
         return ()
 
     def candidates(pairs: list[tuple[int, float]]) -> tuple[Candidate, ...]:
@@ -89,7 +63,7 @@ def _outlooks(step: GeneratedStep, token_text: TokenText) -> tuple[Outlook, ...]
     places = {ROOT, *step.verdict.path, *step.draft.parents}
     found = []
     for place in sorted(places):
-        top = step.inside.probs[place + 1].topk(SHOWN)
+        top = step.probs[place + 1].topk(SHOWN)
         base = list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
         drafter = list(step.draft.considered.get(place, ()))
         found.append(Outlook(after=place, base=candidates(base), drafter=candidates(drafter)))

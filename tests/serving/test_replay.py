@@ -17,7 +17,7 @@ from labkit.records import ServingLog
 from labkit.serving import replay
 from labkit.serving.bench import Level, Loads
 from labkit.serving.replay import RandomHeads, RandomModel, ReplayedEngine, bench_replayed
-from labkit.speculative.batch import Batch, Fixed
+from labkit.speculative.batch import Batch
 from labkit.training.plan import SHAPES
 from tests.speculative.fakes import ToyEngine
 
@@ -55,7 +55,7 @@ def test_a_shape_is_measured_end_to_end_and_the_record_says_that_words_are_noise
 def test_drafts_are_kept_as_often_as_was_asked_and_their_order_is_kept(slots: int) -> None:
     model = RandomModel(SHAPES["tiny-random"], "cpu")
     engine = ReplayedEngine(engine_for(model), (0.6, 0.4), slots, 1000, seed=1)
-    batch = Batch(engine, slots, 1000, (), RandomHeads(model.speculator(2)), Fixed(2))
+    batch = Batch(engine, slots, 1000, (), RandomHeads(model.speculator(2)), lambda _: 2)
     for row in range(slots):
         batch.join([row + 1, 5, 7], 600)
     steps = []
@@ -74,7 +74,7 @@ def test_certain_drafts_are_always_kept_and_impossible_ones_never(
 ) -> None:
     model = RandomModel(SHAPES["tiny-random"], "cpu")
     engine = ReplayedEngine(engine_for(model), accept, 1, 60, seed=0)
-    batch = Batch(engine, 1, 60, (), RandomHeads(model.speculator(2)), Fixed(2))
+    batch = Batch(engine, 1, 60, (), RandomHeads(model.speculator(2)), lambda _: 2)
     batch.join([1, 2], 22)  # the first of them comes from the prompt
     taken = [batch.step()]
     while batch.running:

@@ -20,7 +20,6 @@ from labkit.sampling import Sampling
 from labkit.speculative.batch import (
     Batch,
     Drafting,
-    Fixed,
     Row,
     common_beginning,
     drafting_for,
@@ -100,8 +99,8 @@ def test_every_request_gets_what_it_gets_alone(
         (step, prompt, limit, WARM if warm else Sampling())
         for step, prompt, limit, warm in requests
     ]
-    pace = Fixed(min(nodes, drafting.max_nodes) if drafting else 0)
-    batch = Batch(toy, slots, 120, {4}, drafting, pace)
+    most = min(nodes, drafting.max_nodes) if drafting else 0
+    batch = Batch(toy, slots, 120, {4}, drafting, lambda _: most)
     together = run(batch, arrivals)
     assert sorted(batch.free) == list(range(slots))
     for index, (_, prompt, limit, sampling) in enumerate(arrivals):

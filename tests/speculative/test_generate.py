@@ -154,10 +154,10 @@ def test_detail_keeps_the_base_models_distribution_after_each_node(engine: ToyEn
     made = generate(engine, PROMPT, 6, Planned(engine, 2, lambda _: 1), detail=True)
     text = (*PROMPT, made.first)
     for step in made.steps:
-        torch.testing.assert_close(step.inside.probs[0], engine.after(text).softmax(-1))
+        torch.testing.assert_close(step.probs[0], engine.after(text).softmax(-1))
         for token in step.draft.tokens[:1]:
             one_on = (*text, token)
-            torch.testing.assert_close(step.inside.probs[1], engine.after(one_on).softmax(-1))
+            torch.testing.assert_close(step.probs[1], engine.after(one_on).softmax(-1))
         text = (*text, *step.committed)
 
 

@@ -25,7 +25,6 @@ from labkit.serving.simulate import (
     Check,
     GpuCosts,
     Job,
-    Simulated,
     chances_by_rank,
     check_prediction,
     simulate,
@@ -274,7 +273,7 @@ def bench_served(
                     made = simulate(
                         table, jobs, level.users, served.slots, PREFILL_ROWS, loads.seed
                     )
-                    simulated.append(simulated_row(made, level.users, method))
+                    simulated.append(made.row(level.users, method))
             taken.append(threads.contention())
     target = f"this process, {served.engine}, {served.slots} slots"
     rows += simulated
@@ -365,7 +364,7 @@ def bench_simulated(
         jobs = [Job(int(length), loads.max_new_tokens) for length in lengths]
         for method, table in tables.items():
             made = simulate(table, jobs, level.users, min(level.users, room), seed=loads.seed)
-            rows.append(simulated_row(made, level.users, method))
+            rows.append(made.row(level.users, method))
     billions = parameters / 1e9
     log = loads.log(
         name=f"{billions:g}B on {costs.gpu.name}",
@@ -412,13 +411,7 @@ def shipped_acceptance(base: str) -> list[float]:
 def level_row(level: Level, load: Load, method: str) -> ServingRow:
     """Return a measured level as a row; at a rate, ``users`` are those under way on average."""
     users = max(1, round(load.in_flight)) if level.rate else level.users
-    return summarise(load, users, method, rate_per_s=level.rate)
-
-
-def simulated_row(made: Simulated, users: int, method: str) -> ServingRow:
-    """Return a simulated load as a row."""
-    steps = made.tokens_per_step, made.nodes_per_step
-    return summarise(made.load, users, method, "simulated", *steps)
+    return summarise(load, users, method).model_copy(update={"rate_per_s": level.rate})
 
 
 def in_words(row: ServingRow) -> str:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -113,18 +113,7 @@ def closed_loop(target: Target, prompts: Sequence[str], users: int, max_new_toke
     """Let ``users`` send the ``prompts`` between them, each the next one after an answer."""
     if users < 1 or not prompts:
         raise LabkitError(f"{users} users with {len(prompts)} prompts: give at least 1 of each.")
-    line = iter(prompts)
-    asking = _Asking(target, max_new_tokens)
-
-    def user() -> None:
-        while not asking.lost:
-            with asking.lock:
-                prompt = next(line, None)
-            if prompt is None:
-                return
-            asking.ask(prompt)
-
-    return asking.run([user] * users)
+    return _Running(target, prompts, [0.0] * len(prompts), max_new_tokens).run(users)
 
 
 def open_loop(
@@ -137,30 +126,31 @@ def open_loop(
     """Send the ``prompts`` at ``rate`` a second on average, as a Poisson process."""
     if rate <= 0 or not prompts:
         raise LabkitError(f"{rate} requests a second of {len(prompts)}: give more than 0 of each.")
-    asking = _Asking(target, max_new_tokens)
-    due = np.cumsum(rng.exponential(1 / rate, len(prompts)))
-
-    def user(prompt: str, at: float) -> Callable[[], None]:
-        def send() -> None:
-            asking.wait_until(at)
-            if not asking.lost:
-                asking.ask(prompt)
-
-        return send
-
-    return asking.run([user(prompt, at) for prompt, at in zip(prompts, due.tolist(), strict=True)])
+    due = np.cumsum(rng.exponential(1 / rate, len(prompts))).tolist()
+    return _Running(target, prompts, due, max_new_tokens).run(len(prompts))
 
 
-class _Asking:
-    """The answers of a load that is under way; its users are threads."""
+class _Running:
+    """A load under way: users in threads take the next prompt and send it when it is due."""
 
-    def __init__(self, target: Target, max_new_tokens: int) -> None:
+    def __init__(
+        self, target: Target, prompts: Sequence[str], due: Sequence[float], max_new_tokens: int
+    ) -> None:
         self.target, self.max_new_tokens = target, max_new_tokens
         self.lock = threading.Lock()
+        self.line = iter(zip(prompts, due, strict=True))
         self.answers: list[Answer] = []
         self.lost: str | None = None
-        self.began = 0.0
-        self._over = threading.Event()
+        self.over = threading.Event()
+
+    def use(self, began: float) -> None:
+        """Be a user: send prompts until there are none, or the target is lost."""
+        while True:
+            with self.lock:
+                prompt, due = next(self.line, (None, 0.0))
+            if prompt is None or self.over.wait(max(0.0, began + due - time.perf_counter())):
+                return
+            self.ask(prompt)
 
     def ask(self, prompt: str) -> None:
         """Send one request and keep its answer; after a failure, see whether the target is lost.
@@ -177,16 +167,14 @@ class _Asking:
             self.answers.append(answer)
             self.lost = self.lost or lost
         if lost:
-            self._over.set()
+            self.over.set()
 
-    def wait_until(self, at: float) -> None:
-        """Sleep until ``at`` seconds after the load began, or until it is over."""
-        self._over.wait(max(0.0, self.began + at - time.perf_counter()))
-
-    def run(self, users: Sequence[Callable[[], None]]) -> Load:
+    def run(self, users: int) -> Load:
         """Run every user in a thread of its own and collect the answers."""
-        threads = [threading.Thread(target=user, daemon=True) for user in users]
-        self.began = time.perf_counter()
+        began = time.perf_counter()
+        threads = [
+            threading.Thread(target=self.use, args=(began,), daemon=True) for _ in range(users)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -211,13 +199,7 @@ def spread(seconds: Sequence[float]) -> Spread:
 
 
 def summarise(
-    load: Load,
-    users: int,
-    method: str,
-    origin: Literal["measured", "simulated"] = "measured",
-    tokens_per_step: float | None = None,
-    nodes_per_step: float | None = None,
-    rate_per_s: float | None = None,
+    load: Load, users: int, method: str, origin: Literal["measured", "simulated"] = "measured"
 ) -> ServingRow:
     """Return a load as a row of the record; raises `LabkitError` if nothing was answered."""
     good = load.good
@@ -233,9 +215,6 @@ def summarise(
         tpot_ms=spread([tpot for answer in good if (tpot := answer.tpot) is not None]),
         e2e_ms=spread([answer.e2e for answer in good]),
         tokens_per_s=sum(answer.tokens for answer in good) / load.seconds if load.seconds else 0.0,
-        tokens_per_step=tokens_per_step,
-        nodes_per_step=nodes_per_step,
-        rate_per_s=rate_per_s,
         requests=len(load.answers),
         errors=load.errors,
     )

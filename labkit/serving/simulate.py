@@ -19,7 +19,7 @@ import numpy as np
 from labkit.errors import LabkitError
 from labkit.records import ServingRow, gains
 from labkit.serving.costs import NodeTable
-from labkit.serving.load import Answer, Load
+from labkit.serving.load import Answer, Load, summarise
 from labkit.speculative.theory import Roofline
 from labkit.training.plan import GPUS, Machine
 
@@ -196,6 +196,11 @@ class Simulated:
     load: Load
     tokens_per_step: float
     nodes_per_step: float
+
+    def row(self, users: int, method: str) -> ServingRow:
+        """Return the load as a row of the record."""
+        steps = {"tokens_per_step": self.tokens_per_step, "nodes_per_step": self.nodes_per_step}
+        return summarise(self.load, users, method, "simulated").model_copy(update=steps)
 
 
 def simulate(

@@ -63,6 +63,11 @@ class Shape:
         """All weights, norms apart."""
         return self.layer_weights + self.table_weights * (1 if self.tied else 2)
 
+    def operations(self, tokens: int, context: int) -> int:
+        """Return the operations of a forward pass, head apart: ``tokens`` in texts of ``context``."""
+        attention = 4 * context * self.heads * self.head_width * self.layers
+        return tokens * (2 * self.layer_weights + attention)
+
 
 SHAPES = {
     "tiny": Shape(4, 192, 512, 6, 2, 32, 4_096, tied=True),
@@ -131,81 +136,142 @@ def _seconds(work: Any, enough: float = 0.2) -> float:
     return best
 
 
-def base_operations(shape: Shape, tokens: int, context: int) -> int:
-    """Return the operations of a forward pass, head apart: ``tokens`` in texts of ``context``."""
-    attention = 4 * context * shape.heads * shape.head_width * shape.layers
-    return tokens * (2 * shape.layer_weights + attention)
+@dataclass(frozen=True)
+class Plan:
+    """The costs of a recipe for a base model of some shape on ``gpus`` devices of one kind."""
 
+    recipe: Recipe
+    base: Shape
+    machine: Machine
+    gpus: int = 1
 
-def head_weights(recipe: Recipe, shape: Shape) -> list[int]:
-    """Return the trained weights of each head, norms apart: projection, token's and output's.
+    @property
+    def z_width(self) -> int:
+        """The width of the states that the heads read."""
+        return self.base.width * (len(self.recipe.heads.layers) + 1)
 
-    Tied heads are counted as often as they are used.
-    """
-    inner, kind = recipe.heads.inner_width, recipe.heads.hierarchical
-    first, table = _z_width(recipe, shape) * inner, shape.width * inner
-    return [
-        (inner * inner if number and kind else first) + table * (2 if kind else 1)
-        for number in range(recipe.heads.count)
-    ]
+    @property
+    def head_weights(self) -> int:
+        """The trained weights of all heads, norms apart: projection, token's and output's.
 
+        Tied heads are counted as often as they are used.
+        """
+        heads = self.recipe.heads
+        inner, count, own_table = heads.inner_width, heads.count, 2 if heads.hierarchical else 1
+        later = inner if heads.hierarchical else self.z_width
+        projections = inner * (self.z_width + (count - 1) * later)
+        return projections + count * own_table * self.base.width * inner
 
-def _z_width(recipe: Recipe, shape: Shape) -> int:
-    """Return the width of the states that the heads read."""
-    return shape.width * (len(recipe.heads.layers) + 1)
+    @property
+    def softmax_tokens(self) -> int:
+        """The tokens that the softmax of a training step runs over."""
+        sampled = self.recipe.loss.sampled_vocabulary or self.base.vocabulary
+        return min(sampled, self.base.vocabulary)
 
+    @property
+    def softmaxes(self) -> int:
+        """The tables of logits: one for each head, and the base model's where labels are soft."""
+        return self.recipe.heads.count + (self.recipe.loss.labels == "soft")
 
-def head_operations(recipe: Recipe, shape: Shape, positions: int) -> int:
-    """Return the operations of a forward and backward pass of all heads over ``positions``."""
-    tokens = recipe.loss.sampled_vocabulary or shape.vocabulary
-    logits = 2 * shape.width * min(tokens, shape.vocabulary)
-    own, kind = sum(head_weights(recipe, shape)), recipe.heads.hierarchical
-    # No gradient goes on into what is frozen: Z and the tokens' rows of the table.
-    inner, count = recipe.heads.inner_width, recipe.heads.count
-    first = _z_width(recipe, shape) * inner
-    frozen = first + count * shape.width * inner if kind else count * first
-    each = 2 * (3 * own - frozen) + 2 * logits * recipe.heads.count
-    labels = logits if recipe.loss.labels == "soft" else 0
-    return positions * (each + labels)
+    def head_operations(self, positions: int) -> int:
+        """Return the operations of a forward and backward pass of all heads over ``positions``."""
+        heads, logits = self.recipe.heads, 2 * self.base.width * self.softmax_tokens
+        # No gradient goes on into what is frozen: Z and the tokens' rows of the table.
+        first, table = self.z_width * heads.inner_width, self.base.width * heads.inner_width
+        frozen = first + heads.count * table if heads.hierarchical else heads.count * first
+        own = 2 * (3 * self.head_weights - frozen)
+        return positions * (own + logits * (heads.count + self.softmaxes))
+
+    def memory(self, schedule: Schedule) -> dict[str, float]:
+        """Return bytes on one device by part: weights, AdamW's state, activations of a micro-batch."""
+        base, heads = self.base, self.recipe.heads
+        positions = schedule.rows / self.gpus / schedule.micro_batches * schedule.window
+        parts = {
+            "base": base.weights * self.machine.weight_bytes,
+            "heads": self.head_weights * 16.0,  # weight, gradient and two moments in float32
+            # of each table of logits: itself, its softmax and its gradient, in float32
+            "logits": positions * self.softmax_tokens * self.softmaxes * 12.0,
+            "states": positions * heads.count * (2 * base.width + 4 * heads.inner_width) * 4.0,
+            # the widest place of the base model's pass, which keeps nothing
+            "pass": positions * (3 * base.inner + 4 * base.width) * self.machine.weight_bytes,
+        }
+        return {**parts, "total": sum(parts.values())}
+
+    def micro_batches(self, schedule: Schedule) -> int | None:
+        """Return the fewest micro-batches with which a phase fits into 90% of the memory."""
+        for count in range(1, schedule.rows // self.gpus + 1):
+            if schedule.rows % (self.gpus * count):
+                continue
+            tried = schedule.model_copy(update={"micro_batches": count})
+            if self.memory(tried)["total"] <= 0.9 * self.machine.memory:
+                return count
+        return None
+
+    @property
+    def disk(self) -> int:
+        """The bytes of the answers' hidden states in float16, if they are kept."""
+        made = self.recipe.generation
+        if made is None or not made.keep_hidden or self.recipe.phase2 is None:
+            return 0
+        places = (made.count + made.held_out) * (made.prompt_tokens + made.answer_tokens)
+        return places * self.z_width * 2
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """The seconds of every stage, if all answers have full length."""
+        base, machine = self.base, self.machine
+        passing = machine.speed * machine.pass_reach * self.gpus
+        training = machine.speed * machine.head_reach * self.gpus
+        times: dict[str, float] = {}
+        made, text, answers = self.recipe.generation, self.recipe.phase1, self.recipe.phase2
+        if text:
+            positions = text.steps * text.rows * text.window
+            passes = base.operations(positions, text.window) / passing
+            times["phase1"] = passes + self.head_operations(positions) / training
+        if answers and made:
+            length = made.prompt_tokens + made.answer_tokens
+            each = (base.operations(1, length) + 2 * base.table_weights) / passing
+            bandwidth = machine.bandwidth * self.gpus
+            reading = base.weights * machine.weight_bytes / WRITING_ROWS / bandwidth
+            times["generation"] = made.count * made.answer_tokens * max(each, reading)
+            positions = answers.steps * answers.rows * answers.window
+            times["phase2"] = self.head_operations(positions) / training
+            if not made.keep_hidden:
+                times["phase2"] += base.operations(positions, length) / passing
+        return {**times, "total": sum(times.values())}
 
 
 def plan_training(
     recipe_path: str | Path, shape: str, gpu: str = "cpu", gpus: int = 1
 ) -> dict[str, Any]:
-    """What the recipe at ``recipe_path`` costs for a base of ``shape`` on ``gpus`` times ``gpu``.
+    """Estimate the cost of the recipe at ``recipe_path`` for a base of ``shape`` on some devices.
 
     Returns ``rates`` (of the device, at its peak), ``base_weights``, ``head_weights``, ``memory``
     (bytes per device by part, and their ``total``), ``fits``, ``micro_batches`` (the fewest with
     which each phase fits, or null), ``disk`` (bytes of kept hidden states) and ``seconds`` by stage
-    and in ``total``. Raises `LabkitError` for names that are not known and counts that cannot be.
+    and in ``total``. Raises `LabkitError` for unknown names and impossible counts.
     """
     recipe = Recipe.load(recipe_path)
-    base = shape_named(shape)
     machine = this_cpu() if gpu == "cpu" else _named("device", gpu, {**GPUS, "cpu": None})
     if gpus < 1:
         raise LabkitError(f"There cannot be {gpus} devices: give 1 or more.")
+    plan = Plan(recipe, shape_named(shape), machine, gpus)
     stages = {"phase1": recipe.phase1, "phase2": recipe.phase2}
     phases = {name: schedule for name, schedule in stages.items() if schedule}
-    memory = {
-        name: _memory(recipe, base, machine, schedule, gpus) for name, schedule in phases.items()
-    }
-    largest = max(memory.values(), key=lambda parts: parts["total"])
+    largest = max(map(plan.memory, phases.values()), key=lambda parts: parts["total"])
     return {
         "recipe": recipe.name,
         "shape": shape,
         "gpu": gpu,
         "gpus": gpus,
         "rates": {"operations": machine.speed, "bandwidth": machine.bandwidth},
-        "base_weights": base.weights,
-        "head_weights": sum(head_weights(recipe, base)),
+        "base_weights": plan.base.weights,
+        "head_weights": plan.head_weights,
         "memory": largest,
         "fits": largest["total"] <= machine.memory,
-        "micro_batches": {
-            name: _fitting(recipe, base, machine, schedule, gpus)
-            for name, schedule in phases.items()
-        },
-        "disk": _disk(recipe, base),
-        "seconds": _times(recipe, base, machine, gpus),
+        "micro_batches": {name: plan.micro_batches(phase) for name, phase in phases.items()},
+        "disk": plan.disk,
+        "seconds": plan.seconds,
     }
 
 
@@ -219,71 +285,3 @@ def _named(what: str, name: str, known: dict[str, Any]) -> Any:
     if name not in known:
         raise LabkitError(f"There is no {what} {name!r}: give {', '.join(known)}.")
     return known[name]
-
-
-def _memory(
-    recipe: Recipe, base: Shape, machine: Machine, schedule: Schedule, gpus: int
-) -> dict[str, float]:
-    """Return bytes on one device by part: weights, AdamW's state, activations of a micro-batch."""
-    trained = sum(head_weights(recipe, base))
-    rows = schedule.rows / gpus / schedule.micro_batches
-    positions = rows * schedule.window
-    tokens = min(recipe.loss.sampled_vocabulary or base.vocabulary, base.vocabulary)
-    tables = recipe.heads.count + (recipe.loss.labels == "soft")
-    parts = {
-        "base": base.weights * machine.weight_bytes,
-        "heads": trained * 16.0,  # weight, gradient and two moments in float32
-        # of each table of logits: itself, its softmax and its gradient, in float32
-        "logits": positions * tokens * tables * 12.0,
-        "states": positions
-        * recipe.heads.count
-        * (2 * base.width + 4 * recipe.heads.inner_width)
-        * 4.0,
-        # the widest place of the base model's pass, which keeps nothing
-        "pass": positions * (3 * base.inner + 4 * base.width) * machine.weight_bytes,
-    }
-    return {**parts, "total": sum(parts.values())}
-
-
-def _fitting(
-    recipe: Recipe, base: Shape, machine: Machine, schedule: Schedule, gpus: int
-) -> int | None:
-    """Return the fewest micro-batches with which a phase fits into 90% of the memory."""
-    for count in range(1, schedule.rows // gpus + 1):
-        if schedule.rows % (gpus * count):
-            continue
-        tried = schedule.model_copy(update={"micro_batches": count})
-        if _memory(recipe, base, machine, tried, gpus)["total"] <= 0.9 * machine.memory:
-            return count
-    return None
-
-
-def _disk(recipe: Recipe, base: Shape) -> int:
-    """Return the bytes of the answers' hidden states in float16, if they are kept."""
-    made = recipe.generation
-    if made is None or not made.keep_hidden or recipe.phase2 is None:
-        return 0
-    places = (made.count + made.held_out) * (made.prompt_tokens + made.answer_tokens)
-    return places * _z_width(recipe, base) * 2
-
-
-def _times(recipe: Recipe, base: Shape, machine: Machine, gpus: int) -> dict[str, float]:
-    """Return the seconds of every stage, if all answers have full length."""
-    passing = machine.speed * machine.pass_reach * gpus
-    training = machine.speed * machine.head_reach * gpus
-    times: dict[str, float] = {}
-    made, text, answers = recipe.generation, recipe.phase1, recipe.phase2
-    if text:
-        positions = text.steps * text.rows * text.window
-        passes = base_operations(base, positions, text.window) / passing
-        times["phase1"] = passes + head_operations(recipe, base, positions) / training
-    if answers and made:
-        length = made.prompt_tokens + made.answer_tokens
-        arithmetic = base_operations(base, 1, length) + 2 * base.table_weights
-        reading = base.weights * machine.weight_bytes / WRITING_ROWS / machine.bandwidth / gpus
-        times["generation"] = made.count * made.answer_tokens * max(arithmetic / passing, reading)
-        positions = answers.steps * answers.rows * answers.window
-        times["phase2"] = head_operations(recipe, base, positions) / training
-        if not made.keep_hidden:
-            times["phase2"] += base_operations(base, positions, length) / passing
-    return {**times, "total": sum(times.values())}

@@ -14,7 +14,7 @@ from labkit.training import plan as planning
 from labkit.training.batches import TrainingBatch
 from labkit.training.features import last_hidden
 from labkit.training.losses import HeadLosses
-from labkit.training.plan import Shape, base_operations, head_operations, plan_training
+from labkit.training.plan import GPUS, Plan, Shape, plan_training
 from labkit.training.recipe import Recipe
 
 RECIPES = data_dir() / "recipes"
@@ -26,7 +26,7 @@ def test_the_base_models_operations_are_those_that_torch_counts(base_folder):
     shape = Shape(1, 32, 32, 2, 1, 16, 300, tied=True)
     with FlopCounterMode(display=False) as counter:
         last_hidden(base, torch.zeros(3, 20, dtype=torch.int64))
-    expected = base_operations(shape, 60, 20)
+    expected = shape.operations(60, 20)
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.02)
 
 
@@ -56,7 +56,7 @@ def test_the_heads_operations_are_those_that_torch_counts(labels, layers):
     batch = TrainingBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), heads)
     with FlopCounterMode(display=False) as counter:
         module(batch, torch.randn(rows, window + heads, config.z_dim), None).sum().backward()
-    expected = head_operations(recipe, shape, rows * window)
+    expected = Plan(recipe, shape, GPUS["h100"]).head_operations(rows * window)
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
 
 

@@ -189,17 +189,18 @@ def make_shards(
     with locked(folder, wait=True):
         _claim(folder, json.dumps(settings, indent=2, sort_keys=True) + "\n")
         bar = tqdm(parts, desc="answers", leave=False, disable=not watched)
-        for index, (path, part) in enumerate(zip(_shard_paths(folder), bar, strict=False)):
+        for index, (path, part) in enumerate(zip(shard_paths(folder), bar, strict=False)):
             if not path.exists():
                 written = write(part, manner, manner.seed * 1_000_003 + index)
                 rows = [
                     [*prompt, *reply] for prompt, reply in zip(part, written.answers, strict=True)
                 ]
-                _write_shard(path, rows, list(map(len, part)), written.states)
+                write_shard(path, rows, list(map(len, part)), written.states)
     return read_answers(folder)
 
 
-def _shard_paths(folder: Path) -> Iterator[Path]:
+def shard_paths(folder: Path) -> Iterator[Path]:
+    """Yield the paths of shards in their order."""
     return (folder / f"shard-{index:05d}.safetensors" for index in range(100_000))
 
 
@@ -212,7 +213,7 @@ def _claim(folder: Path, settings: str) -> None:
         raise LabkitError(f"{folder} holds answers made with other settings; give another folder.")
 
 
-def _write_shard(
+def write_shard(
     path: Path, rows: Sequence[Sequence[int]], given: Sequence[int], states: Tensor | None = None
 ) -> None:
     """Write one shard: tokens int32 (N,), lengths and given int32 (R,), states float16 (A, D)."""
@@ -301,8 +302,8 @@ def convert_answers(source: Path, folder: Path) -> dict[str, int | str]:
     with locked(folder):
         _claim(folder, json.dumps({"converted": source.name, "answers": len(rows)}) + "\n")
         firsts = range(0, len(rows), SHARD_ROWS)
-        for path, first in zip(_shard_paths(folder), firsts, strict=False):
+        for path, first in zip(shard_paths(folder), firsts, strict=False):
             part = slice(first, first + SHARD_ROWS)
-            _write_shard(path, rows[part], given[part].tolist())
+            write_shard(path, rows[part], given[part].tolist())
     written = len(tokens) - int(given.sum())
     return {"answers": len(rows), "tokens": written, "folder": str(folder)}

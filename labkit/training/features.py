@@ -2,18 +2,17 @@
 
 The base model is frozen, so a hidden state never changes. Text seen once (phase 1) goes through the
 base model when its batch comes up. Answers are seen in several epochs (phase 2), so their states
-are kept as float16: in their shards if the writer kept them, otherwise in the cache folder, after
-one pass over the answers. On a CPU the base model would otherwise take nearly all of the time.
+are kept as float16: in the answers' shards if the writer kept them, otherwise in shards in the
+cache folder, after one pass over the answers. On a CPU the base model would otherwise take nearly
+all of the time.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import safetensors
 import torch
 from torch import Tensor, nn
@@ -21,8 +20,14 @@ from tqdm import tqdm
 
 from labkit.errors import LabkitError
 from labkit.paths import cache_dir
-from labkit.records.base import RecordError, write_whole
-from labkit.training.answers import Answers, fingerprint
+from labkit.training.answers import (
+    SHARD_ROWS,
+    Answers,
+    fingerprint,
+    read_answers,
+    shard_paths,
+    write_shard,
+)
 from labkit.training.batches import Runs, Sequences
 from labkit.training.checkpoints import locked
 
@@ -58,8 +63,7 @@ def answer_features(
     if answers.width == head_weight(base.module).shape[1] * (len(layers) + 1):
         return ShardFeatures(answers)
     name = "-".join([fingerprint(base), answers.sequences.digest, *map(str, layers)])
-    path = cache_dir() / "features" / f"{name}.npy"
-    return store_features(base.module, answers.sequences, path, layers)
+    return store_features(base.module, answers.sequences, cache_dir() / "features" / name, layers)
 
 
 def last_hidden(base: PreTrainedModel, tokens: Tensor, layers: Sequence[int] = ()) -> Tensor:
@@ -100,23 +104,6 @@ class ComputedFeatures:
         return _slices(states, runs.starts - runs.origins, stops - runs.origins, length)
 
 
-class StoredFeatures:
-    """Hidden states of all sequences in one float16 file (N, W), read when needed."""
-
-    def __init__(self, path: Path, positions: int) -> None:
-        self._states = np.load(path, mmap_mode="r")
-        if len(self._states) != positions:
-            raise LabkitError(f"The hidden states {path} are of another text: remove that file.")
-
-    def hidden(self, runs: Runs, length: int) -> Tensor:
-        """See `Features`."""
-        states = np.zeros((len(runs), length, self._states.shape[1]), dtype=np.float32)
-        for row, (start, end) in enumerate(zip(runs.starts, runs.ends, strict=True)):
-            taken = min(length, int(end - start))
-            states[row, :taken] = self._states[int(start) : int(start) + taken]
-        return torch.from_numpy(states)
-
-
 class ShardFeatures:
     """Hidden states that were kept when the answers were written, read from their shards."""
 
@@ -147,59 +134,41 @@ def _slices(states: Tensor, begins: Tensor, stops: Tensor, length: int) -> Tenso
 
 
 def store_features(
-    base: PreTrainedModel,
-    sequences: Sequences,
-    path: Path,
-    layers: Sequence[int] = (),
-) -> StoredFeatures:
-    """Compute the hidden states of all sequences into ``path``, unless it exists.
+    base: PreTrainedModel, sequences: Sequences, folder: Path, layers: Sequence[int] = ()
+) -> ShardFeatures:
+    """Compute the hidden states of all answers into shards in ``folder``, unless they exist.
 
-    Rows are computed by length, so that little is padded, under another name and with a note of how
-    many are done, so a killed run continues where it was. Raises `LabkitError` if the disk is full.
+    A killed run continues with the first missing shard. Raises `LabkitError` if the disk is full.
     """
-    if not path.exists():
-        width = head_weight(base).shape[1] * (len(layers) + 1)
-        size = len(sequences.tokens) * width * 2 / 1e9
-        try:
-            with locked(path.parent, wait=True, name=f".{path.stem}.lock"):
-                if not path.exists():
-                    _fill(base, sequences, path, width, layers)
-        except (OSError, RecordError) as error:
-            raise LabkitError(
-                f"Could not keep the base model's hidden states in {path.parent} ({error}):"
-                f" {size:.1f} GB are needed there."
-            ) from None
-    return StoredFeatures(path, len(sequences.tokens))
+    firsts = range(0, len(sequences), SHARD_ROWS)
+    bar = tqdm(firsts, desc="hidden states", leave=False)
+    with locked(folder, wait=True):
+        for path, first in zip(shard_paths(folder), bar, strict=False):
+            if not path.exists():
+                last = min(first + SHARD_ROWS, len(sequences))
+                rows = [sequences.row(number) for number in range(first, last)]
+                given = sequences.given[first:last].tolist()
+                states = _answer_states(base, rows, given, layers)
+                try:
+                    write_shard(path, [row.tolist() for row in rows], given, states)
+                except LabkitError as error:
+                    written = len(sequences.tokens) - int(sequences.given.sum())
+                    size = written * states.shape[1] * 2 / 1e9
+                    raise LabkitError(f"{error} All states need {size:.1f} GB.") from None
+    return ShardFeatures(read_answers(folder))
 
 
-def _fill(
-    base: PreTrainedModel,
-    sequences: Sequences,
-    path: Path,
-    width: int,
-    layers: Sequence[int],
-) -> None:
-    """Write the states of all sequences into ``path``, a few rows at a time."""
-    part, note = path.with_suffix(".part"), path.with_suffix(".part.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done = json.loads(note.read_text(encoding="utf-8")) if note.exists() and part.exists() else 0
-    shape = (len(sequences.tokens), width)
-    mode = "r+" if done else "w+"
-    states = np.lib.format.open_memmap(part, mode=mode, dtype=np.float16, shape=shape)
+def _answer_states(
+    base: PreTrainedModel, rows: Sequence[Tensor], given: Sequence[int], layers: Sequence[int]
+) -> Tensor:
+    """Return the states that gave the answers' tokens, end to end: float16 (A, W)."""
     device = next(base.parameters()).device
-    order = sequences.bounds.diff().argsort(stable=True).tolist()
-    for first in tqdm(range(done, len(order), ROWS_AT_ONCE), desc="hidden states", leave=False):
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))  # so little is padded
+    states: dict[int, Tensor] = {}
+    for first in range(0, len(order), ROWS_AT_ONCE):
         numbers = order[first : first + ROWS_AT_ONCE]
-        rows = [sequences.row(number) for number in numbers]
-        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, T)
-        found = last_hidden(base, padded.to(device), layers).half().cpu().numpy()
-        for number, row, values in zip(numbers, rows, found, strict=True):
-            place = int(sequences.bounds[number])
-            states[place : place + len(row)] = values[: len(row)]
-        if first // ROWS_AT_ONCE % 16 == 15:
-            states.flush()
-            write_whole(note, json.dumps(first + ROWS_AT_ONCE))
-    states.flush()
-    del states
-    part.replace(path)
-    note.unlink(missing_ok=True)
+        padded = nn.utils.rnn.pad_sequence([rows[n] for n in numbers], batch_first=True)  # (B, T)
+        found = last_hidden(base, padded.to(device), layers).half().cpu()
+        for number, values in zip(numbers, found, strict=True):
+            states[number] = values[given[number] - 1 : len(rows[number]) - 1]
+    return torch.cat([states[number] for number in range(len(rows))])

@@ -64,7 +64,7 @@ class Shape:
         return self.layer_weights + self.table_weights * (1 if self.tied else 2)
 
     def operations(self, tokens: int, context: int) -> int:
-        """Return the operations of a forward pass, head apart: ``tokens`` in texts of ``context``."""
+        """Return the operations of a pass, head apart: ``tokens`` in texts of ``context``."""
         attention = 4 * context * self.heads * self.head_width * self.layers
         return tokens * (2 * self.layer_weights + attention)
 
@@ -183,7 +183,7 @@ class Plan:
         return positions * (own + logits * (heads.count + self.softmaxes))
 
     def memory(self, schedule: Schedule) -> dict[str, float]:
-        """Return bytes on one device by part: weights, AdamW's state, activations of a micro-batch."""
+        """Return bytes on one device: weights, AdamW's state, activations of a micro-batch."""
         base, heads = self.base, self.recipe.heads
         positions = schedule.rows / self.gpus / schedule.micro_batches * schedule.window
         parts = {

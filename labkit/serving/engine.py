@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Literal
 from labkit.errors import LabkitError
 from labkit.sampling import Sampling
 from labkit.serving.costs import NodeTable
-from labkit.serving.measure import TEXTS, node_table
+from labkit.serving.measure import node_table
 from labkit.speculative.batch import Batch, Emitted, Row, drafting_for
+from labkit.speculative.calibrate import PROMPTS
 
 if TYPE_CHECKING:
     from labkit.speculative.decoder import Decoder
@@ -172,7 +173,7 @@ class ServingEngine:
         room = min(capacity, base.context)
         batch = Batch(decoder.engine, slots, room, base.eos_ids, drafting)
         if drafting and nodes is None:
-            return cls(batch, node_table(batch, [base.encode(text) for text in TEXTS]))
+            return cls(batch, node_table(batch, [base.encode(text) for text in PROMPTS]))
         return cls(batch, nodes or 0)
 
     def __enter__(self) -> ServingEngine:

@@ -12,20 +12,13 @@ import numpy as np
 
 from labkit.serving.costs import Curve, Measured, NodeTable, budgets
 from labkit.speculative.batch import Batch, BatchStep, Row
+from labkit.speculative.calibrate import PROMPTS
 
 PROMPTS_MEASURED = (1, 8, 16, 32, 64)
 """Prompt tokens of a chunk whose prefill is measured."""
 
 ROWS_MEASURED = 128
 """The largest pass that is measured; beyond it the costs are a straight line."""
-
-TEXTS = (
-    "Explain to a child why leaves change their colour in autumn.",
-    "Write a short letter to a neighbour who has lent you a ladder.",
-    "List the steps for repairing a flat bicycle tyre.",
-    "What is the difference between weather and climate?",
-)
-"""Prompts of our own, in no benchmark, on which acceptance is measured."""
 
 STEPS_PER_TEXT = 16
 """Steps of each text whose drafts are counted."""
@@ -56,7 +49,7 @@ def measure_acceptance(
     rng = np.random.default_rng(seed)
     fitting = [text for text in texts if len(text) + STEPS_PER_TEXT <= batch.capacity]
     short = min(8, batch.capacity // 2)
-    fitting = fitting or [rng.integers(0, batch.engine.vocabulary, short).tolist() for _ in TEXTS]
+    fitting = fitting or [rng.integers(0, batch.engine.vocabulary, short).tolist() for _ in PROMPTS]
     pace, batch.pace = batch.pace, lambda _: batch.max_nodes
     steps: list[BatchStep] = []
     try:

@@ -198,7 +198,7 @@ class Batch:
 
     def check(self, prompt: Sequence[int], limit: int, sampling: Sampling) -> None:
         """Raise `LabkitError` for a request that no slot can serve."""
-        check_fits(self.engine, prompt, limit)
+        check_fits(self.engine.context, prompt, limit)
         if len(prompt) + limit > self.capacity:
             raise LabkitError(
                 f"The prompt has {len(prompt)} tokens and {limit} more were asked for, but a slot "

@@ -32,8 +32,9 @@ from labkit.kernels.cuda import CudaEngine
 from labkit.kernels.engine import Engine, Rows
 from labkit.paths import cache_dir, data_dir
 from labkit.records.base import Part, write_whole
+from labkit.speculative.batch import Batch
 from labkit.speculative.drafters.mlp import Heads, TorchHeads
-from labkit.speculative.generate import PREFILL_ROWS, generate, prefill
+from labkit.speculative.generate import PREFILL_ROWS, prefill
 from labkit.speculative.theory import Prediction, best_tree, rank_acceptance, tree_study
 
 if TYPE_CHECKING:
@@ -265,30 +266,13 @@ def own_texts(
     base: LanguageModel, engine: Engine, layers: Sequence[int] = ()
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the greedy answers to `PROMPTS`: states (T, D) and the tokens after them."""
-    texts = []
-    for prompt in PROMPTS:
-        ids = base.encode(prompt)
-        room = min(ANSWER_TOKENS, base.context - len(ids))
-        answer = generate(engine, ids, room, eos_ids=base.eos_ids).tokens
-        texts.append((states_of(engine, ids, answer, layers), np.asarray(answer)))
-    return texts
-
-
-def states_of(
-    engine: Engine, prompt: Sequence[int], answer: Sequence[int], layers: Sequence[int] = ()
-) -> np.ndarray:
-    """Return Z at the place before each token of the answer: (T, D)."""
-    cache = engine.new_cache(len(prompt) + len(answer))
-    if len(prompt) > 1:
-        prefill(engine, prompt[:-1], cache)
-    rest = [prompt[-1], *answer[:-1]]
-    states = []
-    for low in range(0, len(rest), PREFILL_ROWS):
-        piece = rest[low : low + PREFILL_ROWS]
-        out = engine.forward([Rows(piece)], cache, "last", layers)
-        states.append(out.hidden.float().cpu().numpy().copy())
-        cache.commit(range(len(piece)))
-    return np.concatenate(states)
+    prompts = [base.encode(prompt) for prompt in PROMPTS]
+    room = min(max(map(len, prompts)) + ANSWER_TOKENS, base.context)
+    batch = Batch(engine, len(prompts), room, base.eos_ids, keep=("states",), layers=layers)
+    rows = [batch.join(ids, min(ANSWER_TOKENS, base.context - len(ids))) for ids in prompts]
+    while batch.running:
+        batch.step()
+    return [(torch.cat(row.states).float().cpu().numpy(), np.asarray(row.output)) for row in rows]
 
 
 COMPARED = 40

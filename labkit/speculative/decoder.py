@@ -41,7 +41,7 @@ from labkit.speculative.drafters.static import (
     best_static,
 )
 from labkit.speculative.eagle import Eagle
-from labkit.speculative.generate import Generation, generate
+from labkit.speculative.generate import Generation, check_fits, generate
 from labkit.speculative.tracing import traced
 
 if TYPE_CHECKING:
@@ -320,13 +320,7 @@ class Decoder:
     def encode(self, prompt: str | Sequence[int], max_new_tokens: int) -> list[int]:
         """The prompt's token ids; raises `LabkitError` if it is empty or too long for the model."""
         ids = self.base.encode(prompt) if isinstance(prompt, str) else [int(t) for t in prompt]
-        if max_new_tokens < 1:
-            raise LabkitError(f"max_new_tokens is {max_new_tokens}: give at least 1.")
-        if len(ids) + max_new_tokens > self.base.context:
-            raise LabkitError(
-                f"The prompt has {len(ids)} tokens and {max_new_tokens} more were asked for, "
-                f"beyond the model's context of {self.base.context}: shorten one or the other."
-            )
+        check_fits(self.base.context, ids, max_new_tokens)
         return ids
 
     def warm_up(self, method: str = "mlp") -> None:

@@ -192,7 +192,7 @@ class DeviceStep:
         ``drafts=False`` rejects every draft: vanilla through the same graph, which the output with
         drafts is bit-identical to. A step's whole time is in ``check_s``.
         """
-        check_fits(self.engine, prompt, max_new_tokens)
+        check_fits(self.engine.context, prompt, max_new_tokens)
         clock = time.perf_counter
         began = clock()
         first = self.begin(prompt, max_new_tokens, seed, drafts)

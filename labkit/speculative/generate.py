@@ -87,7 +87,7 @@ def generate(
     or sampling without a generator.
     """
     sampling = sampling or Sampling()
-    check_fits(engine, prompt, max_new_tokens)
+    check_fits(engine.context, prompt, max_new_tokens)
     if not sampling.greedy and generator is None:
         raise LabkitError("Sampling needs a torch.Generator, so that a seed gives the same output.")
     room, layers = (drafter.max_nodes, drafter.layers) if drafter else (0, ())
@@ -158,16 +158,16 @@ def prefill(
     return out
 
 
-def check_fits(engine: Engine, prompt: Sequence[int], max_new_tokens: int) -> None:
+def check_fits(context: int, prompt: Sequence[int], max_new_tokens: int) -> None:
     """Raise `LabkitError` for a prompt or an output length that the model cannot decode."""
     if not len(prompt):
         raise LabkitError("The prompt is empty: give at least one token.")
     if max_new_tokens < 1:
         raise LabkitError(f"max_new_tokens is {max_new_tokens}: give at least 1.")
-    if len(prompt) + max_new_tokens > engine.context:
+    if len(prompt) + max_new_tokens > context:
         raise LabkitError(
             f"The prompt has {len(prompt):,} tokens and {max_new_tokens:,} more were asked for, "
-            f"beyond the model's context of {engine.context:,}: shorten one or the other."
+            f"beyond the model's context of {context:,}: shorten one or the other."
         )
 
 

@@ -20,6 +20,7 @@ from labkit.kernels.cuda import CudaEngine
 from labkit.kernels.engine import TorchProbe
 from labkit.speculative import calibrate as module
 from labkit.speculative.calibrate import (
+    PROMPTS,
     TOKENS,
     UNCALIBRATED_NODES,
     Timings,
@@ -29,8 +30,8 @@ from labkit.speculative.calibrate import (
     keep,
     kept,
     kept_at,
+    own_texts,
     passes_over,
-    states_of,
     summary,
     time_all,
 )
@@ -122,12 +123,15 @@ def test_kernels_are_counted_by_the_profiler_and_copies_are_none(
 
 def test_states_are_those_before_each_token_of_the_answer() -> None:
     engine = ToyEngine()
-    prompt, answer = [1, 2, 3], [4, 5, 6, 7]
-    states = states_of(engine, prompt, answer)
-    for place in range(4):
-        expected = engine.hidden_after([*prompt, *answer[:place]])
-        np.testing.assert_array_equal(states[place], expected.numpy())
-    assert len(states_of(engine, [1], answer)) == 4
+    base: Any = SimpleNamespace(**vars(BASE), encode=lambda text: [ord(c) % 11 for c in text])
+    texts = own_texts(base, engine)
+    assert len(texts) == len(PROMPTS)
+    for prompt, (states, answer) in zip(PROMPTS, texts, strict=True):
+        ids = base.encode(prompt)
+        assert answer.tolist() == engine.greedy(ids, len(answer))
+        for place in range(len(answer)):
+            expected = engine.hidden_after([*ids, *answer[:place].tolist()])
+            np.testing.assert_array_equal(states[place], expected.numpy())
 
 
 def measured(

@@ -115,7 +115,5 @@ def test_a_full_disk_says_how_much_is_needed(base, sequences, tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(records.os, "fsync", full)
-    with pytest.raises(
-        LabkitError, match=r"No space left .* so far are kept.*need .* GB"
-    ):
+    with pytest.raises(LabkitError, match=r"No space left .* so far are kept.*need .* GB"):
         store_features(base, sequences, tmp_path / "states")

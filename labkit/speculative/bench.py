@@ -91,24 +91,18 @@ def own_runner(decoder: Decoder, method: str, max_new_tokens: int) -> Runner:
     return run
 
 
-def peer_runner(
-    base: LanguageModel, name: str, max_new_tokens: int, assistant: LanguageModel | None
-) -> Runner:
+def peer_runner(decoder: Decoder, name: str, max_new_tokens: int) -> Runner:
     """Return a function that decodes with transformers.
 
     Raises `LabkitError` if assisted generation has no assistant that fits.
     """
     from transformers import GenerationConfig
 
-    extra: dict[str, Any] = {}
+    base, extra = decoder.base, dict[str, Any]()
     if name == "transformers_prompt_lookup":
         extra["prompt_lookup_num_tokens"] = LOOKUP_TOKENS
     if name == "transformers_assisted":
-        if assistant is None:
-            raise LabkitError(
-                f"No smaller model with the tokenizer of {base.name!r} comes with the lab: name "
-                "one as the draft model."
-            )
+        assistant = decoder.smaller_model
         if assistant.config.vocab_size != base.config.vocab_size:
             raise LabkitError(
                 f"transformers' assisted generation needs tables of one size, and those of "
@@ -221,8 +215,7 @@ def runners(
             if method in LLAMA_CPP:
                 ready[method] = llama_cpp_runner(decoder, method, max_new_tokens)
             elif method in PEERS:
-                assistant = decoder.draft_base
-                ready[method] = peer_runner(decoder.base, method, max_new_tokens, assistant)
+                ready[method] = peer_runner(decoder, method, max_new_tokens)
             else:
                 ready[method] = own_runner(decoder, method, max_new_tokens)
         except LabkitError as error:

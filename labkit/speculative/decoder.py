@@ -180,19 +180,25 @@ class Decoder:
         nodes = self.max_nodes
         return MLPLookup(tree_drafter(self.heads, nodes), PromptLookup(nodes))
 
-    def _draft_model(self) -> DraftModel:
+    @property
+    def smaller_model(self) -> LanguageModel:
+        """The model that drafts in draft_model; raises `LabkitError` if none was given."""
         if self.draft_base is None:
             raise LabkitError(
                 f"No smaller model with the tokenizer of {self.base.name!r} comes with the lab: "
                 "name one as the draft model."
             )
+        return self.draft_base
+
+    def _draft_model(self) -> DraftModel:
+        smaller = self.smaller_model
         # The tokenizers' vocabularies decide: a table may have more rows than its tokenizer.
-        if self.draft_base.tokenizer.get_vocab() != self.base.tokenizer.get_vocab():
+        if smaller.tokenizer.get_vocab() != self.base.tokenizer.get_vocab():
             raise LabkitError(
-                f"The draft model {self.draft_base.name!r} has another tokenizer than "
+                f"The draft model {smaller.name!r} has another tokenizer than "
                 f"{self.base.name!r}: give one of the same family."
             )
-        return DraftModel(engine_for(self.draft_base, self.storage), self.engine.vocabulary)
+        return DraftModel(engine_for(smaller, self.storage), self.engine.vocabulary)
 
     def generate(
         self,

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as gathered
 
 from labkit.errors import LabkitError
-from labkit.records.base import RecordError, write_whole
+from labkit.records.base import write_whole
 
 LATEST = "checkpoint.safetensors"
 PREVIOUS = "checkpoint-previous.safetensors"
@@ -75,7 +75,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         if latest.exists():
             latest.replace(folder / PREVIOUS)
         fresh.replace(latest)
-    except (RecordError, OSError) as error:
+    except (LabkitError, OSError) as error:
         kept = [path for path in (latest, folder / PREVIOUS) if path.exists()]
         start = f"continue from {kept[0]}" if kept else "start again: no checkpoint was saved yet"
         raise LabkitError(

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from labkit.errors import LabkitError
-from labkit.records.base import RecordError, write_whole
+from labkit.records.base import write_whole
 from labkit.records.losslog import LossLog, LossPoint, ValidationPoint
 from labkit.speculative.checkpoint import new_heads
 from labkit.speculative.eagle import Eagle
@@ -262,11 +262,8 @@ class Trainer:
         ).model_dump_json(exclude={"points", "validation"})
         found = path.read_bytes() if self.progress.total_steps and path.exists() else b""
         kept = found[: found.rfind(b"\n") + 1] or header.encode() + b"\n"
-        try:
-            write_whole(path, kept)
-            return path.open("a", encoding="utf-8", newline="\n")
-        except (RecordError, OSError) as error:
-            raise LabkitError(f"Could not open the loss log in {self.out}: {error}") from None
+        write_whole(path, kept)
+        return path.open("a", encoding="utf-8", newline="\n")
 
 
 def new_accelerator() -> Accelerator:

@@ -15,7 +15,6 @@ from torch import Tensor
 from labkit.errors import LabkitError
 from labkit.models import LanguageModel, load
 from labkit.provenance import provenance
-from labkit.records.base import RecordError
 from labkit.records.losslog import LossLog
 from labkit.speculative.checkpoint import load_heads, new_heads, save_heads
 from labkit.speculative.context import ROTARY_BASE, ContextConfig
@@ -262,12 +261,9 @@ def _finish(
             f" {accelerator.num_processes} processes"
         )
         made = provenance(command, trainer.recipe.seed, note)
-        try:
-            save_heads(folder, speculator, draft_ids)
-            log = LossLog.follow(trainer.out / LOG_NAME)
-            log.model_copy(update={"provenance": made}).save(folder / "losslog.json")
-        except (RecordError, OSError) as error:
-            raise LabkitError(f"Could not write the heads to {folder}: {error}") from None
+        save_heads(folder, speculator, draft_ids)
+        log = LossLog.follow(trainer.out / LOG_NAME)
+        log.model_copy(update={"provenance": made}).save(folder / "losslog.json")
     progress = trainer.progress
     return {
         "final_loss": list(found["loss"]),

@@ -41,7 +41,7 @@ PREFIX = "speculator."
 def save_heads(folder: Path, speculator: Speculator | Eagle, draft_ids: Tensor) -> None:
     """Write the heads into ``folder``: weights in float16, then the config that makes them whole.
 
-    Raises `LabkitError` where the disk refuses; what stood there before is kept then.
+    Raises `LabkitError` where the disk refuses; the files before are kept then.
     """
     weights = {
         name: value.detach().to("cpu", torch.float16).contiguous()
@@ -52,7 +52,7 @@ def save_heads(folder: Path, speculator: Speculator | Eagle, draft_ids: Tensor) 
 
 
 def load_heads(folder: Path, table: Tensor) -> tuple[Speculator | Eagle, np.ndarray]:
-    """The heads in ``folder``, of either kind, over a base's ``table`` (V, D), and their draft ids.
+    """Read the heads in ``folder``, of any kind, over a ``table`` (V, D), and their draft ids.
 
     Weights come back as float32. Raises `LabkitError` where files are missing, damaged, or made for
     another base model.
@@ -80,14 +80,14 @@ def load_heads(folder: Path, table: Tensor) -> tuple[Speculator | Eagle, np.ndar
 
 
 def new_heads(config: SpeculatorConfig | EagleConfig, table: Tensor) -> Speculator | Eagle:
-    """Untrained heads of the kind that ``config`` is of, over a base model's ``table`` (V, D)."""
+    """Return untrained heads of the config's kind over a base model's ``table`` (V, D)."""
     if isinstance(config, EagleConfig):
         return Eagle(config, table)
     return Speculator(config, table)
 
 
 class PublishedConfig(BaseModel):
-    """The published form's config; fields the lab has no use for are kept as they are."""
+    """The published form's config; fields that the lab does not use are kept as they are."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -139,23 +139,23 @@ class PublishedSpeculator(nn.Module):
             tie(self.emb, self.head, self.ln, self.proj)
 
     def start(self, hidden: Tensor) -> Tensor:
-        """The state before the first head: Z (..., emb_dim)."""
+        """Return the state before the first head: Z (..., emb_dim)."""
         layers = len(self.config.layers)
         z = joined(hidden, layers, self.config.emb_dim // (layers + 1))
         return self.input_norm(z) / math.sqrt(2) if self.config.scale_input else z
 
     def step(self, head: int, state: Tensor, token: Tensor) -> Tensor:
-        """Head ``head``: the earlier state (..., emb_dim or inner) and token (...) to a state."""
+        """Run a head: the earlier state (..., emb_dim or inner) and token (...) to a state."""
         mixed = self.proj[head](state) * self.state_weight + self.emb[head](token) * self.emb_weight
         return functional.gelu(self.ln[head](mixed))  # (..., inner)
 
     def rows(self, head: int, ids: Tensor) -> Tensor:
-        """The rows (R, inner) of head ``head``'s own table of some tokens, for `logits`."""
+        """Return the rows (R, inner) of head ``head``'s own table of some tokens, for `logits`."""
         weight = self.head[head].get_parameter("weight")
         return weight[ids.to(weight.device)]
 
     def logits(self, head: int, state: Tensor, table: Tensor | None = None) -> Tensor:
-        """A head's logits (..., V); ``table`` (rows of ``head.i``) takes the table's place."""
+        """Return a head's logits (..., V), or over ``table``, some rows of ``head.i``."""
         whole = self.head[head].get_parameter("weight")
         return functional.linear(state, whole if table is None else table)
 
@@ -192,7 +192,7 @@ def export_published(
 
 
 def load_published(folder: Path) -> PublishedSpeculator:
-    """A speculator in the published form; raises `LabkitError` in one sentence where it is none."""
+    """Read a speculator in the published form; raises `LabkitError` if the folder holds none."""
     try:
         config = PublishedConfig.model_validate(_read_config(folder))
     except ValidationError as error:

@@ -64,7 +64,7 @@ NOTHING_PAYS = "No tree of drafts pays on this machine with these weights, so no
 
 
 def heads_folder(base: str, kind: str = "mlp") -> Path:
-    """Where the shipped heads of a base model lie: ``data/heads/real`` for the model `real`."""
+    """Return the folder of a model's shipped heads: ``data/heads/real`` for the model `real`."""
     name = Path(base).name if kind == "mlp" else f"{Path(base).name}-{kind}"
     return data_dir() / "heads" / name
 
@@ -160,7 +160,7 @@ class Decoder:
         return make(speculator.config, weights, rows, ids)
 
     def drafter(self, method: str) -> Drafter | None:
-        """The drafter called ``method``; None for vanilla; `LabkitError` for a strange name."""
+        """Return the drafter called ``method``, None for vanilla; else raises `LabkitError`."""
         makers: dict[str, Callable[[], Drafter | None]] = {
             "vanilla": lambda: None,
             "mlp": lambda: tree_drafter(self.heads, self.max_nodes),
@@ -291,7 +291,7 @@ class Decoder:
         seed: int = 0,
         detail: bool = True,
     ) -> Trace:
-        """The record of one generation, with what both models thought at every place."""
+        """Return the record of one generation, with both models' candidates at every place."""
         done = self.generate(prompt, max_new_tokens, method, sampling, seed, detail)
         temperature = sampling.temperature if sampling else 0.0
         return self.record(done, prompt, method, temperature, seed if temperature else None)
@@ -324,7 +324,7 @@ class Decoder:
         )
 
     def encode(self, prompt: str | Sequence[int], max_new_tokens: int) -> list[int]:
-        """The prompt's token ids; raises `LabkitError` if it is empty or too long for the model."""
+        """Return the prompt's token ids; raises `LabkitError` if it is empty or too long."""
         ids = self.base.encode(prompt) if isinstance(prompt, str) else [int(t) for t in prompt]
         check_fits(self.base.context, ids, max_new_tokens)
         return ids
@@ -372,7 +372,7 @@ class RaceResult:
     runs: dict[str, list[Generation]]
 
     def compare(self, method: str) -> tuple[bool, int]:
-        """Whether ``method``'s output is the first method's, and how many ties excuse it.
+        """Return whether ``method``'s output is the first method's, and the ties that excuse it.
 
         On an exact engine nothing is excused.
         """
@@ -385,7 +385,7 @@ class RaceResult:
         return all(same for same, _ in results), max(ties for _, ties in results)
 
     def speedup(self, method: str) -> float:
-        """The median, over the repeats, of the first method's time over ``method``'s."""
+        """Return the median, over the repeats, of the first method's time over ``method``'s."""
         first = next(iter(self.typical))
         pairs = zip(self.runs[first], self.runs[method], strict=True)
         return statistics.median(plain.seconds / other.seconds for plain, other in pairs)
@@ -416,5 +416,5 @@ def same_output(
 
 
 def _typical(runs: list[Generation]) -> Generation:
-    """The run of median time."""
+    """Return the run of median time."""
     return sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]

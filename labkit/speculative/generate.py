@@ -17,7 +17,7 @@ from labkit.speculative.tree import ROOT, Draft
 from labkit.speculative.verify import Verdict
 
 PREFILL_ROWS = 64
-"""Prompt tokens looked at in one pass."""
+"""Prompt tokens processed in one pass."""
 
 TIE = 1e-4
 """Two largest logits that lie closer than this, relatively, are a tie."""
@@ -40,7 +40,7 @@ class GeneratedStep:
 
 @dataclass(frozen=True)
 class Generation:
-    """What the loop did: the first token (from the prefill), then the steps."""
+    """The output of the loop: the first token (from the prefill), then the steps."""
 
     prompt: tuple[int, ...]
     first: int
@@ -189,11 +189,11 @@ def _verify(logits, draft: Draft, sampling: Sampling, generator) -> Verdict:
 
 
 def _choose(logits: torch.Tensor, sampling: Sampling, generator) -> int:
-    """One token from logits (1, V), without a draft."""
+    """Return one token from logits (1, V), without a draft."""
     return _verify(logits, Draft(), sampling, generator).token
 
 
 def tied(logits: torch.Tensor) -> bool:
-    """Whether the two largest logits lie within `TIE` of each other, relatively."""
+    """Return whether the two largest logits lie within `TIE` of each other, relatively."""
     first, second = logits.float().topk(2).values.tolist()
     return first - second <= TIE * max(abs(first), abs(second))

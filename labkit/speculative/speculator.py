@@ -2,7 +2,7 @@
 
 The hierarchical heads that IBM and PyTorch published (Wertheimer et al. 2024, "Accelerating
 production LLMs with combined token/embedding speculators"), which are Medusa's heads (Cai et al.
-2024) in a chain. The base model looks at a text and leaves its last hidden state Z; its own head
+2024) in a chain. The base model processes a text and returns its last hidden state Z; its own head
 gives the next token T0. Then::
 
     state_0 = Z
@@ -33,18 +33,18 @@ from labkit.speculative.context import ContextConfig, ContextLayer, ContextMemor
 
 
 def rising(layers: tuple[int, ...]) -> tuple[int, ...]:
-    """``layers`` if they are numbers from 1, each larger than the one before; else `ValueError`."""
+    """Return ``layers``, which must be numbers from 1, each larger than the one before."""
     if any(low >= high for low, high in zip((0, *layers), layers, strict=False)):
         raise ValueError("layers are counted from 1 and must rise")
     return layers
 
 
 Layers = Annotated[tuple[int, ...], AfterValidator(rising)]
-"""Layers of a base model, from 1 and rising, whose states are read beside the last one's."""
+"""Layers of a base model, from 1 and rising, whose states are read as well as the last one's."""
 
 
 class SpeculatorConfig(BaseModel):
-    """The shape of a speculator; saved beside its weights and checked on reading.
+    """The shape of a speculator; saved with its weights and checked on reading.
 
     ``hierarchical`` false gives Medusa's independent heads, where no token enters any state.
     ``scale_input`` normalises Z and scales it by 1/sqrt(2) first, as the published option does.
@@ -170,7 +170,7 @@ class Speculator(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The published scales: projections keep the state's size, E P_i deviates 1/sqrt(inner)."""
+        """Set the published scales: projections keep the state's size, E P_i has 1/sqrt(inner)."""
         config = self.config
         for i in range(config.n_predict):
             projection = self.proj[i].get_parameter("weight")  # (inner, D or inner)
@@ -191,7 +191,7 @@ class Speculator(nn.Module):
         return ContextMemory(self.context, self.table, self.table_scale)
 
     def start(self, hidden: Tensor) -> Tensor:
-        """The state before the first head: Z, normalised where the config says so.
+        """Return the state before the first head: Z, normalised where the config says so.
 
         ``hidden`` (..., W) is what an engine tells of each place; see `joined`.
         """
@@ -200,7 +200,7 @@ class Speculator(nn.Module):
         return self.input_norm(z) / math.sqrt(2) if config.scale_input else z
 
     def step(self, head: int, state: Tensor, token: Tensor) -> Tensor:
-        """Head ``head`` (from 0): the earlier state (..., Z or inner) and token (...) to a state.
+        """Run a head (from 0): the earlier state (..., Z or inner) and token (...) to a state.
 
         For independent heads ``state`` is the start state for every head and the token is ignored.
         """
@@ -213,7 +213,7 @@ class Speculator(nn.Module):
     def states(
         self, hidden: Tensor, tokens: Tensor, wanted: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """Each head's states (B, T, inner) under teacher forcing, one head after another.
+        """Yield each head's states (B, T, inner) under teacher forcing.
 
         hidden: (B, T, W), what an engine tells of places t. tokens: (B, T + K), tokens[:, t] being
         the base model's next token after place t (T0), tokens[:, t + i] the one i places on. Head
@@ -238,17 +238,17 @@ class Speculator(nn.Module):
         return self.out[head](state)
 
     def rows(self, head: int, ids: Tensor) -> Tensor:
-        """The table's rows (R, D) of some tokens, for `logits`; the same for every head."""
+        """Return the table's rows (R, D) of some tokens, for `logits`; the same for every head."""
         del head
         return self.table[ids.to(self.table.device)]
 
     def logits(self, head: int, state: Tensor, table: Tensor | None = None) -> Tensor:
-        """A head's logits (..., V), or over the rows of ``table`` (a part of the vocabulary)."""
+        """Return a head's logits (..., V), or over ``table``, rows of some tokens."""
         return self.feature(head, state) @ (self.table if table is None else table).T
 
     @torch.no_grad()
     def folded(self) -> dict[str, Tensor]:
-        """The weights multiplied out, under the published names ``emb.i proj.i head.i ln.i``."""
+        """Multiply the weights out, under the published names ``emb.i proj.i head.i ln.i``."""
         weights: dict[str, Tensor] = {}
         for i in range(self.config.n_predict):
             weights[f"emb.{i}.weight"] = self.token[i](self.table)  # (V, inner)

@@ -24,7 +24,7 @@ RANKS = 8
 
 
 def chain_tokens(acceptance: float, drafted: int) -> float:
-    """Expected tokens per step of a chain of ``drafted`` tokens, each accepted independently.
+    """Return the expected tokens per step of a chain whose drafts are accepted independently.
 
     (1 - a^(n+1)) / (1 - a), Leviathan et al. (2023), equation 1. Raises `LabkitError` for an
     acceptance outside 0..1 or a negative length.
@@ -42,7 +42,7 @@ def chain_tokens(acceptance: float, drafted: int) -> float:
 
 
 def chain_speedup(acceptance: float, drafted: int, draft_cost: float, check_cost: float) -> float:
-    """Predicted speedup of a chain, costs in plain steps: ``draft_cost`` for one drafted token.
+    """Predict a chain's speedup, costs in plain steps: ``draft_cost`` for one drafted token.
 
     Leviathan et al. (2023), theorem 3.8, with a check that need not cost what a plain step costs.
 
@@ -63,7 +63,7 @@ class Acceptance:
 def rank_acceptance(
     heads: Heads, texts: Sequence[tuple[np.ndarray, np.ndarray]], ranks: int = RANKS
 ) -> Acceptance:
-    """Acceptance by rank, with the base model's own text as the tokens drafted before.
+    """Measure acceptance by rank, with the base model's own text as the tokens drafted before.
 
     Each text is (hidden (T, D), tokens (T + K,)): hidden[t] is Z at a place, tokens[t] the base
     model's token after it, and the heads are to name tokens[t + 1] up to tokens[t + K]. Raises
@@ -95,7 +95,7 @@ def tree_study(
     head_s: Sequence[float],
     token_s: float,
 ) -> TreeStudy:
-    """Acceptance and one machine's costs as a record.
+    """Return acceptance and one machine's costs as a record.
 
     ``verify_cost`` maps the tokens of a pass (the root among them) to its time in passes over one
     token, which take ``token_s`` seconds; ``head_s`` are the seconds of each head. A measured cost
@@ -128,7 +128,7 @@ class Prediction(Part):
 
 
 def best_tree(study: TreeStudy) -> Prediction:
-    """What the study's fastest tree is predicted to gain; 0 nodes where nothing pays."""
+    """Predict the gain of the study's fastest tree; 0 nodes where nothing pays."""
     tree = study.best_tree()
     return Prediction(
         nodes=len(tree),
@@ -158,7 +158,7 @@ class Roofline:
     speed: float
 
     def seconds(self, tokens: int) -> float:
-        """The least time that a pass over ``tokens`` tokens can take."""
+        """Return the least time that a pass over ``tokens`` tokens can take."""
         reading = self.pass_bytes / self.bandwidth
         return max(reading, 2 * self.parameters * tokens / self.speed)
 

@@ -1,4 +1,4 @@
-"""Candidate trees: the drafts of one step, and how the base model is to look at them at once.
+"""Candidate trees: the drafts of one step, which one pass of the base model checks.
 
 A tree's nodes are draft tokens; every node follows its parent, and the first ones follow the root,
 the last committed token. A chain is a tree of width one.
@@ -52,7 +52,7 @@ class Draft:
         return len(self.tokens)
 
     def children(self, parent: int) -> list[int]:
-        """The nodes that follow ``parent`` (a node or `ROOT`), in order.
+        """Return the nodes that follow ``parent`` (a node or `ROOT`), in order.
 
         >>> Draft((7, 8, 9), (-1, -1, 0), (None,) * 3, ("",) * 3).children(ROOT)
         [0, 1]
@@ -60,7 +60,7 @@ class Draft:
         return [node for node, above in enumerate(self.parents) if above == parent]
 
     def path(self, node: int) -> list[int]:
-        """The nodes from the root's child down to ``node``; empty for `ROOT`."""
+        """Return the nodes from the root's child down to ``node``; none for `ROOT`."""
         found: list[int] = []
         while node != ROOT:
             found.append(node)
@@ -76,7 +76,7 @@ class Draft:
         return depths
 
     def visible(self) -> np.ndarray:
-        """What sees what, (N + 1, N + 1), row 0 being the root: each row its path and itself."""
+        """Return the attention mask (N + 1, N + 1), row 0 the root: a row sees its path and itself."""
         count = len(self) + 1
         mask = np.zeros((count, count), np.uint8)
         mask[0, 0] = 1
@@ -86,7 +86,7 @@ class Draft:
         return mask
 
     def rows(self, root: int, slot: int = 0) -> Rows:
-        """The root and all nodes as rows of one forward pass: row 0 the root, row i + 1 node i."""
+        """Return all rows of one forward pass: row 0 is the root, row i + 1 node i."""
         return Rows([root, *self.tokens], slot, [0, *self.depths], self.visible())
 
     def follow(self, choices: Sequence[int]) -> list[int]:
@@ -166,7 +166,7 @@ class Draft:
 
 
 def chain(tokens: Sequence[int], source: str, q: Sequence[float | None] | None = None) -> Draft:
-    """A tree of width one.
+    """Return a tree of width one.
 
     >>> chain([5, 6], "lookup").parents
     (-1, 0)

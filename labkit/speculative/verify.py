@@ -127,13 +127,13 @@ def speculative_sampling(probs: torch.Tensor, draft: Draft, generator: torch.Gen
 
 
 def spread(outlook: tuple[torch.Tensor, torch.Tensor], like: torch.Tensor) -> torch.Tensor:
-    """A distribution over some token ids as one over the whole vocabulary: (V,)."""
+    """Return a distribution over some token ids as one over the whole vocabulary: (V,)."""
     ids, values = outlook
     return torch.zeros_like(like).scatter_(0, ids.long(), values.to(like.dtype))
 
 
 def acceptance(p_x: float, q_x: float) -> float:
-    """The probability min(1, p(x) / q(x)) that a draft x is accepted; 0 where q cannot draw x.
+    """Return the probability min(1, p(x) / q(x)) that x is accepted; 0 where q cannot draw x.
 
     >>> acceptance(0.3, 0.6), acceptance(0.6, 0.3)
     (0.5, 1.0)
@@ -142,7 +142,7 @@ def acceptance(p_x: float, q_x: float) -> float:
 
 
 def residual(p: torch.Tensor, q: torch.Tensor | None, x: int) -> torch.Tensor:
-    """What p still owes once x was rejected: norm(max(0, p - q)), q None being all on x.
+    """Return what p still owes once x was rejected: norm(max(0, p - q)); q None is all on x.
 
     >>> residual(torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.7, 0.2, 0.1]), 0)
     tensor([0.0000, 0.5000, 0.5000])
@@ -159,7 +159,7 @@ def residual(p: torch.Tensor, q: torch.Tensor | None, x: int) -> torch.Tensor:
 
 
 def without(q: torch.Tensor, x: int) -> torch.Tensor:
-    """q once x is drawn and not put back; all zeros where x held all of it."""
+    """Return q once x is drawn and not put back; all zeros where x held all of it."""
     left = q.clone()
     left[x] = 0
     mass = left.sum()

@@ -76,7 +76,7 @@ class Draft:
         return depths
 
     def visible(self) -> np.ndarray:
-        """Return the attention mask (N + 1, N + 1), row 0 the root: a row sees its path and itself."""
+        """Return the attention mask (N + 1, N + 1), root first: a row sees its path and itself."""
         count = len(self) + 1
         mask = np.zeros((count, count), np.uint8)
         mask[0, 0] = 1

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -134,16 +134,32 @@ def install(folder: Path, source: str, revision: int, fill: Callable[[Path], Non
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Path):
-    """Hold the lock on ``folder`` and remove what killed writers left."""
+def locked(folder: Path, wait: bool = False, name: str = ".lock") -> Iterator[None]:
+    """Keep other processes from writing to ``folder`` until the block ends.
+
+    The operating system holds the lock, so a crashed process leaves none behind. Raises
+    `LabkitError` if another process holds it, or waits for that process with ``wait``.
+    """
+    lock = filelock.FileLock(folder / name, timeout=-1 if wait else 0)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+    except filelock.Timeout:
+        raise LabkitError(
+            f"Another process is writing to {folder}: wait until it ends, or give another folder."
+        ) from None
     except OSError as error:
-        reason = error.strerror or error
-        raise LabkitError(f"Cannot write in {folder.parent}: {reason}.") from None
-    with lock:
+        raise LabkitError(f"Cannot write to {folder}: {error.strerror or error}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold the lock on ``folder`` and remove what killed writers left."""
+    with locked(folder.parent, wait=True, name=f".{folder.name}.lock"):
         for left in folder.parent.glob(temporary_prefix(folder) + "*"):
             shutil.rmtree(left)
         yield

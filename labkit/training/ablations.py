@@ -19,11 +19,11 @@ from pydantic import Field, ValidationError
 
 from labkit.errors import LabkitError, first_problem
 from labkit.models import LanguageModel, load
+from labkit.models.store import locked
 from labkit.provenance import provenance
 from labkit.records import AblationRow, AblationStudy, HeldOutScore, write_whole
 from labkit.speculative.checkpoint import load_heads
 from labkit.training.answers import Continue, writer
-from labkit.training.checkpoints import locked
 from labkit.training.losses import HeldOut, validate_heads
 from labkit.training.recipe import Count, Frozen, Recipe
 from labkit.training.train import Materials, command_line, embedding_table, train_all

@@ -24,13 +24,13 @@ from labkit.kernels import choose, engine_for
 from labkit.kernels.engine import Engine
 from labkit.kernels.llama import LlamaWeights
 from labkit.models import LanguageModel
+from labkit.models.store import locked
 from labkit.paths import cache_dir
 from labkit.reading import read_text
 from labkit.records import write_whole
 from labkit.sampling import Sampling
 from labkit.speculative.batch import Batch, Row, common_beginning
 from labkit.training.batches import Sequences, from_rows
-from labkit.training.checkpoints import locked
 from labkit.training.recipe import Precision
 
 SHARD_ROWS = 512

@@ -1,4 +1,4 @@
-"""Training runs on disk: one locked folder, one checkpoint file that is whole or absent.
+"""Training runs on disk: one checkpoint file that is whole or absent.
 
 A checkpoint is a safetensors file with JSON in its header. It is written under a temporary name,
 flushed, and renamed; the one before it is kept under a second name until the next is written. So a
@@ -8,16 +8,13 @@ checkpoint.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import safetensors
 import torch
 from safetensors.torch import save
@@ -29,29 +26,6 @@ from labkit.records.base import write_whole
 
 LATEST = "checkpoint.safetensors"
 PREVIOUS = "checkpoint-previous.safetensors"
-
-
-@contextlib.contextmanager
-def locked(folder: Path, wait: bool = False, name: str = ".lock") -> Iterator[None]:
-    """Keep other processes from writing to ``folder`` until the block ends.
-
-    The operating system holds the lock, so a crashed process leaves none behind. Raises
-    `LabkitError` if another process holds it, or waits for that process with ``wait``.
-    """
-    lock = filelock.FileLock(folder / name, timeout=-1 if wait else 0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout:
-        raise LabkitError(
-            f"Another process is writing to {folder}: wait until it ends, or give another folder."
-        ) from None
-    except OSError as error:
-        raise LabkitError(f"Cannot write to {folder}: {error.strerror or error}.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)

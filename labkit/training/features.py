@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from labkit.errors import LabkitError
+from labkit.models.store import locked
 from labkit.paths import cache_dir
 from labkit.training.answers import (
     SHARD_ROWS,
@@ -29,7 +30,6 @@ from labkit.training.answers import (
     write_shard,
 )
 from labkit.training.batches import Runs, Sequences
-from labkit.training.checkpoints import locked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from labkit.training.checkpoints import locked
+from labkit.models.store import locked
 from labkit.training.pretrain import Job, byte_pairs, command_parser, print_result, train_model
 from labkit.training.recipe import Course, Frozen, Positive, Source
 from labkit.training.text import pack_text, read_documents

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from labkit.errors import LabkitError
 from labkit.models import LanguageModel, load
+from labkit.models.store import locked
 from labkit.provenance import provenance
 from labkit.records.losslog import LossLog
 from labkit.speculative.checkpoint import load_heads, new_heads, save_heads
@@ -29,7 +30,6 @@ from labkit.training.answers import (
     writer,
 )
 from labkit.training.batches import cut_runs, text_windows
-from labkit.training.checkpoints import locked
 from labkit.training.features import ComputedFeatures, answer_features, head_weight
 from labkit.training.loop import LOG_NAME, Trainer, new_accelerator
 from labkit.training.losses import (

@@ -24,8 +24,8 @@ from torch import Tensor
 from transformers import GenerationConfig, MarianConfig, MarianMTModel, PreTrainedTokenizerFast
 
 from labkit.errors import LabkitError
+from labkit.models.store import locked
 from labkit.records.base import write_whole
-from labkit.training.checkpoints import locked
 from labkit.training.pretrain import Job, byte_pairs, command_parser, print_result, train_model
 from labkit.training.recipe import Course, Frozen, Positive
 

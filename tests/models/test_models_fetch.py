@@ -120,7 +120,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(fresh_cache, download, m
 def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch, download):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "file"))
-    with pytest.raises(LabkitError, match=r"^Cannot write in .*\.$"):
+    with pytest.raises(LabkitError, match=r"^Cannot write to .*\.$"):
         fetch_real(lambda _: None, download)
 
 

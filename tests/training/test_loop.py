@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from labkit.cli import main
 from labkit.errors import LabkitError
+from labkit.models.store import locked
 from labkit.paths import data_dir
 from labkit.records.base import RecordError
 from labkit.records.losslog import LossLog
@@ -162,7 +163,7 @@ def _documents(_names):
 
 def test_two_runs_at_once_into_one_folder_the_second_is_refused(small_world, make_recipe):
     recipe, out = make_recipe(steps=4), small_world / "out"
-    with checkpoints.locked(out):
+    with locked(out):
         other = start(recipe, out)
         _, said = other.communicate(timeout=300)
     assert other.returncode != 0
@@ -179,7 +180,7 @@ def test_a_folder_in_use_is_one_sentence_and_status_two(taken, small_world, make
     pairs.write_text("Hund\tdog\n", encoding="utf-8")
     study = small_world / "study.toml"
     study.write_text('name = "s"\nrecipe = "recipe.toml"\n', encoding="utf-8")
-    with checkpoints.locked(out):
+    with locked(out):
         if taken.startswith("train"):
             given = study if taken == "train ablate" else recipe
             words = [*taken.split(), "--recipe", str(given), "--out", str(out)]

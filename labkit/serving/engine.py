@@ -143,7 +143,8 @@ class ServingEngine:
             raise LabkitError(f"{nodes} nodes a row were asked for: give 0 to {batch.max_nodes}.")
         self.table = nodes if isinstance(nodes, NodeTable) else None
         self._batch = batch
-        self._batch.pace = nodes.nodes if isinstance(nodes, NodeTable) else lambda _: nodes
+        most = 0 if isinstance(nodes, NodeTable) else nodes
+        self._batch.pace = self.table.nodes if self.table else lambda _: most
         self.line = line
         self.totals: Counter[str] = Counter()
         self._waiting: deque[Request] = deque()

@@ -49,6 +49,7 @@ def test_a_shape_is_measured_end_to_end_and_the_record_says_that_words_are_noise
     text = CliRunner().invoke(main, [*words, "--max-new-tokens", "4"]).stdout
     assert "the words are noise" in text
     assert "random weights" in text
+    assert "measured gain" in text
 
 
 @pytest.mark.parametrize("slots", [1, 3])

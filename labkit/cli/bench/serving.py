@@ -231,7 +231,7 @@ def as_text(outcome: Outcome) -> str:
         parts.append("\n".join((told, *decisions)))
     if outcome.checks:
         checks = columns(
-            outcome.checks,
+            [vars(check) | {"error": check.error} for check in outcome.checks],
             ("users", "{users}"),
             ("method", "{method}"),
             ("measured gain", "{measured:.2f}"),

@@ -12,6 +12,7 @@ Without a GPU, or where recording fails, the same pass runs unrecorded.
 
 from __future__ import annotations
 
+import math
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -301,6 +302,7 @@ class CudaEngine(LlamaEngine):
         run_layer = run_layer or layer_pass
         x = functional.embedding(given.tokens, self.embedding)  # (G, n, D)
         turn = self.cosines[given.positions][:, :, None], self.sines[given.positions][:, :, None]
+        given = given._replace(mask=self._additive(given))
         told = []
         for number, layer in enumerate(self.layers):
             x = run_layer(x, layer, given, turn, keys[number], values[number], self.sizes)
@@ -308,6 +310,14 @@ class CudaEngine(LlamaEngine):
                 told.append(x)
         last = rms_norm(x, self.norm, self.epsilon)
         return torch.cat([*told, last], dim=-1), functional.linear(last, self.head)
+
+    def _additive(self, given: Inputs) -> torch.Tensor:
+        """Return the mask as attention adds it, made once for all layers; see `attend`."""
+        mask = torch.zeros_like(given.mask, dtype=self.dtype).masked_fill(~given.mask, -math.inf)
+        share = self.heads // self.kv_heads
+        if given.order is None:
+            return mask.repeat(1, 1, share, 1)  # (G, 1, g n, end)
+        return mask[0, 0][:, None, None].expand(-1, -1, share, -1)  # (n, 1, g, end)
 
     @cached_property
     def lean_layer(self) -> Callable[..., torch.Tensor]:
@@ -359,7 +369,8 @@ def attend(
 ) -> torch.Tensor:
     """Mix the values that each query of q (G, n, H, d) sees: (G, n, H d).
 
-    The g query heads of one key-value head are further queries of it, so nothing is repeated.
+    The g query heads of one key-value head are further queries of it, so nothing is repeated; the
+    mask, to be added to the scores, is for all of them.
     """
     mask, end, kv = given.mask, given.mask.shape[-1], keys.shape[1]
     groups, many, heads, size = q.shape
@@ -372,7 +383,6 @@ def attend(
             for part in (keys, values)
         )  # (G, kv, end, d)
         q = q.permute(0, 2, 3, 1, 4).flatten(2, 3)  # (G, kv, g n, d)
-        mask = mask.repeat(1, 1, heads // kv, 1)  # (G, 1, g n, end)
         mixed = functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
         mixed = mixed.unflatten(2, (-1, many)).permute(0, 3, 1, 2, 4)  # (G, n, kv, g, d)
     else:
@@ -380,8 +390,7 @@ def attend(
             part[0].index_select(1, given.order.flatten()).unflatten(1, (many, end)).transpose(0, 1)
             for part in (keys, values)
         )  # (n, kv, end, d): each row's keys and values in the order in which it reads them
-        own = mask[0, 0][:, None, None].expand(-1, -1, heads // kv, -1)  # (n, 1, g, end)
-        mixed = functional.scaled_dot_product_attention(q[0], keys, values, attn_mask=own)
+        mixed = functional.scaled_dot_product_attention(q[0], keys, values, attn_mask=mask)
     return mixed.reshape(groups, many, heads * size)
 
 

@@ -37,8 +37,9 @@ class ContextConfig(BaseModel):
 
 
 def over_rms(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """Divide x by the root mean square of its last axis."""
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+    """Divide x by the root mean square of its last axis, in float32: float16 holds no square."""
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
 
 
 def rotated(x: Tensor, positions: Tensor, base: float = ROTARY_BASE) -> Tensor:

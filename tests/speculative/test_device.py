@@ -395,3 +395,25 @@ def test_a_decoder_takes_the_step_on_the_device_where_the_base_is_on_a_card() ->
     assert not Decoder(base()).on_device
     card = SimpleNamespace(device=torch.device("cuda"), config=base().config, name="tiny")
     assert Decoder(card).on_device
+
+
+def test_each_row_of_a_tree_reads_its_own_path_in_the_order_that_it_has_once_committed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tree = TREES["tree"]
+    step = on_device("mlp", tree, Sampling())
+    step.begin(encoded(), limit=20, seed=0, drafts=True)
+    length, seen = len(encoded()), []
+    step.engine = copy(engine())
+    compute = engine().compute
+    monkeypatch.setattr(
+        step.engine, "compute", lambda given, *rest: (seen.append(given), compute(given, *rest))[1]
+    )
+    step.compute()
+    (given,) = seen
+    for row, depth in enumerate(tree.depths):
+        reads = given.order[row][given.mask[0, 0, row]].tolist()
+        path = tree.ancestors[row][: depth + 1]
+        assert reads == [*range(length), *(length + above for above in path)]
+        assert given.mask[0, 0, row, : len(reads)].all(), "in the places that they have once kept"
+        assert given.positions[0, row] == length + depth

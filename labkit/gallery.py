@@ -78,9 +78,9 @@ EXHIBITS = (
     Exhibit(
         "risk-matrix",
         "RiskMatrix",
-        "Samples of one answer against each other: the loss of every pair, the weight of each "
-        "sample, the risk of each hypothesis, and the one to choose. Switch the loss, the weights "
-        "and the evidence, and see the decision move.",
+        "Translations of one sentence against each other: the loss of every pair, the weight of "
+        "each sample, the risk of each hypothesis, and the one to choose. Switch the loss, the "
+        "weights and the evidence, and see the decision move.",
         "RiskMatrix(decode(samples, utility='chrf'))",
         lambda data: RiskMatrix(data / "records" / "risk.json"),
     ),

@@ -8,18 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from labkit.mbr.conditional import conditional
 from labkit.mbr.decide import decode
+from labkit.mbr.draws import Draws, draw
+from labkit.mbr.pairs import read_pairs
+from labkit.models import load
+from labkit.paths import data_dir
 from labkit.provenance import provenance
 from labkit.records import Record, Trace
 from labkit.sampling import Sampling
 from labkit.speculative.calibrate import calibrate
 from labkit.speculative.decoder import Decoder
-from labkit.speculative.samples import draw_samples
 from labkit.speculative.theory import Acceptance, tree_study
 
 RACE_PROMPT = "Explain to a beginner how a lighthouse works."
 STEP_PROMPT = "Write three short sentences about a library at night."
-RISK_PROMPT = "Say in one short sentence why it rains."
+TRANSLATED = "Ich würde gerne mitkommen, aber ich muss noch arbeiten."
+"""The sentence of the Bayes decision, among the shipped ones; its translations are alike."""
+
 NEW_TOKENS = 96
 SAMPLES = 48
 REPEATS = 7
@@ -46,21 +52,20 @@ def steps(decoder: Decoder, command: str) -> dict[str, Record]:
     return {name: trace.model_copy(update={"provenance": made}) for name, trace in traces.items()}
 
 
-def risk(decoder: Decoder, command: str) -> dict[str, Record]:
-    """Record one Bayes decision over samples drawn by speculation."""
-    warm = Sampling(temperature=0.7)
-    drawn = draw_samples(decoder, RISK_PROMPT, SAMPLES, 40, warm, seed=0)
+def risk(_decoder: Decoder, command: str) -> dict[str, Record]:
+    """Record one Bayes decision over translations of one sentence, by the small translator."""
+    reference = dict(read_pairs(data_dir() / "sentences" / "deu-eng.tsv"))[TRANSLATED]
+    translator = load("translator")
+    (drawn,) = draw(conditional(translator), [TRANSLATED], Draws(SAMPLES, 64, seed=0))
     table = decode(
-        drawn.samples,
+        drawn,
         utility="chrf",
-        weighting="uniform",
-        base=decoder.base.name,
-        source=RISK_PROMPT,
+        base=translator.name,
+        source=TRANSLATED,
+        reference=reference,
         seed=0,
     )
-    return {
-        "risk": table.model_copy(update={"provenance": provenance(command, 0, "temperature 0.7")})
-    }
+    return {"risk": table.model_copy(update={"provenance": provenance(command, 0)})}
 
 
 def tree(decoder: Decoder, command: str) -> dict[str, Record]:

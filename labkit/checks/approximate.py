@@ -153,10 +153,7 @@ Strategy = Callable[[int, int, Score, int, np.random.Generator], int]
 
 @exercise
 def within_budget(
-    strategy: Strategy,
-    problems: Sequence[Any],
-    least: float = 0.0,
-    seed: int = 0,
+    strategy: Strategy, problems: Sequence[Any], least: float = 0.0, seed: int = 0
 ) -> Finding:
     """Check a strategy by the hypothesis that it finds with an eighth of all utility calls.
 

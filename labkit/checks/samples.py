@@ -10,15 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labkit.checks import Finding
-from labkit.checks.answers import (
-    Floats,
-    exercise,
-    listed,
-    number,
-    numbers,
-    refuse,
-    verdict,
-)
+from labkit.checks.answers import Floats, exercise, listed, number, numbers, refuse, verdict
 
 LOGPROBS = np.array([-1.2, -0.7, -3.0])
 """Log-probabilities of three texts."""

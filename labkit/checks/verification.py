@@ -151,9 +151,7 @@ def greedy_chain(
     chosen = [logits.argmax(axis=1).tolist() for _, logits in cases]
     right = [_committed(draft, choices) for (draft, _), choices in zip(cases, chosen, strict=True)]
 
-    def each(
-        mistake: Callable[[list[int], list[int], list[int]], list[int]],
-    ) -> list[list[int]]:
+    def each(mistake: Callable[[list[int], list[int], list[int]], list[int]]) -> list[list[int]]:
         """Return what a mistake commits in every case, from draft, choices and right answer."""
         return [
             mistake(draft, choices, out)

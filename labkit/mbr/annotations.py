@@ -15,10 +15,7 @@ POINTS = 50
 
 
 def annotate(
-    table: RiskTable,
-    size: int = 3,
-    distance: float = 0.5,
-    judged: Judged | None = None,
+    table: RiskTable, size: int = 3, distance: float = 0.5, judged: Judged | None = None
 ) -> RiskTable:
     """Return ``table`` with a set of ``size`` answers, its clusters, and the curve of ``judged``.
 

@@ -202,7 +202,5 @@ def _continue(
 
 def _sample(model: Conditional, found: Found) -> Sample:
     return Sample(
-        text=model.text(found.tokens),
-        logprob=min(found.logprob, 0.0),
-        tokens=len(found.tokens),
+        text=model.text(found.tokens), logprob=min(found.logprob, 0.0), tokens=len(found.tokens)
     )

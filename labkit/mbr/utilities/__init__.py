@@ -36,10 +36,7 @@ UTILITIES: dict[str, Utility] = {
 }
 """Those that need nothing but the two texts."""
 
-OPTIONAL: dict[str, Callable[[str], Utility]] = {
-    "comet": comet,
-    "embedding": lambda source: cosine,
-}
+OPTIONAL: dict[str, Callable[[str], Utility]] = {"comet": comet, "embedding": lambda source: cosine}
 """Those that need a model of their own, made for a source."""
 
 __all__ = ["OPTIONAL", "UTILITIES", "Utility", "get", "matrix", "name_of"]
@@ -68,10 +65,7 @@ def name_of(utility: str | Utility) -> str:
 
 
 def matrix(
-    utility: str | Utility,
-    hypotheses: Sequence[str],
-    evidence: Sequence[str],
-    source: str = "",
+    utility: str | Utility, hypotheses: Sequence[str], evidence: Sequence[str], source: str = ""
 ) -> np.ndarray:
     """Score every hypothesis against every evidence sample, and check: (H, R) on 0..1.
 

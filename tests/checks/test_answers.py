@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.checks.answers import NotUsable, number, numbers, parts, texts, tokens, whole
+from labkit.checks import Finding
+from labkit.checks.answers import (
+    NotUsable,
+    exercise,
+    number,
+    numbers,
+    parts,
+    refuse,
+    texts,
+    tokens,
+    whole,
+)
 
 
 class Agreeable:
@@ -105,3 +116,24 @@ def test_tokens_may_be_an_empty_list_or_an_array():
     assert tokens([]) == []
     assert tokens(np.array([3, 4])) == [3, 4]
     assert tokens(torch.tensor([3])) == [3]
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ([1, 2, 3], "Right: 3."),
+        ([1, -2, 3, -4], "Not yet: at 1: -2 is negative."),
+        ([1, 100, -2], "Not yet: 100 is too much."),
+        ([1, "x"], "Not yet: it gives a str, and a number is needed."),
+    ],
+)
+def test_the_first_wrong_finding_of_a_check_counts_or_else_its_last(answers, says):
+    @exercise
+    def check(answer):
+        for place in range(len(answers)):
+            found = whole(answer(place))
+            refuse((found < -10, "far too little"), (found > 10, f"{found} is too much"))
+            right = Finding(found >= 0, f"{found}{' is negative' * (found < 0)}.")
+            yield right.about(f"at {place}")
+
+    assert repr(check(lambda place: answers[place])) == says

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from labkit.cli import main
 from labkit.cli._group import CommandGroup
+from labkit.cli._output import Report, columns, reports
 from labkit.errors import LabkitError
 from labkit.records import RecordError
 
@@ -122,6 +123,14 @@ def test_words_that_cannot_be_used_are_one_sentence(words):
     assert_one_sentence(result.exit_code, result.stdout, result.stderr)
 
 
+def group_of(command: click.Command) -> CommandGroup:
+    """A group whose one command, ``it``, is the given one."""
+    group = CommandGroup("labkit", package="labkit.cli")
+    group.list_commands = lambda ctx: ["it"]
+    group.get_command = lambda ctx, name: command
+    return group
+
+
 def group_that_raises(error: Exception) -> CommandGroup:
     """A group whose one command ends in ``error``."""
 
@@ -129,10 +138,32 @@ def group_that_raises(error: Exception) -> CommandGroup:
     def command() -> None:
         raise error
 
-    group = CommandGroup("labkit", package="labkit.cli")
-    group.list_commands = lambda ctx: ["fail"]
-    group.get_command = lambda ctx, name: command
-    return group
+    return group_of(command)
+
+
+def test_a_report_is_printed_with_its_status_and_then_its_problem():
+    @reports
+    @click.option("--many", default=2, help="How many.")
+    def command(*, many: int) -> Report | None:
+        print("what a library prints")
+        return Report({"many": many}, f"{many} things", 1, "too few" if many == 1 else "")
+
+    def run_it(*words: str):
+        return CliRunner().invoke(group_of(command), ["it", *words])
+
+    assert (run_it().stdout, run_it().exit_code) == ("2 things\n", 1)
+    assert run_it("--json").stdout == '{"many": 2}\n'
+    assert "what a library prints" in run_it("--json").stderr
+    lost = run_it("--many", "1")
+    assert (lost.stdout, lost.exit_code) == ("1 things\n", 2)
+    assert lost.stderr.endswith("labkit: too few.\n")
+    assert "[default: 2]" in run_it("--help").stdout
+
+
+def test_a_column_leaves_out_what_is_not_known():
+    rows = [{"name": "a", "share": 0.5}, {"name": "b", "share": None}]
+    shown = columns(rows, ("name", "{name}"), ("share", "{share:.0%}"))
+    assert shown.splitlines() == ["name  share", "a     50%", "b"]
 
 
 @pytest.mark.parametrize(
@@ -147,18 +178,18 @@ def group_that_raises(error: Exception) -> CommandGroup:
     ],
 )
 def test_what_a_person_can_mend_is_told_in_one_sentence(error, said):
-    result = CliRunner().invoke(group_that_raises(error), ["fail"])
+    result = CliRunner().invoke(group_that_raises(error), ["it"])
     assert_one_sentence(result.exit_code, result.stdout, result.stderr)
     assert said in result.stderr
 
 
 def test_a_mistake_of_the_code_is_not_hidden():
-    result = CliRunner().invoke(group_that_raises(ZeroDivisionError("a bug")), ["fail"])
+    result = CliRunner().invoke(group_that_raises(ZeroDivisionError("a bug")), ["it"])
     assert isinstance(result.exception, ZeroDivisionError)
 
 
 def test_an_interrupt_ends_quietly():
-    result = CliRunner().invoke(group_that_raises(KeyboardInterrupt()), ["fail"])
+    result = CliRunner().invoke(group_that_raises(KeyboardInterrupt()), ["it"])
     assert result.exit_code == 130
     assert result.stderr.strip() == "labkit: Interrupted."
 

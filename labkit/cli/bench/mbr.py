@@ -10,7 +10,7 @@ import click
 
 from labkit.cli._options import EXISTING_FILE
 from labkit.cli._output import Report, columns, reports
-from labkit.cli.bench._drawing import drawing_options, drawn_cases
+from labkit.cli.bench._drawing import drawing_options, drawn_cases, resamples_option
 
 
 @reports
@@ -27,7 +27,8 @@ from labkit.cli.bench._drawing import drawing_options, drawn_cases
     help="The Python of an environment where that library is installed.",
 )
 @drawing_options()
-def command(*, peer: str, peer_python: Path, **drawing: Any) -> Report:
+@resamples_option  # accepted as by its sister commands; nothing here is resampled
+def command(*, peer: str, peer_python: Path, resamples: int, **drawing: Any) -> Report:
     """Decide the same samples here and by another library: decisions, expected scores, time.
 
     chrF, BLEU and TER exactly; with chrF also the decoders that both have.

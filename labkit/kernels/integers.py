@@ -17,12 +17,12 @@ Four bytes of weights and activations at a time go into one instruction where th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from labkit.kernels.panel import (
@@ -33,7 +33,6 @@ from labkit.kernels.panel import (
     Q4_1,
     Q8_0,
     Emit,
-    F,
     aligned_zeros,
     host_features,
     pack_as_quantised,
@@ -42,11 +41,7 @@ from labkit.kernels.panel import (
 ROW_BLOCK = BLOCK + 8
 """Bytes of a block of quantised activations: the integers, then s and s * sum in float32."""
 
-AHEAD = 1280
-"""Distance in bytes of what is prefetched from what is used."""
-
 HALF = LANES // 2
-PMADDWD = "llvm.x86.avx2.pmadd.wd"
 Dot = Literal["vpdpbusd", "sdot", "pmaddubsw", "plain"]
 
 
@@ -62,45 +57,45 @@ def best_dot() -> Dot:
 
 
 DOT = best_dot()
-ROWS = 8 if DOT == "vpdpbusd" and host_features().get("avx512vl") else 4
-"""Rows whose sums fit the registers."""
+ROWS = 8 if host_features().get("avx512vl") else 4
+"""Rows whose sums over half a panel fit the vector registers: 32 with AVX-512, else 16."""
+
+TOGETHER = ROWS // 4
+"""Rows whose sums over a whole panel fit them."""
 
 
 class _Dots:
-    """Integer sums of one row over one block of weights, half a panel at a time."""
+    """Integer sums of one row over one block of half a panel."""
 
     def __init__(self, emit: Emit, dot: Dot, kind: int) -> None:
-        self.emit, self.b, self.kind = emit, emit.b, kind
-        # Weights of 8 bits are signed: vpdpbusd and pmaddubsw take none such, pmaddwd does.
-        signed = kind == Q8_0 and dot in ("vpdpbusd", "pmaddubsw")
-        self.dot = "pmaddwd" if signed else dot
+        self.emit, self.b, self.dot, self.signed = emit, emit.b, dot, kind == Q8_0
         self.bytes = ir.VectorType(emit.i8, 4 * HALF)
         self.lanes32 = ir.VectorType(emit.i32, HALF)
         self.pairs = ir.VectorType(emit.i16, 2 * HALF)
+        # 8 sums of two products up to 15 * 127 fit 16 bits; one of two up to 127 * 127 just does.
+        self.paired = dot == "pmaddubsw" and not self.signed
 
     def zero(self) -> Any:
         """Return the sums before the first group of four inputs."""
-        halved = {"pmaddubsw": self.pairs, "pmaddwd": ir.VectorType(self.emit.i32, 2 * HALF)}
-        return ir.Constant(halved.get(self.dot, self.lanes32), None)
+        return ir.Constant(self.pairs if self.paired else self.lanes32, None)
 
     def add(self, sums: Any, weights: Any, numbers: Any) -> Any:
         """Add the products of four inputs: weights and activations (8 lanes x 4 bytes)."""
+        if self.signed and self.dot in ("vpdpbusd", "pmaddubsw"):
+            # These take weights without a sign: it goes to the activations.
+            numbers = self.emit.call("llvm.x86.avx2.psign.b", self.bytes, numbers, weights)
+            no = ir.Constant(ir.IntType(1), 0)
+            weights = self.emit.call(f"llvm.abs.v{4 * HALF}i8", self.bytes, weights, no)
         if self.dot == "vpdpbusd":
-            return self._call("llvm.x86.avx512.vpdpbusd.256", self.lanes32, sums, weights, numbers)
-        if self.dot == "pmaddubsw":  # 8 sums of two products up to 15 * 127 fit 16 bits
-            products = self._call("llvm.x86.avx2.pmadd.ub.sw", self.pairs, weights, numbers)
-            return self.b.add(sums, products)
-        if self.dot == "pmaddwd":  # sums of two products, two for each lane
-            wide = ir.VectorType(self.emit.i16, 4 * HALF)
-            pair = self.b.sext(weights, wide), self.b.sext(numbers, wide)
-            low, high = (
-                self._call(PMADDWD, self.lanes32, *(self._part(value, part, 2) for value in pair))
-                for part in range(2)
-            )
-            return self.b.add(sums, self._shuffle(low, high, range(2 * HALF)))
+            name = "llvm.x86.avx512.vpdpbusd.256"
+            return self.emit.call(name, self.lanes32, sums, weights, numbers)
+        if self.dot == "pmaddubsw":
+            name = "llvm.x86.avx2.pmadd.ub.sw"
+            products = self.emit.call(name, self.pairs, weights, numbers)
+            return self.b.add(sums, products if self.paired else self._widened(products))
         if self.dot == "sdot":
             low, high = (
-                self._call(
+                self.emit.call(
                     "llvm.aarch64.neon.sdot.v4i32.v16i8",
                     ir.VectorType(self.emit.i32, 4),
                     *(self._part(value, part, 2) for value in (sums, weights, numbers)),
@@ -109,7 +104,7 @@ class _Dots:
             )
             return self._shuffle(low, high, range(HALF))
         wide = ir.VectorType(self.emit.i32, 4 * HALF)
-        widen = self.b.sext if self.kind == Q8_0 else self.b.zext
+        widen = self.b.sext if self.signed else self.b.zext
         products = self.b.mul(widen(weights, wide), self.b.sext(numbers, wide))
         for start in range(4):
             lanes = range(start, 4 * HALF, 4)
@@ -117,23 +112,14 @@ class _Dots:
         return sums
 
     def total(self, sums: Any) -> Any:
-        """Return the sums of the block as 8 integers of 32 bits."""
-        if self.dot == "pmaddwd":
-            even, odd = (self._shuffle(sums, sums, range(start, 2 * HALF, 2)) for start in range(2))
-            return self.b.add(even, odd)
-        if self.dot != "pmaddubsw":
-            return sums
+        """Return the sums of the block as 8 numbers of float32."""
+        whole = self._widened(sums) if self.paired else sums
+        return self.b.sitofp(whole, ir.VectorType(self.emit.f32, HALF))
+
+    def _widened(self, pairs: Any) -> Any:
+        """Return the sums of two 16-bit numbers each, in 32 bits."""
         ones = ir.Constant(self.pairs, [1] * (2 * HALF))
-        return self._call(PMADDWD, self.lanes32, sums, ones)
-
-    def joined(self, low: Any, high: Any) -> Any:
-        """Return both halves of a panel as float32."""
-        both = self._shuffle(low, high, range(LANES))
-        return self.b.sitofp(both, self.emit.vector)
-
-    def _call(self, name: str, result: Any, *args: Any) -> Any:
-        kind = ir.FunctionType(result, [arg.type for arg in args])
-        return self.b.call(cgutils.get_or_insert_function(self.b.module, kind, name), args)
+        return self.emit.call("llvm.x86.avx2.pmadd.wd", self.lanes32, pairs, ones)
 
     def _part(self, value: Any, part: int, parts: int) -> Any:
         count = value.type.count // parts
@@ -145,41 +131,89 @@ class _Dots:
 
 
 def emit_block(
-    emit: Emit, dot: Dot, kind: int, w: Any, rows: list[Any], sums: list[Any]
+    emit: Emit,
+    dot: Dot,
+    kind: int,
+    halves: Sequence[int],
+    w: Any,
+    rows: list[Any],
+    sums: list[Any],
 ) -> list[Any]:
-    """Emit one block of weights at ``w`` times that of each of ``rows``; return the new sums."""
+    """Emit a block of the panel at ``w`` times that of each of ``rows``; return the new sums.
+
+    ``halves`` (0, 1 or both) are the parts of the panel; ``sums`` are each row's over each of them.
+    """
     b, dots = emit.b, _Dots(emit, dot, kind)
-    scales, at = emit.halves(w), emit.plus(w, 2 * LANES * (2 if kind == Q4_1 else 1))
-    totals = [[dots.zero(), dots.zero()] for _ in rows]
-    for place in range(0, BLOCK_BYTES[kind], 64):
-        emit.prefetch(emit.plus(w, AHEAD + place))
+    at = emit.plus(w, 2 * LANES * (2 if kind == Q4_1 else 1))
+    totals = [dots.zero() for _ in sums]
     fifteen, shift = (ir.Constant(dots.bytes, [value] * (4 * HALF)) for value in (15, 4))
     for group in range(4 if kind == Q4_1 else 8):
         loaded = [
             emit.load(emit.plus(at, (2 * group + half) * 4 * HALF), dots.bytes, 4 * HALF)
-            for half in range(2)
+            for half in halves
         ]
+        steps = [(group, loaded)]
         if kind == Q4_1:  # the low halves of the bytes are four inputs, the high halves others
             low, high = ([b.and_(x, fifteen) for x in loaded], [b.lshr(x, shift) for x in loaded])
             steps = [(group, low), (group + 4, high)]
-        else:
-            steps = [(group, loaded)]
         for place, weights in steps:
-            for row, total in zip(rows, totals, strict=True):
+            for i, row in enumerate(rows):
                 number = emit.load(emit.plus(row, 4 * place), emit.i32, 4)
                 numbers = b.bitcast(emit.spread(number, HALF), dots.bytes)
-                for half in range(2):
-                    total[half] = dots.add(total[half], weights[half], numbers)
+                for j, part in enumerate(weights, len(halves) * i):
+                    totals[j] = dots.add(totals[j], part, numbers)
     new = []
-    for row, total, before in zip(rows, totals, sums, strict=True):
-        products = dots.joined(*(dots.total(half) for half in total))
-        scale = emit.spread(emit.load(emit.plus(row, BLOCK), emit.f32, 4))
-        after = emit.fma(b.fmul(scales, scale), products, before)
+    for j, (total, before) in enumerate(zip(totals, sums, strict=True)):
+        row, half = rows[j // len(halves)], halves[j % len(halves)]
+        scales = emit.halves(emit.plus(w, 2 * HALF * half), HALF)
+        scale = emit.spread(emit.load(emit.plus(row, BLOCK), emit.f32, 4), HALF)
+        after = emit.fma(b.fmul(scales, scale), dots.total(total), before)
         if kind == Q4_1:
-            whole = emit.spread(emit.load(emit.plus(row, BLOCK + 4), emit.f32, 4))
-            after = emit.fma(emit.halves(emit.plus(w, 2 * LANES)), whole, after)
+            offsets = emit.halves(emit.plus(w, 2 * (LANES + HALF * half)), HALF)
+            whole = emit.spread(emit.load(emit.plus(row, BLOCK + 4), emit.f32, 4), HALF)
+            after = emit.fma(offsets, whole, after)
         new.append(after)
     return new
+
+
+def emit_rows(
+    emit: Emit,
+    dot: Dot,
+    kind: int,
+    count: int,
+    x: Any,
+    x_stride: Any,
+    w: Any,
+    blocks: Any,
+    y: Any,
+    y_stride: Any,
+) -> None:
+    """Emit the product of ``count`` rows at ``x`` and the panel at ``w``.
+
+    The sums of more than `TOGETHER` rows fit the registers for half a panel at a time only; the
+    other half then comes from the cache. Meanwhile the bytes that follow the panel are prefetched.
+    """
+    b, size = emit.b, BLOCK_BYTES[kind]
+    offsets = [b.mul(emit.number(i), x_stride) for i in range(count)]
+    loops = [(0, 1)] if count <= TOGETHER else [(0,), (1,)]
+    ahead, step = b.add(w, b.mul(blocks, emit.number(size))), size // len(loops)
+    for halves in loops:
+
+        def one_block(carried: list[Any], halves: Sequence[int] = halves) -> list[Any]:
+            x, w, ahead, *sums = carried
+            for place in range(0, step, 64):
+                emit.prefetch(emit.plus(ahead, place))
+            rows = [b.add(x, offset) for offset in offsets]
+            sums = emit_block(emit, dot, kind, halves, w, rows, sums)
+            return [emit.plus(x, ROW_BLOCK), emit.plus(w, size), emit.plus(ahead, step), *sums]
+
+        zero = ir.Constant(ir.VectorType(emit.f32, HALF), None)
+        start = [x, w, ahead, *[zero] * (count * len(halves))]
+        _, _, ahead, *sums = emit.repeat(blocks, start, one_block)
+        for j, value in enumerate(sums):
+            row, half = j // len(halves), halves[j % len(halves)]
+            at = b.add(emit.plus(y, 4 * HALF * half), b.mul(emit.number(row), y_stride))
+            emit.store(value, at, 4)
 
 
 @intrinsic(prefer_literal=True)
@@ -205,21 +239,7 @@ def _rows_of(
             block = b.append_basic_block(f"rows{count}")
             choice.add_case(ir.Constant(ir.IntType(64), count), block)
             b.position_at_end(block)
-            emit = Emit(b)
-            offsets = [b.mul(emit.number(i), x_stride) for i in range(count)]
-
-            def one_block(
-                carried: list[Any], emit: Emit = emit, offsets: Any = offsets
-            ) -> list[Any]:
-                x, w, *sums = carried
-                places = [emit.b.add(x, offset) for offset in offsets]
-                sums = emit_block(emit, DOT, kind, w, places, sums)
-                return [emit.plus(x, ROW_BLOCK), emit.plus(w, BLOCK_BYTES[kind]), *sums]
-
-            zeros = [ir.Constant(emit.vector, None)] * count
-            sums = emit.repeat(blocks, [x, w, *zeros], one_block)[2:]
-            for i, value in enumerate(sums):
-                emit.store(value, b.add(y, b.mul(emit.number(i), y_stride)), 4)
+            emit_rows(Emit(b), DOT, kind, count, x, x_stride, w, blocks, y, y_stride)
             b.branch(done)
         b.position_at_end(done)
         return context.get_dummy_value()
@@ -249,26 +269,71 @@ def multiply_integers(x, panel, y, column):
             _rows_of(Q8_0, rows, xa, stride, panel.ctypes.data, blocks, ya, 4 * y.shape[1])
 
 
-@njit(**JIT)
+def _folded(emit: Emit, vector: Any, join: Callable[[Any, Any], Any]) -> Any:
+    """Join all lanes of a vector to one number, its upper half with its lower one at a time."""
+    while (count := vector.type.count) > 1:
+        lanes = [ir.Constant(emit.i32, lane) for lane in range(count)]
+        low, high = (
+            emit.b.shuffle_vector(
+                vector, vector, ir.Constant(ir.VectorType(emit.i32, count // 2), part)
+            )
+            for part in (lanes[: count // 2], lanes[count // 2 :])
+        )
+        vector = join(low, high)
+    return emit.b.extract_element(vector, ir.Constant(emit.i32, 0))
+
+
+@intrinsic
+def _quantise_block(_context: Any, x: Any, stride: Any, out: Any) -> Any:
+    """Quantise the 32 numbers at ``x``, ``stride`` bytes apart, to a row's block at ``out``."""
+
+    def generate(context: Any, b: Any, _signature: Any, args: Any) -> Any:
+        x, stride, out = args
+        emit = Emit(b)
+
+        def numbers(first: int) -> Any:
+            found = ir.Constant(emit.vector, ir.Undefined)
+            for lane in range(LANES):
+                at = b.add(x, b.mul(stride, emit.number(first + lane)))
+                number = emit.load(at, emit.f32, 4)
+                found = b.insert_element(found, number, ir.Constant(emit.i32, lane))
+            return found
+
+        def larger(one: Any, other: Any) -> Any:
+            return b.select(b.fcmp_ordered(">", one, other), one, other)
+
+        parts = [numbers(first) for first in (0, LANES)]
+        sizes = [emit.call(f"llvm.fabs.v{LANES}f32", emit.vector, part) for part in parts]
+        most = _folded(emit, larger(*sizes), larger)
+        zero, largest = ir.Constant(emit.f32, 0), ir.Constant(emit.f32, 127)
+        each = b.select(b.fcmp_ordered(">", most, zero), b.fdiv(largest, most), zero)
+        # Numbers of this size are whole: adding one and taking it away rounds, ties to even.
+        rounder = ir.Constant(emit.vector, [1.5 * 2**23] * LANES)
+        whole = [
+            b.fsub(b.fadd(b.fmul(part, emit.spread(each)), rounder), rounder) for part in parts
+        ]
+        for place, part in enumerate(whole):
+            small = b.trunc(b.fptosi(part, emit.lanes32), ir.VectorType(emit.i8, LANES))
+            emit.store(small, emit.plus(out, LANES * place), 4)
+        scale = b.fdiv(most, largest)
+        emit.store(scale, emit.plus(out, BLOCK), 4)
+        total = _folded(emit, b.fadd(*whole), b.fadd)  # exact in any order
+        emit.store(b.fmul(scale, total), emit.plus(out, BLOCK + 4), 4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3), generate
+
+
+@njit(**{**JIT, "fastmath": False})  # a product is rounded before it becomes a whole number
 def quantise(x):
     """Return x (K, N) in blocks of 32 along K: (N, K / 32, bytes of a row's block) int8."""
     inner, tokens = x.shape
-    floats = np.empty((tokens, inner // BLOCK, ROW_BLOCK // 4), F)
-    out = floats.view(np.int8)
+    out = np.empty((tokens, inner // BLOCK, ROW_BLOCK), np.int8)
     for i in range(tokens):
         for block in range(inner // BLOCK):
-            most = F(0)
-            for k in range(BLOCK):
-                most = max(most, abs(x[block * BLOCK + k, i]))
-            each = F(127) / most if most > F(0) else F(0)
-            total = 0
-            for k in range(BLOCK):
-                number = np.int32(np.rint(x[block * BLOCK + k, i] * each))
-                out[i, block, k] = number
-                total += number
-            scale = most / F(127)
-            floats[i, block, BLOCK // 4] = scale
-            floats[i, block, BLOCK // 4 + 1] = scale * F(total)
+            at = x.ctypes.data + 4 * (block * BLOCK * tokens + i)
+            to = out.ctypes.data + ROW_BLOCK * (i * (inner // BLOCK) + block)
+            _quantise_block(at, 4 * tokens, to)
     return out
 
 

@@ -138,14 +138,11 @@ class Emit:
         self.f32 = ir.FloatType()
         self.vector = ir.VectorType(self.f32, LANES)
         self.lanes32 = ir.VectorType(self.i32, LANES)
-        self._fma = cgutils.get_or_insert_function(
-            b.module, ir.FunctionType(self.vector, [self.vector] * 3), f"llvm.fma.v{LANES}f32"
-        )
-        self._prefetch = cgutils.get_or_insert_function(
-            b.module,
-            ir.FunctionType(ir.VoidType(), [ir.PointerType(self.i8), *[self.i32] * 3]),
-            "llvm.prefetch.p0",
-        )
+
+    def call(self, name: str, result: Any, *args: Any) -> Any:
+        """Call one of LLVM's intrinsic functions."""
+        kind = ir.FunctionType(result, [arg.type for arg in args])
+        return self.b.call(cgutils.get_or_insert_function(self.b.module, kind, name), args)
 
     def number(self, value: int) -> Any:
         """Return a constant of 64 bits."""
@@ -165,12 +162,13 @@ class Emit:
 
     def lanes(self, address: Any, of: Any) -> Any:
         """16 numbers of a type that starts at a multiple of their size."""
-        bits = of.width if isinstance(of, ir.IntType) else {"float": 32, "half": 16}[str(of)]
+        bits = of.width if isinstance(of, ir.IntType) else 32
         return self.load(address, ir.VectorType(of, LANES), LANES * bits // 8)
 
-    def halves(self, address: Any) -> Any:
-        """16 numbers in half precision, widened."""
-        return self.b.fpext(self.lanes(address, ir.HalfType()), self.vector)
+    def halves(self, address: Any, lanes: int = LANES) -> Any:
+        """Load numbers in half precision, 16 or as many as ``lanes``, as float32."""
+        found = self.load(address, ir.VectorType(ir.HalfType(), lanes), 2 * lanes)
+        return self.b.fpext(found, ir.VectorType(self.f32, lanes))
 
     def all(self, value: int) -> Any:
         """Return a constant in every lane of 32 bits."""
@@ -185,7 +183,7 @@ class Emit:
 
     def fma(self, x: Any, y: Any, z: Any) -> Any:
         """x * y + z, rounded once."""
-        return self.b.call(self._fma, [x, y, z])
+        return self.call(f"llvm.fma.v{x.type.count}f32", x.type, x, y, z)
 
     def add_row(self, row: Any, x: Any, sums: list[Any]) -> list[Any]:
         """Every token's sums with its number at ``x`` times a row of weights."""
@@ -199,7 +197,7 @@ class Emit:
         """Prefetch the cache line at ``address``, to be read, into the second level."""
         read, level_2, data = (ir.Constant(self.i32, value) for value in (0, 2, 1))
         pointer = self.b.inttoptr(address, ir.PointerType(self.i8))
-        self.b.call(self._prefetch, [pointer, read, level_2, data])
+        self.call("llvm.prefetch.p0", ir.VoidType(), pointer, read, level_2, data)
 
     def repeat(self, times: Any, start: list[Any], body: Any) -> list[Any]:
         """A loop: ``body`` maps the carried values, at first ``start``, to the next, ``times``

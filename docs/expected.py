@@ -18,7 +18,7 @@ from labkit.records import write_whole
 
 NOTES = Path(__file__).parent / "lecturers" / "notes.md"
 BASES = ("tiny", "real")
-COMPARED = re.compile(r"(?P<name>.+): (?P<value>.+)\. \(You made no prediction here\.\)")
+COMPARED = re.compile(r"(?P<name>.+?): (?P<value>.+)\. \(You made no prediction here\.\)")
 
 
 def compared(notebook: Any) -> Iterator[tuple[str, str]]:

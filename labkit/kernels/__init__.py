@@ -22,7 +22,7 @@ Path = Literal["weights_once", "cuda_graphs", "plain"]
 PATHS: tuple[Path, ...] = ("weights_once", "cuda_graphs", "plain")
 """The names of the forward passes."""
 
-LLAMA_SHAPED = ("llama", "mistral", "qwen2")
+LLAMA_SHAPED = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures (transformers' ``model_type``) that the fast paths can compute."""
 
 FIXED_ROTARY = ("default", "linear", "llama3", "yarn")

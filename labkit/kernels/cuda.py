@@ -123,6 +123,7 @@ class Layer(NamedTuple):
     between: torch.Tensor
     gate_up: torch.Tensor
     down: torch.Tensor
+    head_norms: torch.Tensor | None
 
 
 class Sizes(NamedTuple):
@@ -197,6 +198,7 @@ class CudaEngine(LlamaEngine):
                 between=put(layer.between),
                 gate_up=put(layer.gate, layer.up),
                 down=put(layer.down),
+                head_norms=None if layer.head_norms is None else put(layer.head_norms),
             )
             for layer in llama.layers()
         ]
@@ -355,6 +357,8 @@ def layer_pass(
     qkv = functional.linear(rms_norm(x, layer.before, epsilon), layer.qkv, layer.bias)
     qkv = qkv.unflatten(-1, (-1, size))  # (G, n, H + 2 kv, d)
     q, k, v = qkv.split((heads, kv_heads, kv_heads), dim=2)
+    if layer.head_norms is not None:
+        q, k = (rms_norm(part, layer.head_norms[i], epsilon) for i, part in enumerate((q, k)))
     keys[given.slots[:, None], :, given.places] = rotate(k, *turn)
     values[given.slots[:, None], :, given.places] = v
     mixed = attend(rotate(q, *turn), keys, values, given)  # (G, n, H d)

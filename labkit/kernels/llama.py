@@ -3,6 +3,7 @@
 A layer, for a residual stream x of width D, h heads of width d and k key-value heads::
 
     q, k, v = W_qkv norm(x) (+ bias)        the three matrices share their input: one product
+    q, k = norm(q), norm(k)                 head by head, in Qwen3 only
     x += W_out attention(rotate(q), rotate(k), v)
     x += W_down (silu(W_gate norm(x)) * W_up norm(x))
 """
@@ -32,6 +33,8 @@ class LlamaLayer:
     gate: np.ndarray
     up: np.ndarray
     down: np.ndarray
+    head_norms: np.ndarray | None = None
+    """The gains (2, d) of the norms on each head's queries and keys; None where there are none."""
 
 
 class LlamaWeights:
@@ -80,6 +83,7 @@ class LlamaWeights:
         width, inner, attended = self.width, self.inner, self.heads * self.size
         widths = {"q": attended, "k": self.kv_heads * self.size, "v": self.kv_heads * self.size}
         biased = "model.layers.0.self_attn.q_proj.bias" in self._weights
+        normed = "model.layers.0.self_attn.q_norm.weight" in self._weights
         for layer in range(self.layer_count):
             at = f"model.layers.{layer}."
             qkv = {part: f"{at}self_attn.{part}_proj" for part in widths}
@@ -98,6 +102,11 @@ class LlamaWeights:
                 gate=self._named(f"{at}mlp.gate_proj.weight", inner, width),
                 up=self._named(f"{at}mlp.up_proj.weight", inner, width),
                 down=self._named(f"{at}mlp.down_proj.weight", width, inner),
+                head_norms=np.stack(
+                    [self._named(f"{at}self_attn.{part}_norm.weight", self.size) for part in "qk"]
+                )
+                if normed
+                else None,
             )
 
 

@@ -37,9 +37,12 @@ class ManyRows(LlamaEngine):
             return torch.cat([torch.from_numpy(np.array(w)).bfloat16() for w in weights])
 
         self.norms: list[tuple[Tensor, Tensor]] = []
+        self.head_norms: list[Tensor | None] = []
         self.products: list[tuple[Tensor, ...]] = []  # qkv, its bias, out, gate and up, down
         for layer in llama.layers():
             self.norms.append((torch.tensor(layer.before), torch.tensor(layer.between)))
+            gains = layer.head_norms
+            self.head_norms.append(None if gains is None else torch.from_numpy(gains))
             self.products.append(
                 (
                     product(layer.qkv),
@@ -86,7 +89,7 @@ class ManyRows(LlamaEngine):
         for layer, (before, between) in enumerate(self.norms):
             qkv, bias, out, gate_up, down = self.products[layer]
             mixed = attention(
-                functional.linear(self._normed(x, before), qkv, bias).float().numpy(),
+                self._heads_normed(layer, functional.linear(self._normed(x, before), qkv, bias)),
                 stacked,
                 self.heads,
                 cache.keys[layer],
@@ -103,6 +106,16 @@ class ManyRows(LlamaEngine):
         wanted = last if logits == "all" else last[torch.from_numpy(stacked.bounds[1:] - 1)]
         hidden = torch.cat([*told, last], dim=-1)
         return Output(hidden, functional.linear(wanted.bfloat16(), self.head).float())
+
+    def _heads_normed(self, layer: int, qkv: Tensor) -> np.ndarray:
+        """Return queries, keys and values in float32, the first two normed where the model does."""
+        gains, qkv = self.head_norms[layer], qkv.float()
+        if gains is not None:
+            heads = qkv.unflatten(-1, (-1, self.size))  # (N, H + 2 kv, d)
+            queries, keys = heads[:, : self.heads], heads[:, self.heads : -self.kv_heads]
+            for part, gain in zip((queries, keys), gains, strict=True):
+                part.copy_(functional.rms_norm(part, (self.size,), gain, self.epsilon))
+        return qkv.numpy()
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return the states (N, D) after a norm, in bfloat16."""

@@ -187,6 +187,21 @@ def add_bias(y, bias):
 
 
 @njit(**JIT)
+def norm_heads(qkv, gains, heads, kv_heads, epsilon):
+    """Divide each query and key of qkv (N, (H + 2 kv) d) by its root mean square: gains (2, d)."""
+    size = gains.shape[1]
+    for i in range(qkv.shape[0]):
+        for head in range(heads + kv_heads):
+            gain, first = gains[0 if head < heads else 1], head * size
+            total = ZERO
+            for d in range(size):
+                total += qkv[i, first + d] * qkv[i, first + d]
+            scale = ONE / np.sqrt(total / F(size) + epsilon)
+            for d in range(size):
+                qkv[i, first + d] = gain[d] * (qkv[i, first + d] * scale)
+
+
+@njit(**JIT)
 def remember(
     qkv, low, high, positions, length, heads, group, kv_heads, keys, values, cosines, sines
 ):
@@ -297,10 +312,14 @@ def attention(qkv, rows, heads, keys, values, cosines, sines):
 
 
 class Panels(NamedTuple):
-    """The weights of all layers as panels, the norms' gains and biases, and the rotary tables."""
+    """The weights of all layers as panels, the norms' gains and biases, and the rotary tables.
+
+    ``head_norms`` is (layers, 2, d), or without layers where queries and keys have no norms.
+    """
 
     norms: np.ndarray
     biases: np.ndarray
+    head_norms: np.ndarray
     qkv: np.ndarray
     out: np.ndarray
     gate_up: np.ndarray
@@ -322,6 +341,8 @@ def all_layers(x, rows, heads, inner, epsilon, panels, keys, values, read):
         normed = rms_norm(x, panels.norms[2 * layer], epsilon)
         linear(normed, panels.qkv[layer], qkv)
         add_bias(qkv, panels.biases[layer])
+        if panels.head_norms.shape[0]:
+            norm_heads(qkv, panels.head_norms[layer], heads, keys.shape[2], epsilon)
         mixed = attention(
             qkv, rows, heads, keys[layer], values[layer], panels.cosines, panels.sines
         )
@@ -390,7 +411,7 @@ class PanelCache(Cache):
 
 
 class WeightsOnce(LlamaEngine):
-    """A Llama-shaped model (Llama, SmolLM, Mistral without window, Qwen2) on panel products.
+    """A Llama-shaped model (Llama, SmolLM, Mistral without window, Qwen2, Qwen3) on panel products.
 
     ``storage`` is "float32"; "bfloat16" for weights rounded to half the bytes, which makes base and
     vanilla alike another model; "q4_1" for weights kept in the blocks that they were quantised
@@ -428,10 +449,12 @@ class WeightsOnce(LlamaEngine):
                     f" cannot be stored as {storage}: give float32 or bfloat16."
                 ) from None
 
-        norms, biases = [], []
+        norms, biases, head_norms = [], [], []
         for number, layer in enumerate(llama.layers()):
             norms += [layer.before, layer.between]
             biases.append(layer.bias)
+            if layer.head_norms is not None:
+                head_norms.append(layer.head_norms)
             put("qkv", number, packed(layer.qkv))
             put("out", number, packed(layer.out))
             gate, up = packed(layer.gate), packed(layer.up)
@@ -440,6 +463,7 @@ class WeightsOnce(LlamaEngine):
         self.panels = Panels(
             norms=np.stack([*norms, llama.norm]),
             biases=np.stack(biases),
+            head_norms=np.array(head_norms, F).reshape(-1, 2, self.size),
             cosines=llama.cosines,
             sines=llama.sines,
             **stacks,

@@ -51,7 +51,7 @@ SIZES: dict[str, dict[str, Any]] = {
 def small_model(kind: str, seed: int = 0, **settings: Any) -> torch.nn.Module:
     """A causal LM of random weights, in float32, large enough in spread to have opinions.
 
-    ``kind`` is Llama, Mistral, Qwen2, GPTNeoX or GPT2.
+    ``kind`` is Llama, Mistral, Qwen2, Qwen3, GPTNeoX or GPT2.
     """
     if kind == "GPT2":
         sizes = {"n_embd": 48, "n_head": 4, "n_layer": 2, "n_positions": 256, "vocab_size": 80}

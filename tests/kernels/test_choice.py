@@ -45,6 +45,8 @@ class Held:
         ("Mistral", {"sliding_window": 64}, "plain", "window"),
         ("Qwen2", {}, "weights_once", "Llama-shaped"),
         ("Qwen2", {"use_sliding_window": True, "max_window_layers": 1}, "plain", "window"),
+        ("Qwen3", {"head_dim": 16}, "weights_once", "Llama-shaped"),
+        ("Qwen3", {"head_dim": 16, "attention_bias": True}, "plain", "output projection"),
         ("GPT2", {}, "plain", "gpt2"),
         ("GPTNeoX", {}, "plain", "gpt_neox"),
     ],

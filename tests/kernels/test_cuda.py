@@ -22,6 +22,7 @@ from tests.speculative.fakes import Dice, ToyEngine
 MODELS = {
     **{f"Llama, {name}": ("Llama", size) for name, size in SIZES.items()},
     "Qwen2": ("Qwen2", {}),
+    "Qwen3": ("Qwen3", {"head_dim": 16}),
 }
 DEVICES = [
     "cpu",

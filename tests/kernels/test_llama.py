@@ -13,9 +13,9 @@ from labkit.kernels.llama import LlamaWeights
 from tests.kernels.shapes import arrays, llama, small_model
 
 
-@pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Qwen3"])
 def test_joined_weights_are_the_models(kind: str) -> None:
-    model = small_model(kind)
+    model = small_model(kind, **({"head_dim": 16} if kind == "Qwen3" else {}))
     loaded = llama(model)
     for ours, theirs in zip(loaded.layers(), model.model.layers, strict=True):
         attention = theirs.self_attn
@@ -26,6 +26,12 @@ def test_joined_weights_are_the_models(kind: str) -> None:
             np.testing.assert_array_equal(ours.bias, joined.numpy())
         else:
             assert not ours.bias.any()
+        if kind == "Qwen3":
+            assert ours.head_norms is not None
+            np.testing.assert_array_equal(ours.head_norms[0], attention.q_norm.weight)
+            np.testing.assert_array_equal(ours.head_norms[1], attention.k_norm.weight)
+        else:
+            assert ours.head_norms is None
     assert loaded.head is loaded.embedding
 
 

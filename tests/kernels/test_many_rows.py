@@ -16,6 +16,7 @@ from tests.kernels.shapes import SIZES, llama, small_model
 MODELS = {
     **{f"Llama, {name}": ("Llama", size) for name, size in SIZES.items()},
     "Qwen2, biased q k v": ("Qwen2", {}),
+    "Qwen3, norms on queries and keys": ("Qwen3", {"head_dim": 16}),
 }
 
 

@@ -28,6 +28,7 @@ MODELS = {
     ),
     "Mistral without window": ("Mistral", {"sliding_window": None}),
     "Qwen2, biased q k v": ("Qwen2", {}),
+    "Qwen3, norms on queries and keys": ("Qwen3", {"head_dim": 16}),
 }
 
 

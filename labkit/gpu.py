@@ -201,7 +201,7 @@ class Measurement:
         )
         expected: dict[tuple[int, ...], float] = {(): 1.0}
         for _ in range(3):
-            longer = {}
+            longer: dict[tuple[int, ...], float] = {}
             for text, share in expected.items():
                 out = prefill(self.engine, [*ids, *text], self.engine.new_cache(len(ids) + 4))
                 probs, tokens = rule.probabilities(out.logits[-1:])[0].topk(2)

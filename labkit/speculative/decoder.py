@@ -275,11 +275,12 @@ class Decoder:
         return self.medusa_heads if method == "medusa" else self.eagle_heads
 
     def _static_drafter(self, method: str, tree: StaticTree, room: int) -> StaticDrafter:
+        assert isinstance(self.engine, CudaEngine)
         heads: Any = self._heads_of(method)
         eagle = isinstance(heads, EagleHeads)
         module = deepcopy(heads.eagle if eagle else heads.speculator).requires_grad_(False)
-        module = module.to(self.engine.device, self.engine.embedding.dtype)
-        make = StaticEagle if eagle else StaticHeads
+        module = module.to(self.engine.device, self.engine.dtype)
+        make: Any = StaticEagle if eagle else StaticHeads
         return make(module, heads.draft_ids, tree, room)
 
     def trace(

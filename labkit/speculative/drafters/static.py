@@ -201,7 +201,9 @@ class StaticHeads:
         self.context = getattr(speculator, "context", None)
         self.state: tuple[Tensor, ...] = ()
         if self.context is not None:
-            table = speculator.table
+            assert isinstance(speculator, Speculator)
+            self.table, self.table_scale = speculator.table, speculator.table_scale
+            table = self.table
             self.memory = Memory(room, self.context.config.heads, table)
             self.looked_back = table.new_zeros(1, table.shape[1])
             self.state = self.memory.length, self.looked_back
@@ -215,8 +217,8 @@ class StaticHeads:
         """See `StaticDrafter`: run the context layer over the new places, if there is one."""
         if self.context is None:
             return
-        memory, table = self.memory, self.speculator.table
-        embedded = functional.embedding(tokens, table) / self.speculator.table_scale
+        memory, table = self.memory, self.table
+        embedded = functional.embedding(tokens, table) / self.table_scale
         places = memory.behind(len(tokens))
         x, q, k, v = self.context.project(states.to(table.dtype), embedded, places)
         memory.write(k, v)

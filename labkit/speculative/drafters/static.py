@@ -253,10 +253,8 @@ class StaticHeads:
 class StaticEagle:
     """An `Eagle` over a static tree; ``room`` is the most verified places that it remembers."""
 
-    layers: tuple[int, ...] = ()
-
     def __init__(self, eagle: Eagle, draft_ids: np.ndarray, tree: StaticTree, room: int) -> None:
-        self.eagle, self.tree = eagle, tree
+        self.eagle, self.tree, self.layers = eagle, tree, eagle.config.layers
         self.ids = torch.as_tensor(draft_ids).to(eagle.table.device)
         self._rows = eagle.rows(0, self.ids)
         self._levels = levels(tree, eagle.table.device)
@@ -275,7 +273,7 @@ class StaticEagle:
         self.memory.length.add_(count + 1)
 
     def _feature(self, states: Tensor) -> Tensor:
-        return states[:, -self.eagle.config.emb_dim :].to(self.eagle.table.dtype)
+        return self.eagle.feature(states.to(self.eagle.table.dtype))
 
     def draft(self, root: Tensor, z: Tensor) -> Tensor:
         """See `StaticDrafter`; each node attends to the verified places and to its own path."""

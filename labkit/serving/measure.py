@@ -20,6 +20,9 @@ PROMPTS_MEASURED = (1, 8, 16, 32, 64)
 ROWS_MEASURED = 128
 """The largest pass that is measured; beyond it the costs are a straight line."""
 
+REPEATS = 4
+"""Times that each kind of step is measured."""
+
 STEPS_PER_TEXT = 16
 """Steps of each text whose drafts are counted."""
 
@@ -39,14 +42,14 @@ def node_table(
 
 
 def measure_acceptance(
-    batch: Batch, texts: Sequence[Sequence[int]], seed: int = 0
+    batch: Batch, texts: Sequence[Sequence[int]]
 ) -> tuple[tuple[float, ...], float]:
     """Return how often the node of each rank is accepted (N,), and the share of nodes drafted.
 
     Each text is continued by up to `STEPS_PER_TEXT` steps with as many draft nodes as there may be;
     the batch is empty again afterwards.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     fitting = [text for text in texts if len(text) + STEPS_PER_TEXT <= batch.capacity]
     short = min(8, batch.capacity // 2)
     fitting = fitting or [rng.integers(0, batch.engine.vocabulary, short).tolist() for _ in PROMPTS]
@@ -70,14 +73,14 @@ def measure_acceptance(
     return tuple(accepted.tolist()), drafted
 
 
-def measure_costs(batch: Batch, seed: int = 0, repeats: int = 4) -> Measured:
+def measure_costs(batch: Batch) -> Measured:
     """Measure what steps of a batch take here, on random prompts; leaves the batch empty.
 
-    All kinds of step take turns, ``repeats`` times, and of each the fastest counts: something may
-    be compiled the first time, and other processes can only make a step slower. Takes a few
-    seconds on a small model.
+    All kinds of step take turns, `REPEATS` times, and of each the fastest counts: something may be
+    compiled the first time, and other processes can only make a step slower. Takes a few seconds on
+    a small model.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     length = min(32, batch.capacity // 2)
     counts = sorted({*(count for count in budgets(batch.slots) if count), batch.slots})
     pace, eos_ids = batch.pace, batch.eos_ids
@@ -90,7 +93,7 @@ def measure_costs(batch: Batch, seed: int = 0, repeats: int = 4) -> Measured:
         batch.join(prompt, batch.capacity - tokens)
 
     try:
-        for _ in range(repeats):
+        for _ in range(REPEATS):
             for tokens in PROMPTS_MEASURED:
                 if tokens < batch.capacity:
                     join(tokens)

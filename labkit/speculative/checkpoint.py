@@ -36,6 +36,8 @@ from labkit.speculative.speculator import (
 )
 
 PREFIX = "speculator."
+TOP_K = (4, 3, 2, 2)
+"""Candidates of each head in an exported config, for readers that draft trees."""
 
 
 def save_heads(folder: Path, speculator: Speculator | Eagle, draft_ids: Tensor) -> None:
@@ -160,9 +162,7 @@ class PublishedSpeculator(nn.Module):
         return functional.linear(state, whole if table is None else table)
 
 
-def export_published(
-    folder: Path, speculator: Speculator, top_k: tuple[int, ...] = (4, 3, 2, 2)
-) -> None:
+def export_published(folder: Path, speculator: Speculator) -> None:
     """Write ``speculator`` in the published form, multiplied out, in float32.
 
     Heads that read several layers get a wider ``emb_dim``; the form has no word for where the
@@ -180,7 +180,7 @@ def export_published(
         "emb_dim": config.z_dim,
         "inner_dim": config.inner_dim,
         "n_predict": config.n_predict,
-        "top_k_tokens_per_head": list(top_k[: config.n_predict]),
+        "top_k_tokens_per_head": list(TOP_K[: config.n_predict]),
         "n_candidates": 5,
         "tie_weights": config.tied,
         "scale_input": config.scale_input,

@@ -120,15 +120,14 @@ def tie(*parts: nn.ModuleList) -> None:
 class ParameterNorm(nn.Module):
     """x / rms(x), then a learnt scale and shift if ``learnt``: the published speculator's norm."""
 
-    def __init__(self, width: int, learnt: bool = True, eps: float = 1e-6) -> None:
+    def __init__(self, width: int, learnt: bool = True) -> None:
         super().__init__()
-        self.eps = eps
         self.weight = nn.Parameter(torch.ones(width)) if learnt else None
         self.bias = nn.Parameter(torch.zeros(width)) if learnt else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
-        x = over_rms(x, self.eps)
+        x = over_rms(x)
         return x if self.weight is None or self.bias is None else x * self.weight + self.bias
 
 

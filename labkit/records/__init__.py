@@ -5,6 +5,7 @@ from labkit.records.base import Provenance, Record, RecordError, write_whole
 from labkit.records.losslog import LossLog, LossPoint, ValidationPoint
 from labkit.records.risktable import CoveragePoint, RiskTable, Sample, Weighting
 from labkit.records.servinglog import ServingLog, ServingRow, Spread, gains
+from labkit.records.storagestudy import StorageRow, StorageStudy
 from labkit.records.trace import ROOT, Candidate, Node, Outlook, Step, Token, Trace
 from labkit.records.treestudy import TreeStudy, VerifyCost
 
@@ -28,6 +29,8 @@ __all__ = [
     "ServingRow",
     "Spread",
     "Step",
+    "StorageRow",
+    "StorageStudy",
     "Token",
     "Trace",
     "TreeStudy",

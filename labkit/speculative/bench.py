@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from labkit.errors import LabkitError
 from labkit.kernels.engine import Engine
 from labkit.models import LanguageModel
 from labkit.questions import Question
+from labkit.records import StorageRow, StorageStudy
 from labkit.records.base import Part
 from labkit.sampling import Sampling
 from labkit.speculative.decoder import METHODS, Decoder, same_output
@@ -450,6 +451,67 @@ def bench(
             category: {method: score(group, method, alike) for method in ready}
             for category, group in groups.items()
         },
+    )
+
+
+def bench_storages(
+    decoders: Mapping[str, Decoder],
+    questions: Sequence[Question],
+    max_new_tokens: int = 64,
+    repeats: int = 2,
+    methods: Sequence[str] = ("mlp", "mlp_lookup"),
+    watch: Callable[[str], None] = lambda _: None,
+) -> StorageStudy:
+    """Decode the prompts' first turns with every storage by every method, in turn, and compare.
+
+    llama.cpp is a method of the storage `q4_1`, where it can run.
+    """
+    ready = {}
+    for storage, decoder in decoders.items():
+        ready[storage], _ = runners(decoder, methods, max_new_tokens)
+        if storage == "q4_1":
+            try:
+                ready[storage] |= runners(decoder, LLAMA_CPP, max_new_tokens)[0]
+            except LabkitError as error:
+                watch(f"Without llama.cpp: {error}")
+        watch(f"{storage} is ready: trees of {decoder.max_nodes} nodes")
+    first = next(iter(decoders.values()))
+    turns: dict[str, list[Turn]] = {storage: [] for storage in decoders}
+    taken = [threads.contention()]
+    for question in questions:
+        talk = [{"role": "user", "content": question.turns[0]}]
+        ids = conversation(first.base, talk, max_new_tokens)
+        for storage, each in ready.items():
+            turns[storage].append(Turn(question, tuple(ids), {m: [] for m in each}))
+        for _ in range(repeats):
+            for storage, each in ready.items():
+                for method, runner in each.items():
+                    turns[storage][-1].runs[method].append(runner(ids))
+        taken.append(threads.contention())
+        watch(f"{question.id} ({question.category})")
+    found = []
+    for storage, decoder in decoders.items():
+        for method in ready[storage]:
+            one = score(turns[storage], method, partial(compare, decoder.engine))
+            found.append(
+                StorageRow(
+                    storage=storage,
+                    method=method,
+                    nodes=decoder.max_nodes if method in methods else 0,
+                    tokens_per_s=one.tokens_per_s,
+                    tokens_per_step=one.tokens_per_step,
+                    speedup=one.speedup_vs_vanilla,
+                    identical=one.identical,
+                )
+            )
+    return StorageStudy(
+        base=first.base.name,
+        threads=first.engine.threads,
+        prompts=len(questions),
+        max_new_tokens=max_new_tokens,
+        repeats=repeats,
+        contention=statistics.fmean(taken),
+        rows=tuple(found),
     )
 
 

@@ -22,6 +22,7 @@ from labkit.errors import LabkitError
 from labkit.kernels.engine import Output
 from labkit.models import load
 from labkit.questions import Question, read_questions
+from labkit.records import StorageRow, StorageStudy
 from labkit.speculative.bench import (
     HEADER,
     LLAMA_CPP,
@@ -30,6 +31,7 @@ from labkit.speculative.bench import (
     Run,
     Turn,
     bench,
+    bench_storages,
     compare,
     conversation,
     rows,
@@ -263,6 +265,70 @@ def test_llama_cpp_is_left_out_where_its_weights_would_be_others(
     with pytest.raises(LabkitError, match="not with 'weights once, bfloat16'"):
         bench(rounded, QUESTIONS[:1], 4, 1, ["llama_cpp"])
     assert llama_cpp.made == []
+
+
+def test_storages_take_turns_and_each_is_compared_with_its_own_vanilla(
+    decoder: Decoder, llama_cpp: type[FakeLlama], tmp_path: Path
+) -> None:
+    full = with_gguf(decoder, tmp_path / "base")
+    small = Decoder(full.base, decoder.folder, max_nodes=3, storage="bfloat16")
+    told: list[str] = []
+    decoders = {"q4_1": full, "bfloat16": small}  # the toy has no blocks; llama.cpp is a fake
+    study = bench_storages(decoders, QUESTIONS[:2], 6, 1, ("mlp",), told.append)
+    assert [(row.storage, row.method, row.nodes) for row in study.rows] == [
+        ("q4_1", "vanilla", 0),
+        ("q4_1", "mlp", 6),
+        ("q4_1", "llama_cpp", 0),
+        ("q4_1", "llama_cpp_prompt_lookup", 0),
+        ("bfloat16", "vanilla", 0),
+        ("bfloat16", "mlp", 3),
+    ]
+    assert all(row.identical for row in study.rows)
+    assert [row.speedup for row in study.rows if row.method == VANILLA] == [1, 1]
+    assert study.rows[3].tokens_per_step == 2
+    assert (study.prompts, study.contention) == (2, 0.02)
+    assert StorageStudy.from_json(study.to_json()) == study
+    assert any("trees of 3 nodes" in line for line in told)
+
+
+def test_storage_command_leaves_out_what_the_model_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from labkit.speculative import bench as module
+
+    asked: list[Any] = []
+
+    def fake(decoders: Any, questions: Any, *settings: Any, watch: Any) -> StorageStudy:
+        asked.extend((list(decoders), len(questions), *settings))
+        row = StorageRow(
+            storage="float32",
+            method=VANILLA,
+            nodes=0,
+            tokens_per_s=20,
+            tokens_per_step=1,
+            speedup=1,
+            identical=True,
+        )
+        return StorageStudy(
+            base="tiny",
+            threads=1,
+            prompts=12,
+            max_new_tokens=8,
+            repeats=1,
+            contention=0,
+            rows=(row,),
+        )
+
+    monkeypatch.setattr(module, "bench_storages", fake)
+    words = ["bench", "storage", "--base", "tiny", "--max-new-tokens", "8", "--repeats", "1"]
+    done = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "study.json"), "--json"])
+    assert done.exit_code == 0, done.stderr
+    assert asked == [["float32", "bfloat16"], 12, 8, 1]
+    assert "Without q4_1_int8" in done.stderr
+    study = StorageStudy.load(tmp_path / "study.json")
+    assert json.loads(done.stdout)["rows"][0]["tokens_per_s"] == 20
+    assert study.provenance.command == "labkit bench storage --base tiny"
+    assert "float32" in CliRunner().invoke(main, words).stdout
 
 
 def test_contention_is_noticed_and_said(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Heads on disk: the lab's own small form, and the published MLPSpeculator form both ways.
 
-Own form: a folder with ``config.json`` (a `SpeculatorConfig`) and ``model.safetensors`` (the
-factored weights in float16, and ``draft_ids``, the tokens that the heads may draft).
+Own form: a folder with ``config.json`` (a `SpeculatorConfig`), ``model.safetensors`` (the factored
+weights in float16, and ``draft_ids``, the tokens that the heads may draft) and, for heads with a
+context layer, its weights in ``context.safetensors``.
 
 Published form (IBM and PyTorch, ``model_type: mlp_speculator``): full tables ``emb.i`` and
 ``head.i`` of (V, inner) for every head. Exporting multiplies ours out; whatever reads that form
@@ -218,7 +219,13 @@ def load_published(folder: Path) -> PublishedSpeculator:
 
 
 def _write(folder: Path, weights: dict[str, Tensor], settings: dict[str, Any]) -> None:
-    write_whole(folder / "model.safetensors", save(weights))
+    context = {name: value for name, value in weights.items() if name.startswith("context.")}
+    if context:
+        write_whole(folder / "context.safetensors", save(context))
+    else:  # of heads that were here before
+        (folder / "context.safetensors").unlink(missing_ok=True)
+    rest = {name: value for name, value in weights.items() if name not in context}
+    write_whole(folder / "model.safetensors", save(rest))
     write_whole(folder / "config.json", json.dumps(settings, indent=2) + "\n")
 
 

@@ -210,6 +210,10 @@ def test_saved_heads_come_back_with_their_context_and_cannot_be_exported(tmp_pat
         export_published(tmp_path / "published", speculator)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "published").exists()
+    assert (tmp_path / "context.safetensors").is_file()
+    plain = Speculator(speculator.config.model_copy(update={"context": None}), speculator.table)
+    save_heads(tmp_path, plain, torch.arange(16))
+    assert load_heads(tmp_path, speculator.table)[0].config == plain.config
 
 
 def test_in_a_batch_every_row_has_a_memory_of_its_own():

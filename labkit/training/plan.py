@@ -149,19 +149,31 @@ class Plan:
     @property
     def z_width(self) -> int:
         """The width of the states that the heads read."""
-        return self.base.width * (len(self.recipe.heads.layers) + 1)
+        heads = self.recipe.heads
+        return self.base.width * (len(heads.layers) + 1 + heads.context)
+
+    @property
+    def layer_weights(self) -> int:
+        """The weights of the context layer or of EAGLE's layer, norms apart; 0 without either."""
+        heads, width, parts = self.recipe.heads, self.base.width, len(self.recipe.heads.layers) + 1
+        if heads.kind == "eagle":
+            fused = parts if heads.layers else 0
+            return width * (width * (fused + 2 + 4 + 1) + 3 * heads.inner_width)
+        return width * (width * (parts + 1 + 4) + 3 * self.base.inner) if heads.context else 0
 
     @property
     def head_weights(self) -> int:
         """The trained weights of all heads, norms apart: projection, token's and output's.
 
-        Tied heads are counted as often as they are used.
+        Tied heads are counted as often as they are used; a context or EAGLE layer is included.
         """
         heads = self.recipe.heads
+        if heads.kind == "eagle":
+            return self.layer_weights
         inner, count, own_table = heads.inner_width, heads.count, 2 if heads.hierarchical else 1
         later = inner if heads.hierarchical else self.z_width
         projections = inner * (self.z_width + (count - 1) * later)
-        return projections + count * own_table * self.base.width * inner
+        return projections + count * own_table * self.base.width * inner + self.layer_weights
 
     @property
     def softmax_tokens(self) -> int:
@@ -177,6 +189,9 @@ class Plan:
     def head_operations(self, positions: int) -> int:
         """Return the operations of a forward and backward pass of all heads over ``positions``."""
         heads, logits = self.recipe.heads, 2 * self.base.width * self.softmax_tokens
+        if heads.kind == "eagle":  # its layer runs once for each depth
+            own = 6 * self.layer_weights * heads.count
+            return positions * (own + logits * (heads.count + self.softmaxes))
         # No gradient goes on into what is frozen: Z and the tokens' rows of the table.
         first, table = self.z_width * heads.inner_width, self.base.width * heads.inner_width
         frozen = first + heads.count * table if heads.hierarchical else heads.count * first

@@ -16,6 +16,7 @@ from labkit.training.features import last_hidden
 from labkit.training.losses import HeadLosses
 from labkit.training.plan import GPUS, Plan, Shape, plan_training
 from labkit.training.recipe import Recipe
+from labkit.training.train import new_speculator
 
 RECIPES = data_dir() / "recipes"
 
@@ -58,6 +59,19 @@ def test_the_heads_operations_are_those_that_torch_counts(labels, layers):
         module(batch, torch.randn(rows, window + heads, config.z_dim), None).sum().backward()
     expected = Plan(recipe, shape, GPUS["h100"]).head_operations(rows * window)
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("layers", [(), (1,)], ids=["last layer", "two layers"])
+@pytest.mark.parametrize("changed", [{"context": True}, {"kind": "eagle"}, {}], ids=str)
+def test_the_heads_weights_are_those_that_are_trained(base_folder, changed, layers):
+    recipe = Recipe.load(RECIPES / "tiny.toml")
+    heads = recipe.heads.model_copy(update={"layers": layers, **changed})
+    recipe = recipe.model_copy(update={"heads": heads})
+    base = load(str(base_folder), device="cpu", dtype="float32")
+    made = new_speculator(recipe, base).parameters()
+    expected = sum(weight.numel() for weight in made if weight.ndim == 2)
+    shape = Shape(1, 32, 32, 2, 1, 16, 300, tied=True)
+    assert Plan(recipe, shape, GPUS["h100"]).head_weights == expected
 
 
 def test_weights_are_counted_as_their_makers_do():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,7 +21,7 @@ def command(*, paths: tuple[Path, ...], base: str) -> Report:
     """Run the notebooks in PATHS, or the whole course, in order; none is changed."""
     from labkit.course.run import course, run
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for path in paths or course():
         say(f"{path.name} ...")
         done = run(path, base)

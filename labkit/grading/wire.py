@@ -97,7 +97,7 @@ class _Writer:
             self._depth -= 1
 
     def _collection(self, value: Any) -> Any:
-        kind = type(value)
+        kind: Any = type(value)
         if kind in COLLECTIONS:
             return [COLLECTIONS[kind], [self.plain(item) for item in value]]
         if kind is dict:

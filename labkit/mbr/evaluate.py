@@ -156,8 +156,11 @@ def paired_bootstrap(
     for system, of in drawn.items():
         gain, gains = scores[system] - scores[baseline], of - drawn[baseline]
         p = 1.0 if gain == 0 else by_luck(gains, gain)
-        bounds, gain_bounds = interval(of).tolist(), interval(gains).tolist()
-        results.append(Result(system, name, scores[system], *bounds, gain, *gain_bounds, p))
+        low, high = interval(of).tolist()
+        gain_low, gain_high = interval(gains).tolist()
+        results.append(
+            Result(system, name, scores[system], low, high, gain, gain_low, gain_high, p)
+        )
     return results
 
 

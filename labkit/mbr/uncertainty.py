@@ -149,9 +149,10 @@ def compare_areas(
     first = next(iter(areas))
     rows = []
     for name, area in areas.items():
-        excess = interval(drawn[name] - drawn[first]).tolist()
-        bounds = interval(drawn[name]).tolist()
-        rows.append(Area(name, area, *bounds, area - areas[first], *excess))
+        low, high = interval(drawn[name]).tolist()
+        excess_low, excess_high = interval(drawn[name] - drawn[first]).tolist()
+        excess = area - areas[first]
+        rows.append(Area(name, area, low, high, excess, excess_low, excess_high))
     return rows
 
 

@@ -25,7 +25,7 @@ def plot_storage(study: StorageStudy) -> Picture:
             ticks.append(place + (len(rows) - 1) / 2)
             for row in rows:
                 at = methods.index(row.method)
-                axes.bar(
+                bars = axes.bar(
                     place,
                     row.tokens_per_s,
                     0.9,
@@ -34,7 +34,7 @@ def plot_storage(study: StorageStudy) -> Picture:
                     hatch=HATCHES[at % len(HATCHES)],
                     label=None if row.method in labelled else row.method,
                 )
-                axes.bar_label(axes.containers[-1], fmt="%.0f", fontsize=8.5)
+                axes.bar_label(bars, fmt="%.0f", fontsize=8.5)
                 labelled.add(row.method)
                 place += 1
             place += 0.7

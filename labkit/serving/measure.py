@@ -5,7 +5,7 @@ The results make the `labkit.serving.costs.NodeTable` by which an engine decides
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
@@ -103,7 +103,7 @@ def measure_costs(batch: Batch) -> Measured:
             for count, nodes in product(counts, budgets(batch.max_nodes)):
                 if nodes and count * (1 + nodes) > ROWS_MEASURED:
                     continue
-                batch.pace = lambda _, most=nodes: most
+                batch.pace = _at_most(nodes)
                 _leave(batch, [row for row in batch.running if row.left < row.limit / 2])
                 while len(batch.running) < count:
                     join(length)
@@ -125,6 +125,11 @@ def measure_costs(batch: Batch) -> Measured:
         Curve({rows: float(np.mean(seconds)) for rows, seconds in check.items()}),
         Curve({nodes: float(np.mean(seconds)) for nodes, seconds in draft.items()} or {1: 0.0}),
     )
+
+
+def _at_most(nodes: int) -> Callable[[int], int]:
+    """Return a pace of ``nodes`` per row, however many rows there are."""
+    return lambda _rows: nodes
 
 
 def _leave(batch: Batch, rows: Sequence[Row] | None = None) -> None:

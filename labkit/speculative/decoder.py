@@ -144,7 +144,8 @@ class Decoder:
         rows: Any = getattr(self.engine, "embedding", None)
         on_panels = isinstance(rows, np.ndarray)  # the weights-once path, so numba is there
         if rows is None:
-            rows = self.base.module.get_input_embeddings().weight.detach()
+            embeddings: Any = self.base.module.get_input_embeddings()
+            rows = embeddings.weight.detach()
         table = torch.tensor(rows) if on_panels else rows  # (V, D)
         speculator, ids = load_heads(folder, table.float())
         if isinstance(speculator, Eagle):

@@ -171,8 +171,8 @@ class DeviceStep:
     def step(self) -> list[int]:
         """Make one step, recorded at the first call, and bring its numbers to the host."""
         if self._run is None:
-            state = (self.root, self.length, self.written, self.z)
-            state += self.drafter.state if self.drafter else ()
+            own = (self.root, self.length, self.written, self.z)
+            state = (*own, *(self.drafter.state if self.drafter else ()))
             before = [tensor.clone() for tensor in state]
             self._run = self.engine.recorded(self.compute)
             for tensor, value in zip(state, before, strict=True):

@@ -105,8 +105,8 @@ def train_model(job: Job, out: Path, more: Callable[[float], dict[str, float]]) 
     make_manifest(folder, f"labkit.training.{job.name}", revision=1, times=False).write(folder)
     for parameter in model.parameters():  # what `save_model` keeps of them
         parameter.data = parameter.data.half().float()
-    loss = job.held_out()
-    result = {"loss": loss, **more(loss), "seconds": progress.seconds}
+    left = job.held_out()
+    result = {"loss": left, **more(left), "seconds": progress.seconds}
     write_whole(out / "result.json", json.dumps(result))
     return result
 

@@ -130,7 +130,8 @@ def levels(tree: StaticTree, device: torch.device) -> list[Level]:
             [path[-1] for path in nodes],
         )
         ranks = 1 + max(path[-1] for path in nodes)
-        found.append(Level(*(torch.tensor(part, device=device) for part in indices), ranks))
+        front_at, parent, rank = (torch.tensor(part, device=device) for part in indices)
+        found.append(Level(front_at, parent, rank, ranks))
         above = nodes
     return found
 
@@ -223,9 +224,9 @@ class StaticHeads:
         x, q, k, v = self.context.project(states.to(table.dtype), embedded, places)
         memory.write(k, v)
         seen = memory.places <= places[:, None]  # (C, T)
-        mixed = functional.scaled_dot_product_attention(
-            *(part.transpose(0, 1) for part in (q, memory.keys, memory.values)), attn_mask=seen
-        ).transpose(0, 1)  # (C, h, d)
+        queries, keys, values = (part.transpose(0, 1) for part in (q, memory.keys, memory.values))
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
+        mixed = mixed.transpose(0, 1)  # (C, h, d)
         out = self.context.leave(x, mixed)
         self.looked_back.copy_(out[count])
         memory.length.add_(count + 1)

@@ -324,7 +324,11 @@ def _quantise_block(_context: Any, x: Any, stride: Any, out: Any) -> Any:
     return types.void(*[types.intp] * 3), generate
 
 
-@njit(**{**JIT, "fastmath": False})  # a product is rounded before it becomes a whole number
+UNFUSED = {**JIT, "fastmath": False}
+"""Settings of a kernel in which a product is rounded before it becomes a whole number."""
+
+
+@njit(**UNFUSED)
 def quantise(x):
     """Return x (K, N) in blocks of 32 along K: (N, K / 32, bytes of a row's block) int8."""
     inner, tokens = x.shape

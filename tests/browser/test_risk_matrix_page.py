@@ -197,10 +197,10 @@ def test_fewer_draws_and_the_oracle(open_matrix):
     assert get(page, "samples") == 1
     assert "1 column" in page.locator(".lk-rm-caption").inner_text()
     choose(page, "Evidence", "reference")
-    settled(page, "recomputed in this page")
     texts = [sample.text for sample in table.hypotheses]
     loss = 1 - matrix("chrf", texts, [table.reference])[:, 0]
-    assert loss[get(page, "best")] == pytest.approx(loss.min(), abs=1e-9)
+    least = np.flatnonzero(loss <= loss.min() + 1e-9).tolist()
+    page.wait_for_function(f"{least}.includes({MODEL}.get('best'))")  # else it times out
 
 
 def test_state_set_from_python_is_followed(open_matrix):

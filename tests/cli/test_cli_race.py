@@ -53,7 +53,7 @@ def test_a_person_sees_the_text_the_figures_and_the_verdict():
     [
         (["--prompt", " "], "empty"),
         (["--prompt", "word " * 2000], "context"),
-        (["--prompt", "hello", "--max-new-tokens", "5000"], "5000"),
+        (["--prompt", "hello", "--max-new-tokens", "5000"], "5,000"),
         (["--prompt", "hello", "--max-new-tokens", "-1"], "-1"),
         (["--prompt", "hello", "--repeats", "0"], "0"),
         (["--prompt", "hello", "--method", "magic"], "'magic'"),

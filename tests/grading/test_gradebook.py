@@ -55,7 +55,7 @@ def test_points_of_tests_and_of_the_written_answer_are_entered(tmp_path, folder)
 
 def test_a_table_that_does_not_belong_to_the_results_is_one_sentence(tmp_path, folder):
     table = graded(tmp_path, Grade("ada", made.NAME, "graded", 5, 5, "", "", 1, PASSED))
-    with pytest.raises(LabkitError, match="ada has 5 points in small, and the tests kept beside"):
+    with pytest.raises(LabkitError, match="ada has 5 points in small, and the tests kept with"):
         enter(table, f"sqlite:///{tmp_path / 'gradebook.db'}", folder)
 
 

@@ -137,7 +137,7 @@ def test_the_shipped_heads_acceptance_is_taken_where_none_is_given() -> None:
         (["--simulate", "--rates", "1", "--acceptance", "0.5"], "give no rates"),
         (["--base", "nobody/knows-this-one", "--simulate"], "No record of heads"),
         (["--base", "tiny", "--methods", "magic", "--users", "1"], "There is no method 'magic'"),
-        (["--base", "tiny", "--max-new-tokens", "5000"], "5000"),
+        (["--base", "tiny", "--max-new-tokens", "5000"], "5,000"),
         (["--base", "tiny", "--methods", "vanilla", "--check", "--users", "1"], "name both"),
         (["--prompts", "no-such-file"], "no-such-file"),
     ],

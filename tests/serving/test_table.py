@@ -59,7 +59,7 @@ def test_the_batch_drafts_as_much_as_the_table_says() -> None:
     toy = ToyEngine()
     made = Drafting(lambda: Planned(toy, 4, lambda _: 4))
     table = NodeTable(machine(free_rows=8, per_row=8.0), CHANCES[:4])
-    batch = Batch(toy, 8, 60, (), made, table)
+    batch = Batch(toy, 8, 60, (), made, table.nodes)
     batch.join([1], 30)
     alone = batch.step()
     for row in range(7):

@@ -56,7 +56,10 @@ def test_the_minutes_of_the_sections_add_up_to_the_notebooks(path):
 def test_an_expected_number_is_listed_for_every_prediction(path):
     asked = re.findall(r'^predict\("(.+?)",', "\n".join(code(path)), re.MULTILINE)
     listed = re.findall(r"^\| (.+?) \| .+ \|$", NOTES[path.name[:2]], re.MULTILINE)
-    unmeasured = {"n-gram drafting on a server, times as fast"}  # without a server there is none
+    unmeasured = {
+        "n-gram drafting on a server, times as fast",  # without a server there is none
+        "with integers, eight tokens cost",  # tiny has no quantised weights
+    }
     assert set(asked) - unmeasured <= set(listed)
 
 

@@ -74,10 +74,11 @@ def _step(pen: Pen) -> None:
             pen.box(436 + 76 * 3, y, 70, 44, "dropped", "page", "small soft", "stroke dash")
     for place in range(4):
         pen.arrow((471 + 76 * place, 70), (471 + 76 * place, 93))
-    pen.text(436, 238, "✓ as drafted    ✓ as drafted    ✗ the model's own", "small soft", "start")
+    for place, note in enumerate(("✓ accepted", "✓ accepted", "✗ replaced")):
+        pen.text(471 + 76 * place, 236, note, "small soft")
 
 
-@figure("architecture", 900, 470)
+@figure("architecture", 920, 470)
 def _architecture(pen: Pen) -> None:
     """Left: Medusa's independent heads all read the hidden state Z and do not see each other's
     tokens. Right: the hierarchical speculator passes a state from head to head: state 0 comes
@@ -99,18 +100,18 @@ def _architecture(pen: Pen) -> None:
     pen.box(372, 268, 90, 56, "state₀ =\nZ scaled", "blue")
     pen.arrow((417, 380), (417, 326))
     for head in range(4):
-        x = 498 + 98 * head
+        x = 498 + 106 * head
         pen.box(x, 268, 78, 56, f"head {head + 1}\nstate" + "₁₂₃₄"[head], "violet")
-        pen.arrow((x - 36 if head == 0 else x - 20, 296), (x - 2, 296))
-        pen.text(x - (19 if head == 0 else 11), 262, "a", "ink")
+        pen.arrow((x - (36 if head == 0 else 28), 296), (x - 2, 296))
+        pen.text(x - 18, 286, "a", "ink")
         pen.box(x + 14, 380, 50, 44, "T" + "₀₁₂₃"[head], "plain" if head == 0 else "green")
         pen.arrow((x + 39, 380), (x + 39, 326))
         pen.text(x + 50, 358, "b", "ink")
         pen.arrow((x + 39, 268), (x + 39, 142))
         pen.box(x + 14, 100, 50, 40, "T" + "₁₂₃₄"[head], "green")
         if head < 3:
-            pen.line((x + 64, 120), (x + 88, 120), (x + 88, 402), look="stroke dash")
-            pen.arrow((x + 88, 402), (x + 110, 402), look="stroke dash")
+            pen.line((x + 64, 120), (x + 97, 120), (x + 97, 402), look="stroke dash")
+            pen.arrow((x + 97, 402), (x + 118, 402), look="stroke dash")
     pen.lines(
         372, 180, "a keeps the earlier\nstate, b brings in\nthe token chosen", "small soft", "start"
     )
@@ -443,25 +444,25 @@ def _equal_beginnings(pen: Pen) -> None:
     }
     for (x, y), (word, many, parent) in tree.items():
         if parent:
-            pen.line((parent[0] + 100, parent[1] + 18), (x, y + 18))
-        pen.box(x, y, 100, 36, f"{word}  \u00d7{many}", "green" if many > 1 else "plain")
+            pen.line((parent[0] + 116, parent[1] + 18), (x, y + 18))
+        pen.box(x, y, 116, 36, f"{word}  \u00d7{many}", "green" if many > 1 else "plain")
     pen.text(60, 34, "9 rows instead of 16", "big ink", "start")
 
 
-@figure("sets-of-answers", 860, 260)
+@figure("sets-of-answers", 860, 220)
 def _sets(pen: Pen) -> None:
     """Samples as points: many alike on the left, fewer of another kind on the right, a blend in
     the middle. Plain minimum Bayes risk takes the blend, the two best single hypotheses are
     twins, and a set of two chosen together has one answer of each kind.
     """
-    left = ((90, 110), (120, 90), (130, 130), (160, 105))
-    right = ((300, 110), (330, 135), (340, 95))
+    left = ((80, 112), (120, 82), (126, 142), (160, 106), (120, 112))
+    right = ((296, 112), (330, 142), (344, 84), (330, 112))
     titles = ("the text of least risk", "the two best single texts", "two chosen together")
-    chosen = (((210, 112),), ((160, 105), (130, 130)), ((130, 112), (330, 112)))
+    chosen = (((226, 112),), ((120, 112), (160, 106)), ((120, 112), (330, 112)))
     for panel, (title, marks) in enumerate(zip(titles, chosen, strict=True)):
         shift = 280 * panel
         pen.text(shift + 150, 40, title, "big ink")
-        for x, y in (*left, *right, (210, 112)):
+        for x, y in (*left, *right, (226, 112)):
             pen.circle(shift + 30 + (x - 60) * 0.75, y + 20, 9, "", "plain")
         for x, y in marks:
             pen.circle(shift + 30 + (x - 60) * 0.75, y + 20, 12, "\u2713", "orange")

@@ -253,9 +253,10 @@ def _text(name: str, text: str) -> dict[str, Any]:
 
 
 def _how_to_run(name: str, base: str | None) -> str:
+    toy = ", a toy whose texts make little sense" if base == "tiny" else ""
     how = (
-        f"Below each cell is what it gave on the model `{base}`. Press *Hide results* to predict "
-        "first."
+        f"Below each cell is what it gave on the model `{base}`{toy}. Press *Hide results* to "
+        "predict first."
         if base
         else "Here it is shown without outputs."
     )

@@ -1,7 +1,7 @@
 """The context layer of the heads on products that read each weight once.
 
 It runs once per step on the few rows that were committed, so, like the heads, it is bound by
-reading its weights; they are stored in bfloat16. A draft need not be exact: the base model checks
+reading its weights; they are rounded to 4 bits. A draft need not be exact: the base model checks
 it.
 """
 
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numba import njit, prange
 
-from labkit.kernels.heads import PanelHeads
-from labkit.kernels.panel import BFLOAT16, JIT, LANES, pack
-from labkit.kernels.weights_once import exp, project
+from labkit.kernels.heads import PanelHeads, rounded
+from labkit.kernels.panel import JIT
+from labkit.kernels.weights_once import exp, linear
 
 F32 = np.float32
 ZERO, ONE, EPSILON = F32(0), F32(1), F32(1e-6)
@@ -36,15 +36,6 @@ def unit_columns(x):
         scale = ONE / np.sqrt(total / F32(width) + EPSILON)
         for k in range(width):
             out[k, i] = x[i, k] * scale
-    return out
-
-
-@njit(parallel=True, **JIT)
-def product(columns, panels, width):
-    """Multiply columns (K, N) by packed weights: (N, width)."""
-    out = np.empty((columns.shape[1], width), F32)
-    for p in prange(panels.shape[0]):
-        project(columns, panels[p], out, p * LANES, width)
     return out
 
 
@@ -145,6 +136,12 @@ class PanelContext:
         normed = rows / np.sqrt(np.mean(rows * rows, axis=-1, keepdims=True) + EPSILON)
         embedded = heads.table[list(tokens)] / heads.table_scale
         joined = np.concatenate([normed.reshape(count, -1), embedded], axis=1).astype(F32)
+
+        def product(columns: np.ndarray, panels: np.ndarray, outputs: int) -> np.ndarray:
+            out = np.empty((count, outputs), F32)
+            linear(columns, panels, out)
+            return out
+
         x = product(np.ascontiguousarray(joined.T), heads.join, width)
         qkv = product(unit_columns(x), heads.qkv, 3 * width)
         config, first = heads.config.context, self.length
@@ -164,7 +161,7 @@ class ContextPanelHeads(PanelHeads):
     ) -> None:
         names = ("join", "qkv", "mix", "gate_up", "down")
         self.join, self.qkv, self.mix, self.gate_up, self.down = (
-            pack(np.asarray(weights[f"context.{name}.weight"], F32), BFLOAT16) for name in names
+            rounded(weights[f"context.{name}.weight"]) for name in names
         )
         self.table_scale = F32(np.sqrt(np.mean(np.square(table, dtype=np.float64))))
         super().__init__(config, weights, table, draft_ids)

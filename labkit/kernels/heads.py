@@ -1,7 +1,9 @@
 """The heads of a speculator on products that read each weight once.
 
-The heads are small, so their weights are stored in bfloat16: half the bytes, half the time. A draft
-need not be exact, since the base model checks it; it has to be quick.
+A draft need not be exact, since the base model checks it; it has to be quick. So the weights are
+rounded, whatever the base model's storage is, and multiplied as integers: those of the heads to 4
+bits and the base model's table, where 4 bits cost accepted tokens, to 8. That is less than half the
+bytes of bfloat16.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from labkit.kernels.panel import BFLOAT16, JIT, LANES, F, multiply, pack
-from labkit.kernels.weights_once import LOWEST, ONE, ZERO, exp, project
+from labkit.kernels.integers import pack_integers
+from labkit.kernels.panel import BFLOAT16, JIT, LANES, Q4_1, Q8_0, F, pack
+from labkit.kernels.weights_once import LOWEST, ONE, ZERO, exp, linear
 
 # erf(z) = 1 - (a1 t + ... + a5 t^5) exp(-z^2), t = 1 / (1 + p z), within 1.5e-7
 # (Abramowitz and Stegun 1964, 7.1.26)
@@ -30,19 +33,20 @@ def gelu(x):
 
 
 @njit(**JIT)
-def activate(x, gain, shift):
-    """Compute gelu(x / rms(x) * gain + shift), transposed: (M, I) to (I, M)."""
-    rows, width = x.shape
-    out = np.empty((width, rows), F)
+def activate(x, gain, shift, groups):
+    """Compute gelu(x / rms(x) * gain + shift), rms over a group, transposed: (M, I) to (I, M)."""
+    rows, width = x.shape[0], x.shape[1] // groups
+    out = np.empty((x.shape[1], rows), F)
     for i in range(rows):
-        total = ZERO
-        for k in range(width):
-            total += x[i, k] * x[i, k]
-        scale = ONE / np.sqrt(total / F(width) + F(1e-6))
-        for k in range(width):
-            x[i, k] = gelu(x[i, k] * scale * gain[k] + shift[k])
-        for k in range(width):
-            out[k, i] = x[i, k]
+        for first in range(0, x.shape[1], width):
+            total = ZERO
+            for k in range(first, first + width):
+                total += x[i, k] * x[i, k]
+            scale = ONE / np.sqrt(total / F(width) + F(1e-6))
+            for k in range(first, first + width):
+                x[i, k] = gelu(x[i, k] * scale * gain[k] + shift[k])
+            for k in range(first, first + width):
+                out[k, i] = x[i, k]
     return out
 
 
@@ -72,37 +76,49 @@ def best(logits, many, ids, logprobs):
 
 
 @njit(parallel=True, **JIT)
-def head_step(state, embedded, keep, add, w_proj, w_token, gain, shift, w_out, w_table, size, many):
-    """Run one head for M nodes: new states (M, I), and the best ``many`` tokens of each node.
-
-    state (M, S) and embedded (M, D), the token's row in the base model's table. Returns the state
-    (M, I), the logits (M, R) over the draft vocabulary's R tokens, padded to a whole panel, and ids
-    and log-probabilities (M, many) of the best of its ``size`` tokens.
-    """
-    rows, inner = state.shape[0], gain.shape[0]
-    before, token = np.ascontiguousarray(state.T), np.ascontiguousarray(embedded.T)
-    mixed = np.empty((rows, inner), F)
-    for p in prange(w_proj.shape[0]):
-        project(before, w_proj[p], mixed, p * LANES, inner)
-        part = np.empty((rows, LANES), F)
-        if add > ZERO:
-            multiply(token, w_token[p], part, 0)
-        for i in range(rows):
-            for lane in range(min(LANES, inner - p * LANES)):
-                kept = keep * mixed[i, p * LANES + lane]
-                mixed[i, p * LANES + lane] = kept + add * part[i, lane] if add > ZERO else kept
-    active = activate(mixed, gain, shift)
-    feature = np.empty((rows, w_table.shape[1]), F)
-    for p in prange(w_out.shape[0]):
-        project(active, w_out[p], feature, p * LANES, feature.shape[1])
-    features = np.ascontiguousarray(feature.T)
-    logits = np.empty((rows, w_table.shape[0] * LANES), F)
-    for p in prange(w_table.shape[0]):
-        multiply(features, w_table[p], logits, p * LANES)
+def best_of_each(logits, size, many):
+    """Find the best ``many`` of the first ``size`` of each row of logits; see `best`."""
+    rows = logits.shape[0]
     ids, logprobs = np.empty((rows, many), np.int64), np.empty((rows, many), F)
     for i in prange(rows):
         best(logits[i][:size], many, ids[i], logprobs[i])
+    return ids, logprobs
+
+
+@njit(**JIT)
+def head_step(state, embedded, keep, add, weights, w_table, size, many, groups, parts):
+    """Run one head for M nodes: new states (M, I), and the best ``many`` tokens of each node.
+
+    state (M, S) and embedded (M, D), the token's row in the base model's table. The norm is over
+    each of so many ``groups`` of the state; the projection maps each of ``parts`` of it apart.
+    Returns the state (M, I), the logits (M, R) over the draft vocabulary's R tokens, padded to a
+    whole panel, and ids and log-probabilities (M, many) of the best of its ``size`` tokens.
+    """
+    w_proj, w_token, gain, shift, w_out = weights
+    rows, inner = state.shape[0], gain.shape[0]
+    before, mixed = np.ascontiguousarray(state.T), np.empty((rows, inner), F)
+    wide, panels, width = before.shape[0] // parts, w_proj.shape[0] // parts, inner // parts
+    for g in range(parts):
+        part = np.empty((rows, width), F)
+        linear(before[g * wide : (g + 1) * wide], w_proj[g * panels : (g + 1) * panels], part)
+        mixed[:, g * width : (g + 1) * width] = part * keep
+    if add > ZERO:
+        token = np.empty((rows, inner), F)
+        linear(np.ascontiguousarray(embedded.T), w_token, token)
+        mixed += token * add
+    feature = np.empty((rows, embedded.shape[1]), F)
+    linear(activate(mixed, gain, shift, groups), w_out, feature)
+    logits = np.empty((rows, w_table.shape[0] * LANES), F)
+    linear(np.ascontiguousarray(feature.T), w_table, logits)
+    ids, logprobs = best_of_each(logits, size, many)
     return mixed, logits, ids, logprobs
+
+
+def rounded(weight: np.ndarray, kind: int = Q4_1) -> np.ndarray:
+    """Pack a weight (out, in) as ``kind``, or in bfloat16 if no blocks of 32 fill its inputs."""
+    weight = np.asarray(weight, np.float32)
+    packed = pack_integers(weight, kind)
+    return pack(weight, BFLOAT16) if packed is None else packed
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -124,7 +140,7 @@ class PanelHeads:
         self.draft_ids = draft_ids
 
         def packed(name: str) -> np.ndarray:
-            return pack(np.asarray(weights[name], np.float32), BFLOAT16)
+            return rounded(weights[name])
 
         def plain(name: str) -> np.ndarray:
             return np.asarray(weights[name], np.float32)
@@ -139,7 +155,7 @@ class PanelHeads:
             )
             for i in range(config.n_predict)
         ]
-        self.w_table = pack(np.ascontiguousarray(table[draft_ids], np.float32), BFLOAT16)
+        self.w_table = rounded(table[draft_ids], Q8_0)
         self.keep = F(config.state_weight if config.hierarchical else 1)
         self.add = F(config.emb_weight if config.hierarchical else 0)
         # Compiled (or read from numba's cache) now, not within the first draft that is timed.
@@ -156,19 +172,17 @@ class PanelHeads:
         self, head: int, state: np.ndarray, tokens: np.ndarray, many: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Run a head for M nodes: states, logits (M, R), ids and log-probabilities (M, many)."""
-        w_proj, w_token, gain, shift, w_out = self.heads[head]
+        groups = self.config.groups
         state, logits, places, logprobs = head_step(
             state,
             self.table[tokens],
             self.keep,
             self.add,
-            w_proj,
-            w_token,
-            gain,
-            shift,
-            w_out,
+            self.heads[head],
             self.w_table,
             len(self.draft_ids),
             many,
+            groups,
+            groups if head and self.config.hierarchical else 1,
         )
         return state, logits[:, : len(self.draft_ids)], self.draft_ids[places], logprobs

@@ -341,13 +341,13 @@ def quantise(x):
     return out
 
 
-def pack_integers(weight: np.ndarray) -> np.ndarray | None:
+def pack_integers(weight: np.ndarray, rounded: int | None = None) -> np.ndarray | None:
     """Return the weight (out, in) in the blocks it was quantised in, or None if it was in none.
 
     (panels, in / 32, bytes of a block) int8: as `pack_as_quantised`, but with four inputs of a lane
     side by side; for Q4_1 inputs 0 to 15 in the low halves of the bytes and 16 to 31 in the high.
     """
-    found = pack_as_quantised(weight)
+    found = pack_as_quantised(weight, rounded)
     if found is None:
         return None
     four_bits = found.shape[2] == Q4_1_BYTES

@@ -453,11 +453,12 @@ def to_bfloat16(values: np.ndarray) -> np.ndarray:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
-def pack_as_quantised(weight: np.ndarray) -> np.ndarray | None:
+def pack_as_quantised(weight: np.ndarray, rounded: int | None = None) -> np.ndarray | None:
     """The weight (out, in) in the blocks that it was quantised in, or None where it was in none.
 
     Panels (ceil(out / 16), in / 32, bytes of a block) uint8, each exactly the weight that was
-    given: as Q4_1 if it is that, else as Q8_0.
+    given: as Q4_1 if it is that, else as Q8_0. With ``rounded``, Q4_1 or Q8_0, any weight is
+    rounded to that.
     """
     outputs, inputs = weight.shape
     if inputs % BLOCK:
@@ -467,9 +468,9 @@ def pack_as_quantised(weight: np.ndarray) -> np.ndarray | None:
     padded[:outputs] = weight
     # (panels, lanes, blocks, 32) to (panels, blocks, 32, lanes), as a panel's rows lie
     blocks = padded.reshape(panels, LANES, -1, BLOCK).transpose(0, 2, 3, 1)
-    for kind, find in ((Q4_1, _find_q4_1), (Q8_0, _find_q8_0)):
-        found = find(blocks)
-        if found is not None:
+    for kind, quantised in ((Q4_1, _as_q4_1), (Q8_0, _as_q8_0)):
+        found, values = quantised(blocks)
+        if kind == rounded or (rounded is None and np.array_equal(values, blocks)):
             packed = aligned_zeros(panels, inputs // BLOCK, BLOCK_BYTES[kind], dtype=np.uint8)
             flat = [np.ascontiguousarray(part).reshape(*blocks.shape[:2], -1) for part in found]
             packed[:] = np.concatenate([part.view(np.uint8) for part in flat], axis=-1)
@@ -477,21 +478,19 @@ def pack_as_quantised(weight: np.ndarray) -> np.ndarray | None:
     return None
 
 
-def _find_q4_1(blocks: np.ndarray) -> tuple[np.ndarray, ...] | None:
-    """Scales, offsets and pairs of steps of blocks (..., 32, 16) that are exactly d * q + m."""
+def _as_q4_1(blocks: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Scales d, offsets m and pairs of steps q of blocks (..., 32, 16), and the values d q + m."""
     low, high = blocks.min(-2, keepdims=True), blocks.max(-2, keepdims=True)
     d, m = ((high - low) / np.float32(15)).astype(np.float16), low.astype(np.float16)
     wide_d, wide_m = d.astype(np.float32), m.astype(np.float32)
     q = np.rint((blocks - low) / np.where(wide_d > 0, wide_d, 1)).clip(0, 15)
-    if not np.array_equal(wide_d * q + wide_m, blocks):
-        return None
     steps = q.astype(np.uint8)
-    return d, m, steps[..., ::2, :] | steps[..., 1::2, :] << 4
+    return (d, m, steps[..., ::2, :] | steps[..., 1::2, :] << 4), wide_d * q + wide_m
 
 
-def _find_q8_0(blocks: np.ndarray) -> tuple[np.ndarray, ...] | None:
-    """Scales and steps of blocks (..., 32, 16) that are exactly d * q."""
+def _as_q8_0(blocks: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Scales d and steps q of blocks (..., 32, 16), and the values d q."""
     d = (np.abs(blocks).max(-2, keepdims=True) / np.float32(127)).astype(np.float16)
     wide = d.astype(np.float32)
     q = np.rint(blocks / np.where(wide > 0, wide, 1)).clip(-127, 127)
-    return (d, q.astype(np.int8)) if np.array_equal(wide * q, blocks) else None
+    return (d, q.astype(np.int8)), wide * q

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from labkit.kernels.engine import Engine, Rows
 from labkit.paths import cache_dir, data_dir
 from labkit.records.base import Part, write_whole
 from labkit.speculative.batch import Batch
+from labkit.speculative.drafters.context import ContextHeads, has_context
 from labkit.speculative.drafters.mlp import Heads, TorchHeads
 from labkit.speculative.generate import PREFILL_ROWS, prefill
 from labkit.speculative.theory import Prediction, best_tree, rank_acceptance, tree_study
@@ -86,6 +87,8 @@ class Calibration(Part):
     one token and over `CHECKED`, if they were timed.
     """
 
+    version: Literal[2]
+    """Rises when kernels or shipped heads change, so that what was kept is measured anew."""
     base: str
     path: str
     machine: str = ""
@@ -152,6 +155,7 @@ def calibrate(
     costs = {n: float(ratio) for n, ratio in zip(TOKENS, ratios, strict=True)}
     head_s = np.median(timings.heads, axis=0).tolist()
     measured = Calibration(
+        version=2,
         base=base.name,
         path=engine.name,
         machine=machine(),
@@ -248,7 +252,8 @@ class Operators(TorchDispatchMode):
 def head_steps(heads: Heads, engine: Engine) -> list[Callable[[], object]]:
     """Return a call that runs each head: for 1 node, or from the second on for `FRONTIER`.
 
-    On CUDA a head is recorded, as it is in a step there.
+    A context layer reads two places before the first head. On CUDA a head is recorded, as it is in
+    a step there.
     """
     first = state = heads.start(np.ones(heads.config.z_dim, np.float32))
     steps: list[Callable[[], object]] = []
@@ -263,6 +268,10 @@ def head_steps(heads: Heads, engine: Engine) -> list[Callable[[], object]]:
             steps.append(engine.recorded(run))
         else:
             steps.append(partial(heads.step, head, states, given, FRONTIER))
+    if has_context(heads):
+        memory, first_head = cast("ContextHeads", heads).new_context(), steps[0]
+        width = heads.config.z_dim - heads.config.emb_dim
+        steps[0] = lambda: (memory.extend(torch.zeros(2, width), [0, 0]), first_head())
     return steps
 
 

@@ -2,7 +2,8 @@
 
 Own form: a folder with ``config.json`` (a `SpeculatorConfig`), ``model.safetensors`` (the factored
 weights in float16, and ``draft_ids``, the tokens that the heads may draft) and, for heads with a
-context layer, its weights in ``context.safetensors``.
+context layer, its weights in ``context.safetensors``. Weights rounded to 4 bits, as llama.cpp's
+Q4_1 has them, are stored as bytes under their name and ``.q4_1``.
 
 Published form (IBM and PyTorch, ``model_type: mlp_speculator``): full tables ``emb.i`` and
 ``head.i`` of (V, inner) for every head. Exporting multiplies ours out; whatever reads that form
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -37,19 +39,27 @@ from labkit.speculative.speculator import (
 )
 
 PREFIX = "speculator."
+ROUNDED = ".q4_1"
+Q4_1 = GGMLQuantizationType.Q4_1
 TOP_K = (4, 3, 2, 2)
 """Candidates of each head in an exported config, for readers that draft trees."""
 
 
-def save_heads(folder: Path, speculator: Speculator | Eagle, draft_ids: Tensor) -> None:
+def save_heads(
+    folder: Path, speculator: Speculator | Eagle, draft_ids: Tensor, rounded: bool = False
+) -> None:
     """Write the heads into ``folder``: weights in float16, then the config that makes them whole.
 
-    Raises `LabkitError` where the disk refuses; the files before are kept then.
+    With ``rounded`` matrices are stored in 4 bits, in which the CPU's kernels multiply them. Raises
+    `LabkitError` where the disk refuses; the files before are kept then.
     """
-    weights = {
-        name: value.detach().to("cpu", torch.float16).contiguous()
-        for name, value in speculator.state_dict().items()
-    }
+    weights = {}
+    for name, value in speculator.state_dict().items():
+        if rounded and value.ndim == 2 and not value.shape[1] % GGML_QUANT_SIZES[Q4_1][0]:
+            blocks = quants.quantize(value.detach().float().cpu().numpy(), Q4_1)
+            weights[name + ROUNDED] = torch.from_numpy(blocks)
+        else:
+            weights[name] = value.detach().to("cpu", torch.float16).contiguous()
     weights["draft_ids"] = draft_ids.to("cpu", torch.int32)
     _write(folder, weights, speculator.config.model_dump())
 
@@ -71,7 +81,7 @@ def load_heads(folder: Path, table: Tensor) -> tuple[Speculator | Eagle, np.ndar
     draft_ids = weights.pop("draft_ids", None)
     try:
         speculator = new_heads(config, table)
-        speculator.load_state_dict({name: value.float() for name, value in weights.items()})
+        speculator.load_state_dict(dict(_exact(*item) for item in weights.items()))
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise LabkitError(f"The heads in {folder} do not fit: {reason}") from None
@@ -80,6 +90,14 @@ def load_heads(folder: Path, table: Tensor) -> tuple[Speculator | Eagle, np.ndar
     if int(draft_ids.min()) < 0 or int(draft_ids.max()) >= config.vocab_size:
         raise LabkitError(f"The heads in {folder} draft tokens outside the vocabulary.")
     return speculator.eval(), draft_ids.numpy().astype(np.int64)
+
+
+def _exact(name: str, stored: Tensor) -> tuple[str, Tensor]:
+    """Return a stored weight's name and its values in float32."""
+    if not name.endswith(ROUNDED):
+        return name, stored.float()
+    values = quants.dequantize(stored.numpy(), Q4_1)
+    return name.removesuffix(ROUNDED), torch.from_numpy(values)
 
 
 def new_heads(config: SpeculatorConfig | EagleConfig, table: Tensor) -> Speculator | Eagle:
@@ -174,6 +192,8 @@ def export_published(folder: Path, speculator: Speculator) -> None:
         raise LabkitError("Independent Medusa heads have no place in the MLPSpeculator form.")
     if config.context:
         raise LabkitError("The MLPSpeculator form cannot hold heads with a context layer.")
+    if config.groups > 1:
+        raise LabkitError("The MLPSpeculator form cannot hold heads of several groups.")
     settings = {
         "architectures": ["MLPSpeculatorPreTrainedModel"],
         "model_type": "mlp_speculator",

@@ -20,13 +20,14 @@ from labkit.kernels.cuda import CudaEngine
 from labkit.kernels.engine import Engine, check_layers
 from labkit.kernels.llama import LlamaWeights
 from labkit.models import LanguageModel, load
-from labkit.paths import data_dir
+from labkit.paths import data_dir, plain_heads
 from labkit.records import Token, Trace
 from labkit.sampling import Sampling
 from labkit.speculative.calibrate import default_nodes, kept
 from labkit.speculative.checkpoint import load_heads
 from labkit.speculative.device import DeviceStep, places_for
 from labkit.speculative.drafters.base import Drafter, Nothing
+from labkit.speculative.drafters.context import has_context
 from labkit.speculative.drafters.draft_model import DraftModel
 from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
 from labkit.speculative.drafters.mlp import Heads, MLPDrafter, TorchHeads
@@ -124,6 +125,13 @@ class Decoder:
     def heads(self) -> Heads:
         """The hierarchical heads."""
         return self._open_heads(self.folder or heads_folder(self.base.name))
+
+    @cached_property
+    def plain_heads(self) -> Heads:
+        """The heads, or those without a context layer that are shipped with them."""
+        if not has_context(self.heads):
+            return self.heads
+        return self._open_heads(plain_heads(self.base.name))
 
     @cached_property
     def medusa_heads(self) -> Heads:

@@ -62,7 +62,7 @@ class Player:
 
     def info(self, _args: dict[str, Any], _tell: Tell, _stopped: Stopped) -> dict[str, Any]:
         """Return the model's name and the number of its heads."""
-        return {"base": self.decoder.base.name, "heads": self.decoder.heads.config.n_predict}
+        return {"base": self.decoder.base.name, "heads": self.decoder.plain_heads.config.n_predict}
 
     def encode(self, args: dict[str, Any], _tell: Tell, _stopped: Stopped) -> list[Any]:
         """Return the tokens of a text; as a user's turn where it is a whole ``prompt``."""
@@ -122,8 +122,8 @@ class Player:
             done = Generation(tuple(tokens[:-1]), tokens[-1], (step,), 0.0)
             return self.decoder.record(done, "", "you").model_dump(mode="json")["steps"][0]
 
-        many = self.decoder.heads.config.n_predict
-        drafter = ShapedDrafter(self.decoder.heads, [(0,) * (d + 1) for d in range(many)])
+        many = self.decoder.plain_heads.config.n_predict
+        drafter = ShapedDrafter(self.decoder.plain_heads, [(0,) * (d + 1) for d in range(many)])
         generator = None if sampling.greedy else _generator(args)
         heads = drafter.draft(tokens, hidden, generator, sampling.temperature)
         reader = chain([int(token) for token in args["draft"]], "you")
@@ -164,7 +164,7 @@ class Player:
         """Return a cache that holds ``tokens``, and what the last pass gave."""
         engine = self.decoder.engine
         cache = engine.new_cache(len(tokens) + 16)
-        layers = self.decoder.heads.config.layers
+        layers = self.decoder.plain_heads.config.layers
         return cache, prefill(engine, [int(token) for token in tokens], cache, layers=layers)
 
     def _run(
@@ -190,7 +190,7 @@ class Player:
             return PromptLookup(nodes)
         if method != "mlp":
             raise LabkitError(f"There is no method {method!r}: give vanilla, mlp or ngram.")
-        heads = self.decoder.heads
+        heads = self.decoder.plain_heads
         deepest = int(args.get("heads", heads.config.n_predict))
         if args.get("tree") is not None:
             paths = [tuple(path) for path in args["tree"] if len(path) <= deepest]

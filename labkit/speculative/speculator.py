@@ -52,7 +52,9 @@ class SpeculatorConfig(BaseModel):
     With ``context`` a `ContextLayer` runs first and its output is the first part of Z.
     ``emb_dim`` is the width D of the base model's table, ``z_dim`` that of Z. With ``tied`` all
     heads share P, Q, the norm and, from the second on, the projection, as the published
-    ``tie_weights`` has it.
+    ``tie_weights`` has it. A state of several ``groups`` is split into so many parts, each with its
+    own norm, which no projection but the first mixes: heads that were trained apart and joined
+    (`training.join`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,10 +68,13 @@ class SpeculatorConfig(BaseModel):
     scale_input: bool = True
     layers: Layers = ()
     tied: bool = False
+    groups: int = Field(default=1, ge=1)
     context: ContextConfig | None = None
 
     @model_validator(mode="after")
     def _check(self) -> SpeculatorConfig:
+        if self.inner_dim % (16 * self.groups) and self.groups > 1:
+            raise ValueError("each group of the inner width must be a multiple of 16")
         if self.tied and not self.hierarchical:
             raise ValueError("independent heads that are tied would all say the same")
         return self
@@ -118,17 +123,36 @@ def tie(*parts: nn.ModuleList) -> None:
 
 
 class ParameterNorm(nn.Module):
-    """x / rms(x), then a learnt scale and shift if ``learnt``: the published speculator's norm."""
+    """x / rms(x), then a learnt scale and shift if ``learnt``: the published speculator's norm.
 
-    def __init__(self, width: int, learnt: bool = True) -> None:
+    The root mean square is that of each of ``groups`` parts of x.
+    """
+
+    def __init__(self, width: int, learnt: bool = True, groups: int = 1) -> None:
         super().__init__()
+        self.groups = groups
         self.weight = nn.Parameter(torch.ones(width)) if learnt else None
         self.bias = nn.Parameter(torch.zeros(width)) if learnt else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
-        x = over_rms(x)
+        x = over_rms(x.unflatten(-1, (self.groups, -1))).flatten(-2)
         return x if self.weight is None or self.bias is None else x * self.weight + self.bias
+
+
+class Grouped(nn.Linear):
+    """A linear map without bias, each of whose ``groups`` of outputs reads one group of inputs."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
+        super().__init__(inputs // groups, outputs, bias=False)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the last axis: (..., inputs) to (..., outputs)."""
+        if self.groups == 1:
+            return super().forward(x)
+        parts = zip(x.chunk(self.groups, -1), self.weight.chunk(self.groups), strict=True)
+        return torch.cat([functional.linear(part, weight) for part, weight in parts], dim=-1)
 
 
 class Speculator(nn.Module):
@@ -154,11 +178,13 @@ class Speculator(nn.Module):
         # The table's rows are far from unit variance; P starts so that E P has the published scale.
         self.table_scale = float(table.float().pow(2).mean().sqrt())
         self.proj = nn.ModuleList(
-            nn.Linear(inner if i and config.hierarchical else config.z_dim, inner, bias=False)
+            Grouped(inner, inner, config.groups)
+            if i and config.hierarchical
+            else nn.Linear(config.z_dim, inner, bias=False)
             for i in range(heads)
         )
         self.token = nn.ModuleList(nn.Linear(width, inner, bias=False) for _ in range(heads))
-        self.norm = nn.ModuleList(ParameterNorm(inner) for _ in range(heads))
+        self.norm = nn.ModuleList(ParameterNorm(inner, groups=config.groups) for _ in range(heads))
         self.out = nn.ModuleList(nn.Linear(inner, width, bias=False) for _ in range(heads))
         if config.tied:
             tie(self.token, self.norm, self.out, self.proj)

@@ -17,6 +17,7 @@ import numpy as np
 from labkit.errors import LabkitError
 from labkit.records import TreeStudy, VerifyCost
 from labkit.records.base import Part
+from labkit.speculative.drafters.context import looking_back
 from labkit.speculative.drafters.mlp import Heads
 
 RANKS = 8
@@ -76,7 +77,8 @@ def rank_acceptance(
         count = min(len(hidden), len(tokens) - many)
         if count < 1:
             continue
-        first = state = np.concatenate([heads.start(z) for z in hidden[:count]])  # (T, D)
+        known = looking_back(heads, hidden[:count], tokens)
+        first = state = np.concatenate([heads.start(z) for z in known])  # (T, D)
         for head in range(many):
             source = state if heads.config.hierarchical else first
             state, _, ids, _ = heads.step(head, source, tokens[head : head + count], ranks)

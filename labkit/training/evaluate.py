@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from labkit.speculative.decoder import Decoder
 from labkit.speculative.drafters.base import Drafter, Watcher
-from labkit.speculative.drafters.context import ContextHeads, has_context
+from labkit.speculative.drafters.context import looking_back
 from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
 from labkit.speculative.drafters.mlp import Heads
 from labkit.speculative.tree import ROOT, Draft
@@ -92,14 +92,11 @@ def score_heads(heads: Heads, answers: Iterable[GreedyAnswer]) -> list[dict[str,
     sums = np.zeros((count, 4))  # loss, top1, top4, places
     column = {int(token): place for place, token in enumerate(heads.draft_ids)}
     for answer in answers:
-        states = answer.states
         if isinstance(heads, EagleHeads):
             heads.begin()
-        if has_context(heads):
-            context = cast("ContextHeads", heads).new_context().extend(states, answer.tokens)
-            states = torch.cat([torch.from_numpy(context), states], dim=1)
+        states = looking_back(heads, answer.states.numpy(), answer.tokens)
         for place in range(len(answer.tokens) - 1):
-            first = state = heads.start(states[place].numpy())
+            first = state = heads.start(states[place])
             for head in range(min(count, len(answer.tokens) - 1 - place)):
                 before = state if heads.config.hierarchical else first
                 given, target = answer.tokens[place + head : place + head + 2]

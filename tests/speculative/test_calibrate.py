@@ -141,6 +141,7 @@ def measured(
     if nodes is not None:
         tree = Prediction(nodes=nodes, depth=3, tokens_per_step=2.0, cost=1.2, speedup=speedup)
     return module.Calibration(
+        version=2,
         base=name,
         path="weights once",
         device="cpu",

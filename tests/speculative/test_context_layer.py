@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,10 +15,13 @@ from hypothesis import strategies as st
 from labkit.errors import LabkitError
 from labkit.kernels.context import ContextPanelHeads
 from labkit.kernels.weights_once import WeightsOnce
+from labkit.paths import data_dir
+from labkit.records import Trace
 from labkit.sampling import Sampling
 from labkit.speculative.batch import Batch, drafting_for
 from labkit.speculative.checkpoint import export_published, load_heads, save_heads
 from labkit.speculative.context import ContextConfig
+from labkit.speculative.decoder import Decoder
 from labkit.speculative.drafters.context import ContextDrafter
 from labkit.speculative.drafters.eagle import tree_drafter
 from labkit.speculative.drafters.mlp import TorchHeads
@@ -24,6 +29,7 @@ from labkit.speculative.drafters.mlp_lookup import MLPLookup
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.generate import generate
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
+from labkit.speculative.theory import rank_acceptance
 from tests.kernels.shapes import llama, small_model
 from tests.speculative.fakes import ToyEngine
 from tests.speculative.test_sampling import ALARM, PROMPT, SAMPLES, chance
@@ -226,3 +232,38 @@ def test_in_a_batch_every_row_has_a_memory_of_its_own():
     assert batch.passes < 5 * 24  # some drafts were accepted
     memories = {id(drafter.memory) for drafter in drafting._slots.values()}
     assert len(memories) == 2
+
+
+def test_acceptance_by_rank_is_measured_with_the_context_before_each_place():
+    speculator = made_heads(12, layers=(1,))
+    rng = np.random.default_rng(5)
+    hidden = rng.normal(size=(30, 2 * WIDTH)).astype("f")
+    tokens = rng.integers(12, size=33)
+    context = torch.from_numpy(over_all(speculator, torch.from_numpy(hidden), tokens[:30]))
+    state = speculator.start(torch.cat([context, torch.from_numpy(hidden)], dim=1))
+    expected = []
+    for head in range(3):
+        state = speculator.step(head, state, torch.from_numpy(tokens[head : head + 30]))
+        best = speculator.logits(head, state).topk(4).indices
+        right = best == torch.from_numpy(tokens[head + 1 : head + 31])[:, None]
+        expected.append(right.float().mean(0).tolist())
+    found = rank_acceptance(plain_and_packed(speculator)[0], [(hidden, tokens)], ranks=4)
+    np.testing.assert_allclose(found.shares, expected, atol=1e-6)
+
+
+def test_the_playground_draws_the_plain_heads_where_the_default_ones_look_back(
+    tmp_path, monkeypatch
+):
+    shutil.copytree(data_dir() / "heads" / "tiny", tmp_path / "heads" / "tiny-plain")
+    decoder = Decoder("tiny", max_nodes=4)
+    table = torch.tensor(decoder.engine.embedding)
+    plain, ids = load_heads(data_dir() / "heads" / "tiny", table)
+    looking = made_heads(len(table), table.shape[1], table=table)
+    save_heads(tmp_path / "heads" / "tiny", looking, torch.from_numpy(ids))
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    assert decoder.heads.config.context is not None
+    assert decoder.plain_heads.config == plain.config
+    args = {"prompt": "Hello", "maxNewTokens": 8, "nodes": 3}
+    trace = decoder.player().ask("generate", args, lambda _part: None, lambda: False)
+    whole = decoder.generate("Hello", 8, "vanilla").tokens
+    assert [token.id for token in Trace.from_json(json.dumps(trace)).tokens] == whole

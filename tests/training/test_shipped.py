@@ -13,7 +13,7 @@ from labkit.speculative.checkpoint import load_heads
 from labkit.training.answers import read_answers
 from tests.training.overlap import overlapping
 
-HEADS = ("real", "tiny", "tiny-medusa", "tiny-eagle")
+HEADS = ("real-plain", "tiny", "tiny-medusa", "tiny-eagle")
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -29,6 +29,18 @@ def test_shipped_heads_fit_their_base_model_and_show_how_they_learned(name):
     first, last = log.validation[0], log.validation[-1]
     assert all(after < before for before, after in zip(first.loss, last.loss, strict=True))
     assert last.tokens_per_step > 1.3
+
+
+def test_the_joined_heads_fit_their_base_model_and_hold_the_plain_ones():
+    table = torch.from_numpy(load("real").weights()["model.embed_tokens.weight"].copy())
+    joined, draft_ids = load_heads(data_dir() / "heads" / "real", table)
+    plain, plain_ids = load_heads(data_dir() / "heads" / "real-plain", table)
+    assert joined.config.groups == 2
+    assert joined.config.context is not None
+    assert set(draft_ids) < set(plain_ids)
+    half = joined.proj[1].weight[: plain.config.inner_dim]
+    step = (plain.proj[1].weight.max() - plain.proj[1].weight.min()) / 15
+    assert (half - plain.proj[1].weight).abs().max() < step
 
 
 def test_training_prompts_share_nothing_with_the_evaluation_prompts():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,20 @@ class ContextHeads(Heads, Protocol):
 def has_context(heads: Heads) -> bool:
     """Return whether the heads read a context layer."""
     return getattr(heads.config, "context", None) is not None
+
+
+def looking_back(
+    heads: Heads, states: np.ndarray, tokens: Sequence[int] | np.ndarray
+) -> np.ndarray:
+    """Return what ``heads`` start from at each place of a text: states (T, W), tokens after them.
+
+    For heads with a context layer its outputs stand before the states: (T, D + W).
+    """
+    if not has_context(heads):
+        return states
+    memory = cast("ContextHeads", heads).new_context()
+    context = memory.extend(torch.from_numpy(states), list(tokens[: len(states)]))
+    return np.concatenate([context, states], axis=1)
 
 
 class ReadingDrafter(MLPDrafter):

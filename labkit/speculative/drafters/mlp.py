@@ -28,11 +28,11 @@ from labkit.speculative.tree import ROOT, Draft
 SHOWN = 5
 """How many of the drafter's candidates after a node are kept to look at."""
 
-HEAD_COST = 0.04
+HEAD_COST = 0.02
 """What running one more head costs, in tokens per step: its time over the time of a token.
 
-On two CPU cores a head of `real` takes 0.5 to 0.7 ms, and a token, drafted, checked and committed,
-17 ms. On a GPU the proportion was not measured."""
+On two CPU cores a head of `real` takes 0.25 to 0.35 ms, and a token, drafted, checked and
+committed, 17 ms in float32. On a GPU the proportion was not measured."""
 
 CHILD_SHARE = 0.5
 """How probable the best child of a node is reckoned before a head is asked: times its parent."""

@@ -31,7 +31,7 @@ from labkit.mbr.draws import Draws, draw
 from labkit.mbr.pairs import read_pairs
 from labkit.models import load
 from labkit.paths import carried, data_dir
-from labkit.provenance import provenance
+from labkit.provenance import FROM_PYTHON, provenance
 from labkit.questions import read_questions
 from labkit.sampling import Sampling
 from labkit.serving.bench import Level, Loads
@@ -338,6 +338,7 @@ def bench_gpu(
     quick: bool = False,
     minutes: float = 6,
     say: Callable[[str], None] = lambda _: None,
+    command: str = FROM_PYTHON,
 ) -> dict[str, Any]:
     """Measure every part on ``device``; return the record.
 
@@ -360,8 +361,6 @@ def bench_gpu(
             parts[name] = {"error": one_sentence(error)}
         parts[name]["part_seconds"] = time.monotonic() - at
     place = measurement.device
-    options = f" --device {device}" if device else ""
-    command = f"labkit bench gpu{options}{' --quick' if quick else ''} --minutes {minutes:g}"
     return {
         "form": FORM,
         "device": str(place),

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import platform
+import shlex
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from labkit import threads
 from labkit.records import Provenance
+
+FROM_PYTHON = "called from Python"
+"""Stands for the command where none was run."""
 
 PACKAGES = ("torch", "transformers", "numba", "numpy")
 """Packages whose versions can change a figure."""
@@ -24,3 +31,32 @@ def provenance(command: str, seed: int | None = None, note: str = "") -> Provena
         date=datetime.now(UTC).date().isoformat(),
         note=note,
     )
+
+
+def command_line(command: str, **options: Any) -> str:
+    """Return ``command`` with its options; None and False are left out, True is a flag.
+
+    A list is written with commas between. Paths inside the working folder are shown relative to it.
+
+    >>> command_line("labkit train all", recipe=Path("tiny.toml"), answers=None, quick=True)
+    'labkit train all --recipe tiny.toml --quick'
+    >>> command_line("labkit bench serving", users=(1, 4), max_new_tokens=64)
+    'labkit bench serving --users 1,4 --max-new-tokens 64'
+    """
+    words = command.split()
+    for option, value in options.items():
+        if value is not None and value is not False:
+            words.append(f"--{option.replace('_', '-')}")
+            if value is not True:
+                words.append(_word(value))
+    return shlex.join(words)
+
+
+def _word(value: Any) -> str:
+    """Return an option's value as it is given on the command line."""
+    if isinstance(value, Path):
+        whole, here = value.absolute(), Path.cwd()
+        return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else str(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(_word, value))
+    return str(value).removesuffix(".0")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from labkit.errors import LabkitError
 from labkit.paths import data_dir
 from labkit.reading import json_lines
@@ -41,6 +43,17 @@ def read_questions(path: Path | None = None) -> list[Question]:
     if not questions:
         raise LabkitError(f"There is no prompt in {path}: give one as a line of JSON.")
     return list(questions.values())
+
+
+def sample(questions: Sequence[Question], count: int, rng: np.random.Generator) -> list[Question]:
+    """Draw up to ``count`` prompts, as many of each category as of the others where it can be."""
+    drawn: dict[str, int] = {}
+    ranked = []
+    for question in (questions[place] for place in rng.permutation(len(questions))):
+        drawn[question.category] = drawn.get(question.category, 0) + 1
+        ranked.append((drawn[question.category], question))
+    ranked.sort(key=lambda one: one[0])
+    return [question for _, question in ranked[:count]]
 
 
 def _question(value: Any, number: int) -> Question:

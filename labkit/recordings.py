@@ -92,12 +92,14 @@ MAKERS: dict[str, Callable[[Decoder, str], dict[str, Record]]] = {
 """The makers of records by name."""
 
 
-def record(base: str, folder: Path, kinds: tuple[str, ...] = tuple(MAKERS)) -> list[Path]:
-    """Make records of these kinds with ``base``, write them to ``folder``, return the paths."""
+def record(base: str, folder: Path, kinds: tuple[str, ...], command: str) -> list[Path]:
+    """Make records of these kinds with ``base``, write them to ``folder``, return the paths.
+
+    ``command`` is the command that does so, for their provenance.
+    """
     decoder = Decoder(base)
     paths = []
     for kind in kinds:
-        command = f"labkit record --base {base} --only {kind}"
         for name, made in MAKERS[kind](decoder, command).items():
             paths.append(made.save(folder / f"{name}.json"))
     return paths

@@ -39,7 +39,7 @@ def test_every_part_is_measured_in_its_small_form_and_recorded(tmp_path: Path) -
     assert set(parts["serving"]["tpot_gain"]) == {"1", "2"}
     assert parts["serving"]["shape"] == "tiny-random"
     assert record["card"] is None
-    assert record["provenance"]["command"] == " ".join(["labkit", *words[:7]])
+    assert record["provenance"]["command"] == " ".join(["labkit", *words])
     assert record["commit"] is None or len(record["commit"]) == 40
 
 

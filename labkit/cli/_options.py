@@ -47,10 +47,11 @@ device_option = click.option("--device", help="Device: cpu, cuda, mps (default: 
 """The device of the model."""
 
 
-def longest_option(default: int) -> Decorator:
-    """Return the option ``--max-new-tokens``, the longest output."""
+def longest_option(default: int, *also: str) -> Decorator:
+    """Return the option ``--max-new-tokens``, the longest output; ``also`` are other names."""
     return click.option(
         "--max-new-tokens",
+        *also,
         type=COUNT,
         default=default,
         show_default=True,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from labkit.errors import LabkitError
 
@@ -47,6 +48,20 @@ def only_results_on_stdout() -> Iterator[Callable[[dict[str, Any] | str], None]]
 
     with contextlib.redirect_stdout(sys.stderr):
         yield show
+
+
+def given_command() -> str:
+    """Return the command that is running, with the options that were given; not ``--json``."""
+    from labkit.provenance import command_line
+
+    context = click.get_current_context()
+    given = {
+        option.opts[0].removeprefix("--"): context.params[str(option.name)]
+        for option in context.command.params
+        if context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        and option.name != "as_json"
+    }
+    return command_line(context.command_path, **given)
 
 
 class Report(NamedTuple):

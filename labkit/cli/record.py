@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from labkit.cli._options import FOLDER, base_option
-from labkit.cli._output import Report, reports
+from labkit.cli._output import Report, given_command, reports
 
 KINDS = ("race", "steps", "risk", "tree")
 """As in `labkit.recordings.MAKERS`, which is not imported just to print the help."""
@@ -28,5 +28,5 @@ def command(*, base: str, out: Path, only: tuple[str, ...]) -> Report:
     """Record a race, a generation in detail, a Bayes decision and a tree study."""
     from labkit.recordings import record
 
-    paths = [str(path) for path in record(base, out, only or KINDS)]
+    paths = [str(path) for path in record(base, out, only or KINDS, given_command())]
     return Report({"records": paths}, "\n".join(paths))

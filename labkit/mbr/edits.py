@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labkit.mbr.evaluate import interval, resampled
+from labkit.bootstrap import interval, resampled
 from labkit.mbr.utilities import Utility, matrix, name_of
 from labkit.paths import data_dir
 

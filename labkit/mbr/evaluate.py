@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF, TER
 
+from labkit.bootstrap import interval, resampled
 from labkit.errors import LabkitError
 
 METRICS = ("bleu", "chrf", "chrf++", "ter")
@@ -114,16 +115,6 @@ class Result:
     gain_low: float
     gain_high: float
     p: float
-
-
-def resampled(cases: int, resamples: int) -> np.ndarray:
-    """Draw test sets with replacement, as numbers of cases, like sacrebleu does: (B, cases)."""
-    return np.random.default_rng(12345).choice(cases, size=(resamples, cases), replace=True)
-
-
-def interval(values: np.ndarray) -> Any:
-    """Return the bounds of 95% of resampled ``values`` (B, ...): (2, ...)."""
-    return np.percentile(values, [2.5, 97.5], axis=0)
 
 
 def paired_bootstrap(

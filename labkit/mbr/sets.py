@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labkit.bootstrap import interval, resampled
 from labkit.errors import LabkitError
 from labkit.mbr.decide import expected_loss
-from labkit.mbr.evaluate import interval, resampled
 from labkit.mbr.utilities import Utility, matrix
 from labkit.mbr.weights import distinct, logprob, weigh
 from labkit.records import Weighting

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from labkit.bootstrap import interval, resampled
 from labkit.errors import LabkitError
 from labkit.mbr.decide import decode
-from labkit.mbr.evaluate import interval, resampled
 from labkit.mbr.utilities import Utility, matrix
 from labkit.records import RiskTable, Weighting
 

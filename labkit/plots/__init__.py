@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = public_names(
         "labkit.plots.loss": "plot_loss plot_phases",
         "labkit.plots.risk": "plot_beyond plot_coverage plot_risk",
         "labkit.plots.serving": "plot_serving",
-        "labkit.plots.storage": "plot_storage",
+        "labkit.plots.storage": "plot_storage plot_study",
         "labkit.plots.trace": "plot_race plot_trace",
         "labkit.plots.tree": "plot_tree",
     },

@@ -46,6 +46,18 @@ STYLE: Any = {
     "figure.facecolor": "white",
 }
 
+DARK: Any = {
+    **dict.fromkeys(
+        ("axes.labelcolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"), "#e8ebef"
+    ),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "#131416"),
+    "grid.color": "#2f353d",
+}
+"""What differs on a dark page."""
+
+DARK_HUES = ("#6cb2f5", "#f0a35e", "#5cc7a8", "#d08fcd", "#d3b64a", "#6fc4dd", "#ee8aa4", "#aab4c0")
+"""`HUES` for a dark page, in the same order."""
+
 
 class Picture(Figure):
     """A matplotlib figure that no global state holds on to and that a notebook shows once."""
@@ -67,6 +79,6 @@ def picture(width: float, height: float) -> Picture:
     return Picture(figsize=(width, height), layout="constrained")
 
 
-def styled() -> Any:
+def styled(dark: bool = False) -> Any:
     """Return the context in which a figure must be drawn to look like the lab's."""
-    return matplotlib.rc_context(STYLE)
+    return matplotlib.rc_context(STYLE | DARK if dark else STYLE)

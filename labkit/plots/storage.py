@@ -1,9 +1,11 @@
-"""The figure of a `StorageStudy`: tokens per second of each storage, a bar for each method."""
+"""The figures of a `StorageStudy`: speeds as bars, or what each method gains, with intervals."""
 
 from __future__ import annotations
 
-from labkit.plots.figure import FAINT, HUES, Picture, picture, styled
-from labkit.records import StorageStudy
+from typing import Any
+
+from labkit.plots.figure import DARK_HUES, FAINT, HUES, MARKS, Picture, picture, styled
+from labkit.records import StorageRow, StorageStudy
 
 HATCHES = ("", "//", "..", "", "xx")
 """So that nothing hangs on colour alone."""
@@ -45,3 +47,45 @@ def plot_storage(study: StorageStudy) -> Picture:
         machine = study.provenance.machine if study.provenance else f"{study.threads} threads"
         axes.set_title(f"{study.base}, {study.prompts} prompts, on {machine}")
     return figure
+
+
+ROW = 0.21
+"""Inches that a method takes on the page."""
+
+
+def plot_study(study: StorageStudy, dark: bool = False) -> Picture:
+    """Draw the speed of each method over vanilla's with the same storage, a panel for each text.
+
+    The mark is the ratio, the line holds 95% of a bootstrap over prompts; left of 1 a method loses.
+    ``dark`` draws for a dark page.
+    """
+    storages = list(dict.fromkeys(row.storage for row in study.rows))
+    hues = dict(zip(storages, DARK_HUES if dark else HUES, strict=False))
+    marks = dict(zip(storages, MARKS, strict=False))
+    names = list(dict.fromkeys((row.storage, row.method) for row in study.rows))
+    names = [(storage, method) for storage, method in names if method != "vanilla"]
+    heights = {name: place + 0.7 * storages.index(name[0]) for place, name in enumerate(names)}
+    with styled(dark):
+        figure = picture(9.0, 1.0 + ROW * (max(heights.values(), default=0) + 1))
+        panels = figure.subplots(1, len(study.texts), sharey=True, squeeze=False)[0]
+        for axes, text in zip(panels, study.texts, strict=True):
+            axes.axvline(1, color=FAINT, linewidth=1)
+            for row in study.rows:
+                if row.text == text and row.method != "vanilla":
+                    height = heights[row.storage, row.method]
+                    _gain(axes, row, height, hues[row.storage], marks[row.storage])
+            axes.set_title(f"{text} text")
+            axes.set_xlabel("speed over vanilla's, same storage")
+            axes.grid(False, axis="y")
+        panels[0].set_yticks([*heights.values()], [f"{method}, {s}" for s, method in heights])
+        panels[0].tick_params(axis="y", length=0, labelsize=8)
+        panels[0].invert_yaxis()
+    return figure
+
+
+def _gain(axes: Any, row: StorageRow, height: float, hue: str, mark: str) -> None:
+    """Draw a method's ratio and its interval; hollow where the output was not vanilla's."""
+    if row.speedup_bounds:
+        axes.plot(row.speedup_bounds, (height, height), color=hue, linewidth=1.6)
+    face = hue if row.identical else "none"
+    axes.plot(row.speedup, height, mark, color=hue, markerfacecolor=face, markersize=6)

@@ -16,7 +16,7 @@ import numpy as np
 from labkit import threads
 from labkit.errors import LabkitError
 from labkit.paths import data_dir
-from labkit.provenance import provenance
+from labkit.provenance import FROM_PYTHON, provenance
 from labkit.records import LossLog, ServingLog, ServingRow
 from labkit.serving.costs import NodeTable
 from labkit.serving.engine import ServingEngine
@@ -85,6 +85,7 @@ class Loads:
     requests: int = 24
     max_new_tokens: int = 64
     seed: int = 0
+    command: str = FROM_PYTHON
 
     def __post_init__(self) -> None:
         if not self.levels or self.requests < 1:
@@ -126,36 +127,22 @@ class Loads:
             return open_loop(target, sent, level.rate, self.max_new_tokens, rng)
         return closed_loop(target, sent, level.users, self.max_new_tokens)
 
-    def command(self, target: str) -> str:
-        """Return the command that puts these loads on ``target``.
-
-        >>> Loads([Level(1), Level(4)]).command("--base tiny")
-        'labkit bench serving --base tiny --users 1,4 --requests 24 --max-new-tokens 64'
-        """
-        rates = ",".join(f"{level.rate:g}" for level in self.levels if level.rate)
-        users = ",".join(str(level.users) for level in self.levels)
-        return (
-            f"labkit bench serving {target} {f'--rates {rates}' if rates else f'--users {users}'} "
-            f"--requests {self.requests} --max-new-tokens {self.max_new_tokens}"
-        )
-
     def log(
         self,
         name: str,
         base: str,
         target: str,
         rows: Sequence[ServingRow],
-        given: str,
         note: str = "",
     ) -> ServingLog:
-        """Return the record of these loads; ``given`` are the command's words for the target."""
+        """Return the record of these loads."""
         return ServingLog(
             name=name,
             base=base,
             target=target,
             max_new_tokens=self.max_new_tokens,
             rows=tuple(rows),
-            provenance=provenance(self.command(given), self.seed, note),
+            provenance=provenance(self.command, self.seed, note),
         )
 
 
@@ -193,8 +180,8 @@ class Outcome:
 class Served:
     """A model in this process: how to open its engines, and what it is asked.
 
-    ``prompts`` has the token ids of each prompt. ``given`` are the command's words for the model,
-    ``note`` is what a reader of the record must know.
+    ``prompts`` has the token ids of each prompt. ``note`` is what a reader of the
+    record must know.
     """
 
     name: str
@@ -203,7 +190,6 @@ class Served:
     slots: int
     prompts: Mapping[str, Sequence[int]]
     open: Callable[[str], ServingEngine]
-    given: str
     note: str = ""
 
 
@@ -233,7 +219,6 @@ def bench_engine(
         slots=slots,
         prompts=ids,
         open=lambda method: ServingEngine.of(decoder, method, slots, capacity),
-        given=f"--base {base}",
     )
     return bench_served(served, loads, methods, check, say)
 
@@ -278,7 +263,7 @@ def bench_served(
     target = f"this process, {served.engine}, {served.slots} slots"
     rows += simulated
     return Outcome(
-        loads.log(served.name, served.base, target, rows, served.given, served.note),
+        loads.log(served.name, served.base, target, rows, served.note),
         identical=all(len(outputs) == 1 for outputs in answers.values()),
         tables=tables,
         slots=served.slots,
@@ -334,7 +319,7 @@ def bench_server(
         if lost:
             break
     name = f"{server.model} served at {server.name}"
-    log = loads.log(name, server.model, server.name, rows, f"--url {server.name}")
+    log = loads.log(name, server.model, server.name, rows)
     return Outcome(log, lost=lost)
 
 
@@ -371,7 +356,6 @@ def bench_simulated(
         base=f"Llama-shaped, {billions:g}B",
         target=f"{costs.gpu.name}, weights in {costs.width_name}, {room} slots",
         rows=rows,
-        given=f"--simulate --model-params {parameters:g} --gpu {gpu}",
         note=PUBLISHED,
     )
     return Outcome(log)

@@ -96,7 +96,6 @@ def bench_replayed(
         slots=slots,
         prompts=prompts,
         open=opened,
-        given=f"--shape {shape} --device {model.device.type} --acceptance {shares}",
         note=(
             "The weights are random: the words are noise, the times are real. The acceptance is "
             f"replayed: a draft of head 1, 2, ... is kept with probability {shares}."

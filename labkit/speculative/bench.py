@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -29,7 +29,6 @@ from labkit.errors import LabkitError
 from labkit.kernels.engine import Engine
 from labkit.models import LanguageModel
 from labkit.questions import Question
-from labkit.records import StorageRow, StorageStudy
 from labkit.records.base import Part
 from labkit.sampling import Sampling
 from labkit.speculative.decoder import METHODS, Decoder, same_output
@@ -197,21 +196,19 @@ def llama_cpp_runner(decoder: Decoder, name: str, max_new_tokens: int) -> Runner
 
 
 def runners(
-    decoder: Decoder, methods: Sequence[str] | None, max_new_tokens: int
+    decoder: Decoder, methods: Sequence[str], max_new_tokens: int
 ) -> tuple[dict[str, Runner], dict[str, str]]:
     """Return a runner for each method, and for each that cannot run here a sentence why.
 
-    ``methods`` None stands for all there are; one that is named and cannot run is an error.
-    Vanilla always runs, as what the others are compared with.
+    Vanilla always runs, and first, as what the others are compared with.
     """
     every = (*METHODS, *PEERS)
-    strange = sorted(set(methods or ()) - set(every))
+    strange = sorted(set(methods) - set(every))
     if strange:
         raise LabkitError(f"There is no method {strange[0]!r}: give some of {', '.join(every)}.")
-    wanted = every if methods is None else (VANILLA, *(m for m in methods if m != VANILLA))
     ready: dict[str, Runner] = {}
     lacking: dict[str, str] = {}
-    for method in wanted:
+    for method in dict.fromkeys((VANILLA, *methods)):
         try:
             if method in LLAMA_CPP:
                 ready[method] = llama_cpp_runner(decoder, method, max_new_tokens)
@@ -220,8 +217,6 @@ def runners(
             else:
                 ready[method] = own_runner(decoder, method, max_new_tokens)
         except LabkitError as error:
-            if methods is not None:
-                raise
             lacking[method] = str(error)
     return ready, lacking
 
@@ -293,8 +288,8 @@ class Score(Part):
     rest_ms: float | None = None
 
 
-def speed(turns: Sequence[Turn], method: str) -> float:
-    """Return the mean over prompts of tokens per second; of repeats the median counts."""
+def speeds(turns: Sequence[Turn], method: str) -> list[float]:
+    """Return the tokens per second of each prompt; of repeats the median counts."""
     tokens: dict[str, int] = {}
     seconds: dict[str, float] = {}
     for turn in turns:
@@ -302,7 +297,12 @@ def speed(turns: Sequence[Turn], method: str) -> float:
         tokens[name] = tokens.get(name, 0) + len(runs[0].tokens)
         typical = statistics.median(run.seconds for run in runs)
         seconds[name] = seconds.get(name, 0.0) + typical
-    return statistics.fmean(tokens[name] / seconds[name] for name in tokens)
+    return [tokens[name] / seconds[name] for name in tokens]
+
+
+def speed(turns: Sequence[Turn], method: str) -> float:
+    """Return the mean over prompts of tokens per second."""
+    return statistics.fmean(speeds(turns, method))
 
 
 def score(
@@ -393,7 +393,10 @@ def bench(
     methods: Sequence[str] | None = None,
     watch: Callable[[str], None] | None = None,
 ) -> Result:
-    """Decode every prompt by every method, in turn, and compare; ``watch`` gets progress."""
+    """Decode every prompt by every method, in turn, and compare; ``watch`` gets progress.
+
+    ``methods`` None stands for all that can run; one that is named and cannot is an error.
+    """
     if min(max_new_tokens, repeats) < 1:
         raise LabkitError(
             f"Give at least 1 new token and 1 repeat; got {max_new_tokens} and {repeats}."
@@ -405,7 +408,9 @@ def bench(
         for said in question.turns[1:]:  # the shortest answers there can be
             talk += [{"role": "assistant", "content": "."}, {"role": "user", "content": said}]
             conversation(decoder.base, talk, max_new_tokens)
-    ready, notes = runners(decoder, methods, max_new_tokens)
+    ready, notes = runners(decoder, methods or (*METHODS, *PEERS), max_new_tokens)
+    if methods and notes:
+        raise LabkitError(next(iter(notes.values())))
     for method, why in notes.items():
         say(f"Without {method}: {why}")
     taken = [threads.contention()]
@@ -451,67 +456,6 @@ def bench(
             category: {method: score(group, method, alike) for method in ready}
             for category, group in groups.items()
         },
-    )
-
-
-def bench_storages(
-    decoders: Mapping[str, Decoder],
-    questions: Sequence[Question],
-    max_new_tokens: int = 64,
-    repeats: int = 2,
-    methods: Sequence[str] = ("mlp", "mlp_lookup"),
-    watch: Callable[[str], None] = lambda _: None,
-) -> StorageStudy:
-    """Decode the prompts' first turns with every storage by every method, in turn, and compare.
-
-    llama.cpp is a method of the storage `q4_1`, where it can run.
-    """
-    ready = {}
-    for storage, decoder in decoders.items():
-        ready[storage], _ = runners(decoder, methods, max_new_tokens)
-        if storage == "q4_1":
-            try:
-                ready[storage] |= runners(decoder, LLAMA_CPP, max_new_tokens)[0]
-            except LabkitError as error:
-                watch(f"Without llama.cpp: {error}")
-        watch(f"{storage} is ready: trees of {decoder.max_nodes} nodes")
-    first = next(iter(decoders.values()))
-    turns: dict[str, list[Turn]] = {storage: [] for storage in decoders}
-    taken = [threads.contention()]
-    for question in questions:
-        talk = [{"role": "user", "content": question.turns[0]}]
-        ids = conversation(first.base, talk, max_new_tokens)
-        for storage, each in ready.items():
-            turns[storage].append(Turn(question, tuple(ids), {m: [] for m in each}))
-        for _ in range(repeats):
-            for storage, each in ready.items():
-                for method, runner in each.items():
-                    turns[storage][-1].runs[method].append(runner(ids))
-        taken.append(threads.contention())
-        watch(f"{question.id} ({question.category})")
-    found = []
-    for storage, decoder in decoders.items():
-        for method in ready[storage]:
-            one = score(turns[storage], method, partial(compare, decoder.engine))
-            found.append(
-                StorageRow(
-                    storage=storage,
-                    method=method,
-                    nodes=decoder.max_nodes if method in methods else 0,
-                    tokens_per_s=one.tokens_per_s,
-                    tokens_per_step=one.tokens_per_step,
-                    speedup=one.speedup_vs_vanilla,
-                    identical=one.identical,
-                )
-            )
-    return StorageStudy(
-        base=first.base.name,
-        threads=first.engine.threads,
-        prompts=len(questions),
-        max_new_tokens=max_new_tokens,
-        repeats=repeats,
-        contention=statistics.fmean(taken),
-        rows=tuple(found),
     )
 
 

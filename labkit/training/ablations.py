@@ -20,13 +20,13 @@ from pydantic import Field, ValidationError
 from labkit.errors import LabkitError, first_problem
 from labkit.models import LanguageModel, load
 from labkit.models.store import locked
-from labkit.provenance import provenance
+from labkit.provenance import command_line, provenance
 from labkit.records import AblationRow, AblationStudy, HeldOutScore, write_whole
 from labkit.speculative.checkpoint import load_heads
 from labkit.training.answers import Continue, writer
 from labkit.training.losses import HeldOut, validate_heads
 from labkit.training.recipe import Count, Frozen, Recipe
-from labkit.training.train import Materials, command_line, embedding_table, train_all
+from labkit.training.train import Materials, embedding_table, train_all
 
 RESULT = "ablations.json"
 BASELINE = "baseline"
@@ -96,7 +96,7 @@ def ablate(
             recipe=baseline.model_dump(mode="json"),
             rows=tuple(rows),
             provenance=provenance(
-                command_line("ablate", recipe=study_path, out=out),
+                command_line("labkit train ablate", recipe=study_path, out=out),
                 study.seeds[0],
                 f"variants with one seed; the baseline with {len(study.seeds)}",
             ),

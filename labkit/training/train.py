@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 from labkit.errors import LabkitError
 from labkit.models import LanguageModel, load
 from labkit.models.store import locked
-from labkit.provenance import provenance
+from labkit.provenance import command_line, provenance
 from labkit.records.losslog import LossLog
 from labkit.speculative.checkpoint import load_heads, new_heads, save_heads
 from labkit.speculative.context import ROTARY_BASE, ContextConfig
@@ -69,7 +68,9 @@ def train_all(
     recipe, out = Recipe.load(recipe_path), Path(out_dir)
     accelerator = new_accelerator()
     name = f"phase{phases[0]}" if len(phases) == 1 else "all"
-    command = command_line(name, recipe=recipe_path, out=out, answers=answers_dir, start=start)
+    given = {"recipe": recipe_path, "out": out, "answers": answers_dir, "start": start}
+    paths = {option: Path(path) for option, path in given.items() if path}
+    command = command_line(f"labkit train {name}", **paths)
     with locked(out) if accelerator.is_main_process else contextlib.nullcontext():
         base = load(recipe.base, device=str(accelerator.device), dtype="float32")
         make = Materials(recipe, base, write or writer(base, layers=recipe.heads.layers))
@@ -225,23 +226,6 @@ def _context(base: LanguageModel, width: int) -> ContextConfig:
     inner = getattr(base.config, "intermediate_size", None) or 4 * width
     rotary = (getattr(base.config, "rope_parameters", None) or {}).get("rope_theta", ROTARY_BASE)
     return ContextConfig(heads=base.config.num_attention_heads, inner_dim=inner, rotary_base=rotary)
-
-
-def command_line(name: str, **options: str | Path | None) -> str:
-    """Return the command ``labkit train NAME`` with its options; a None is left out.
-
-    Paths inside the working folder are shown relative to it.
-
-    >>> command_line("all", recipe="data/recipes/tiny.toml", out="runs/tiny", answers=None)
-    'labkit train all --recipe data/recipes/tiny.toml --out runs/tiny'
-    """
-    words = ["labkit", "train", name]
-    for option, value in options.items():
-        if value is not None:
-            whole, here = Path(value).absolute(), Path.cwd()
-            inside = whole.is_relative_to(here)
-            words += [f"--{option}", whole.relative_to(here).as_posix() if inside else str(value)]
-    return shlex.join(words)
 
 
 def _finish(

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
-from labkit.plots import plot_storage
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from labkit.plots import plot_storage, plot_study
 from labkit.records import StorageRow, StorageStudy
 
 
@@ -42,3 +46,55 @@ def test_each_storage_has_a_bar_for_each_of_its_methods_and_each_method_one_labe
     plain, drafted, other, peer = (bar.get_facecolor() for bar in axes.patches)
     assert plain == other
     assert len({plain, drafted, peer}) == 3
+
+
+def gain(
+    text: str, storage: str, method: str, speedup: float, identical: bool = True
+) -> StorageRow:
+    return row(storage, method, 30 * speedup).model_copy(
+        update={
+            "text": text,
+            "speedup": speedup,
+            "speedup_bounds": (speedup - 0.2, speedup + 0.3),
+            "identical": identical,
+        }
+    )
+
+
+GAINS = STUDY.model_copy(
+    update={
+        "rows": tuple(
+            gain(text, storage, method, speedup + more, method == "mlp")
+            for text, more in (("natural", 0), ("repetitive", 1))
+            for storage, method, speedup in (
+                ("float32", "vanilla", 1.0),
+                ("float32", "mlp", 1.6),
+                ("q4_1", "vanilla", 1.0),
+                ("q4_1", "mlp", 1.1),
+                ("q4_1", "llama_cpp", 0.8),
+            )
+        )
+    }
+)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_each_gain_has_its_mark_and_its_interval_on_the_page_of_its_text(dark: bool) -> None:
+    figure = plot_study(GAINS, dark)
+    natural, repetitive = figure.axes
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "natural text",
+        "repetitive text",
+    ]
+    names = [label.get_text() for label in natural.get_yticklabels()]
+    assert names == ["mlp, float32", "mlp, q4_1", "llama_cpp, q4_1"]
+    for axes, more in ((natural, 0), (repetitive, 1)):
+        marks = [line for line in axes.lines if len(line.get_xdata()) == 1]
+        assert [line.get_xdata()[0] for line in marks] == [1.6 + more, 1.1 + more, 0.8 + more]
+        assert [line.get_markerfacecolor() == "none" for line in marks] == [False, False, True]
+        spans = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2]
+        assert np.allclose(spans[1], (1.4 + more, 1.9 + more))
+    dark_page = (
+        np.mean([int(to_hex(figure.get_facecolor())[i : i + 2], 16) for i in (1, 3, 5)]) < 99
+    )
+    assert dark_page == dark

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +20,6 @@ from labkit.errors import LabkitError
 from labkit.kernels.engine import Output
 from labkit.models import load
 from labkit.questions import Question, read_questions
-from labkit.records import StorageRow, StorageStudy
 from labkit.speculative.bench import (
     HEADER,
     LLAMA_CPP,
@@ -31,7 +28,6 @@ from labkit.speculative.bench import (
     Run,
     Turn,
     bench,
-    bench_storages,
     compare,
     conversation,
     rows,
@@ -41,6 +37,7 @@ from labkit.speculative.bench import (
 from labkit.speculative.decoder import METHODS, Decoder
 from labkit.training import prompts as training
 from tests.conftest import make_toy
+from tests.speculative.conftest import FakeLlama, with_gguf
 from tests.speculative.fakes import ToyEngine
 
 QUESTIONS = [
@@ -187,54 +184,6 @@ def test_every_method_decodes_the_toy_and_the_labs_own_are_vanillas_output(
     json.dumps(result.model_dump(mode="json"), allow_nan=False)
 
 
-class FakeLlama:
-    """The interface of `llama_cpp.Llama` over the lab's own vanilla decoding; never stops itself.
-
-    With a draft model a pass gives two tokens, without one a single token.
-    """
-
-    decoder: Decoder
-    made: list[FakeLlama]
-
-    def __init__(self, path: str, **settings: Any) -> None:
-        self.path, self.settings, self.cached = path, settings, False
-        self.made.append(self)
-
-    def reset(self) -> None:
-        self.cached = False
-
-    def eval(self, tokens: list[int]) -> None:
-        assert tokens
-
-    def generate(self, ids: list[int], **settings: Any) -> Iterator[int]:
-        assert settings == {"temp": 0.0, "repeat_penalty": 1.0}
-        assert not self.cached, "the last run's cache would be reused"
-        self.cached = True
-        answer = list(self.decoder.generate(ids, 20).tokens)
-        each = 2 if self.settings["draft_model"] else 1
-        for place, token in enumerate([*answer, *range(100)]):
-            if place % each == 0:
-                self.eval([token])
-            yield token
-
-
-@pytest.fixture
-def llama_cpp(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> type[FakeLlama]:
-    monkeypatch.setattr(FakeLlama, "decoder", decoder, raising=False)
-    monkeypatch.setattr(FakeLlama, "made", [], raising=False)
-    lookup = SimpleNamespace(LlamaPromptLookupDecoding=lambda **settings: settings)
-    monkeypatch.setitem(sys.modules, "llama_cpp", SimpleNamespace(Llama=FakeLlama))
-    monkeypatch.setitem(sys.modules, "llama_cpp.llama_speculative", lookup)
-    return FakeLlama
-
-
-def with_gguf(decoder: Decoder, folder: Path, **settings: Any) -> Decoder:
-    """The decoder's model in a folder of its own that also holds a GGUF file."""
-    shutil.copytree(decoder.base.folder, folder, dirs_exist_ok=True)
-    (folder / "toy.gguf").write_bytes(b"GGUF")
-    return Decoder(load(str(folder), "cpu"), decoder.folder, max_nodes=6, **settings)
-
-
 def test_llama_cpp_reads_the_models_gguf_file_and_stops_where_vanilla_does(
     decoder: Decoder, llama_cpp: type[FakeLlama], tmp_path: Path
 ) -> None:
@@ -265,70 +214,6 @@ def test_llama_cpp_is_left_out_where_its_weights_would_be_others(
     with pytest.raises(LabkitError, match="not with 'weights once, bfloat16'"):
         bench(rounded, QUESTIONS[:1], 4, 1, ["llama_cpp"])
     assert llama_cpp.made == []
-
-
-def test_storages_take_turns_and_each_is_compared_with_its_own_vanilla(
-    decoder: Decoder, llama_cpp: type[FakeLlama], tmp_path: Path
-) -> None:
-    full = with_gguf(decoder, tmp_path / "base")
-    small = Decoder(full.base, decoder.folder, max_nodes=3, storage="bfloat16")
-    told: list[str] = []
-    decoders = {"q4_1": full, "bfloat16": small}  # the toy has no blocks; llama.cpp is a fake
-    study = bench_storages(decoders, QUESTIONS[:2], 6, 1, ("mlp",), told.append)
-    assert [(row.storage, row.method, row.nodes) for row in study.rows] == [
-        ("q4_1", "vanilla", 0),
-        ("q4_1", "mlp", 6),
-        ("q4_1", "llama_cpp", 0),
-        ("q4_1", "llama_cpp_prompt_lookup", 0),
-        ("bfloat16", "vanilla", 0),
-        ("bfloat16", "mlp", 3),
-    ]
-    assert all(row.identical for row in study.rows)
-    assert [row.speedup for row in study.rows if row.method == VANILLA] == [1, 1]
-    assert study.rows[3].tokens_per_step == 2
-    assert (study.prompts, study.contention) == (2, 0.02)
-    assert StorageStudy.from_json(study.to_json()) == study
-    assert any("trees of 3 nodes" in line for line in told)
-
-
-def test_storage_command_leaves_out_what_the_model_has_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from labkit.speculative import bench as module
-
-    asked: list[Any] = []
-
-    def fake(decoders: Any, questions: Any, *settings: Any, watch: Any) -> StorageStudy:
-        asked.extend((list(decoders), len(questions), *settings))
-        row = StorageRow(
-            storage="float32",
-            method=VANILLA,
-            nodes=0,
-            tokens_per_s=20,
-            tokens_per_step=1,
-            speedup=1,
-            identical=True,
-        )
-        return StorageStudy(
-            base="tiny",
-            threads=1,
-            prompts=12,
-            max_new_tokens=8,
-            repeats=1,
-            contention=0,
-            rows=(row,),
-        )
-
-    monkeypatch.setattr(module, "bench_storages", fake)
-    words = ["bench", "storage", "--base", "tiny", "--max-new-tokens", "8", "--repeats", "1"]
-    done = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "study.json"), "--json"])
-    assert done.exit_code == 0, done.stderr
-    assert asked == [["float32", "bfloat16"], 12, 8, 1]
-    assert "Without q4_1_int8" in done.stderr
-    study = StorageStudy.load(tmp_path / "study.json")
-    assert json.loads(done.stdout)["rows"][0]["tokens_per_s"] == 20
-    assert study.provenance.command == "labkit bench storage --base tiny"
-    assert "float32" in CliRunner().invoke(main, words).stdout
 
 
 def test_contention_is_noticed_and_said(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:

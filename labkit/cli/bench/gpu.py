@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from labkit.cli._options import device_option
-from labkit.cli._output import json_option, only_results_on_stdout, say, table
+from labkit.cli._output import given_command, json_option, only_results_on_stdout, say, table
 
 
 @click.command()
@@ -37,7 +37,7 @@ def command(*, out: Path, quick: bool, minutes: float, device: str | None, as_js
 
         if not out.absolute().parent.is_dir():
             raise LabkitError(f"There is no folder {out.parent}: make it, or give another --out.")
-        record = bench_gpu(device, quick, minutes, say)
+        record = bench_gpu(device, quick, minutes, say, given_command())
         write_whole(out, json.dumps(record, indent=2, allow_nan=False) + "\n")
         header = ("part", "figure", "value", "wanted of a card")
         show(record if as_json else table(header, as_rows(record)))

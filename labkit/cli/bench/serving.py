@@ -17,7 +17,7 @@ from labkit.cli._options import (
     prompts_option,
     seed_option,
 )
-from labkit.cli._output import Report, columns, reports, say
+from labkit.cli._output import Report, columns, given_command, reports, say
 from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ def command(
     default = SIMULATED_USERS if target["simulate"] else MEASURED_USERS
     counts = users or map(int, default.split(","))
     levels = [Level(rate=rate) for rate in rates or ()] or [Level(users=many) for many in counts]
-    outcome = measure(Loads(levels, requests, max_new_tokens, seed), **target)
+    loads = Loads(levels, requests, max_new_tokens, seed, given_command())
+    outcome = measure(loads, **target)
     if out:
         outcome.log.save(out)
     lost = f"{outcome.lost} The figures above are from before that." if outcome.lost else ""

@@ -231,17 +231,16 @@ def notebook_page(notebook: Any, path: Path, page: str) -> tuple[str, Pages]:
 
 
 def _shown(cell: Any, source: str) -> list[Any]:
-    """What is below a code cell: nothing more than its outputs, or where else to see its widget."""
+    """What is below a code cell besides its outputs: where its widget is live."""
     for output in cell["outputs"]:
         output.get("data", {}).pop(WIDGET, None)
-    if cell["outputs"]:
-        return []
     last = (source.splitlines() or [""])[-1]
+    what = "This is a picture of" if cell["outputs"] else "Here the notebook shows"
     return [
         _text(
             f"{cell['id']}-live",
-            f"*Here the notebook shows a live* [{exhibit.title}](../gallery/{exhibit.name}.md); "
-            "*the link leads to one over a recording.*",
+            f"*{what} a live widget,* [{exhibit.title}](../gallery/{exhibit.name}.md); "
+            "*the link leads to one that works on this site, over a recording.*",
         )
         for exhibit in EXHIBITS
         if last.startswith(f"{exhibit.title}(")

@@ -4,9 +4,10 @@ function name(selector, label) {
   document.querySelector(selector)?.setAttribute("aria-label", label);
 }
 
-// Code or a formula wider than the page can be scrolled by keyboard; what fits is passed over.
+// What is wider than the page can be scrolled by keyboard; what fits is passed over.
 function reachable() {
-  for (const part of document.querySelectorAll("pre, .math")) {
+  const wide = 'pre, .math, .cell_output .output.text_html, article p:has(> img[src$=".svg"])';
+  for (const part of document.querySelectorAll(wide)) {
     if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
     else part.removeAttribute("tabindex");
   }

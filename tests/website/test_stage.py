@@ -42,15 +42,16 @@ def test_examples_in_docstrings_hold(module):
     assert result.attempted and not result.failed
 
 
-def test_outputs_are_shown_and_a_widget_is_its_picture():
+def test_outputs_are_shown_and_a_widget_is_its_picture_with_a_link_to_a_live_one():
     output = {
         "output_type": "display_data",
         "metadata": {},
         "data": {WIDGET: {"model_id": "1"}, "text/html": "<b>3</b>"},
     }
-    *_, cell = shown(code("Race(a, b)", output))
+    *_, cell, hint = shown(code("Race(a, b)", output))
     assert "tags" not in cell["metadata"]
     assert cell["outputs"][0]["data"] == {"text/html": "<b>3</b>"}
+    assert "(../gallery/race.md)" in hint["source"]
 
 
 def test_a_widget_that_was_not_run_leads_to_the_live_one():

@@ -31,6 +31,7 @@ def train_live(
     """
     from IPython.display import display
 
+    from labkit.models.store import LOCK, locked
     from labkit.training.ablations import as_toml
     from labkit.training.loop import LOG_NAME
     from labkit.training.train import train_all
@@ -39,7 +40,12 @@ def train_live(
     folder = Path(folder)
     file, log = folder / "recipe.toml", folder / LOG_NAME
     if file.exists() and not go_on:
-        shutil.rmtree(folder)
+        with locked(folder):  # another process may be training there
+            for old in folder.iterdir():
+                if old.is_dir():
+                    shutil.rmtree(old)
+                elif old.name != LOCK:
+                    old.unlink()
     write_whole(file, as_toml(recipe))
     curves = LossCurves()
     shown = display(curves, display_id=True)

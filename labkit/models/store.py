@@ -133,8 +133,12 @@ def install(folder: Path, source: str, revision: int, fill: Callable[[Path], Non
         raise LabkitError(f"Cannot write the model folder {folder}: {reason}.") from None
 
 
+LOCK = ".lock"
+"""The file in a folder that a process holds while it writes there."""
+
+
 @contextlib.contextmanager
-def locked(folder: Path, wait: bool = False, name: str = ".lock") -> Iterator[None]:
+def locked(folder: Path, wait: bool = False, name: str = LOCK) -> Iterator[None]:
     """Keep other processes from writing to ``folder`` until the block ends.
 
     The operating system holds the lock, so a crashed process leaves none behind. Raises

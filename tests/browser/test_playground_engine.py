@@ -260,13 +260,17 @@ def test_the_same_test_finds_a_wrong_residual(chromium, text, base, tmp_path):
     ("args", "words"),
     [
         ({"prompt": "  "}, "The prompt is empty"),
+        ({}, "The prompt is empty"),
+        (None, "The prompt is empty"),
         ({"prompt": "word " * 1200}, "beyond the model's context of 1024"),
         ({"prompt": "A", "maxNewTokens": 0}, "give at least 1"),
         ({"prompt": "A", "method": "eagle"}, "There is no method eagle"),
     ],
 )
 def test_what_cannot_be_decoded_is_one_sentence(opened, args, words):
-    said = opened.evaluate("args => labkitPlayground.generate(args).catch(e => e.message)", args)
+    said = opened.evaluate(
+        "args => labkitPlayground.generate(args ?? undefined).catch(e => e.message)", args
+    )
     assert words in said
     assert "\n" not in said
 

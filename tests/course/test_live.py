@@ -6,6 +6,8 @@ import pytest
 
 from labkit.course import live
 from labkit.course.live import train_live
+from labkit.errors import LabkitError
+from labkit.models.store import locked
 from labkit.training.recipe import Recipe
 from tests.training.conftest import base_folder, make_recipe, one_thread, small_world
 
@@ -59,6 +61,16 @@ def test_a_folder_that_holds_something_else_is_left_alone(recipe, shown, tmp_pat
     )
     assert train_live(short, kept.parent)
     assert kept.read_text(encoding="utf-8") == "keep me"
+
+
+def test_a_folder_where_another_process_trains_is_not_emptied(recipe, shown, tmp_path):
+    log = tmp_path / "run" / "losslog.json"
+    log.parent.mkdir()
+    log.write_text("theirs", encoding="utf-8")
+    (log.parent / "recipe.toml").write_text("theirs", encoding="utf-8")
+    with locked(log.parent), pytest.raises(LabkitError, match="Another process is writing"):
+        train_live(recipe, log.parent)
+    assert log.read_text(encoding="utf-8") == "theirs"
 
 
 def test_somebody_elses_interrupt_is_passed_on(recipe, shown, tmp_path, monkeypatch):

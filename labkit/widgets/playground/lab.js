@@ -67,7 +67,7 @@ export class Lab {
   }
 
   /** A prompt's token ids; refuses what is empty or leaves no room. */
-  prompt(prompt, maxNewTokens = 1) {
+  prompt(prompt = "", maxNewTokens = 1) {
     if (!prompt.trim()) throw new Refusal("The prompt is empty: give some text.");
     if (!(maxNewTokens >= 1)) throw new Refusal(`maxNewTokens is ${maxNewTokens}: give at least 1.`);
     const ids = this.tokenizer.encode(prompt);

@@ -54,7 +54,7 @@ WIDGET.render({ model, el: document.getElementById("playground") });
  */
 model.ask("info").then(() => {
   window.labkitPlayground = {
-    async generate(args) {
+    async generate(args = {}) {
       const { text, first, steps } = await model.ask("generate", args);
       const committed = steps.map((step) => step.committed.map((token) => token.id));
       return { text, tokens: [first.id, ...committed.flat()], steps: committed };

@@ -69,6 +69,9 @@ class Heads(Frozen):
     attention); a window should then hold a whole answer."""
     scale_input: bool = True
     """Whether the base model's hidden state is normalised first and scaled by 1/sqrt(2)."""
+    from_base: bool = False
+    """Whether an eagle starts as a copy of the base model's last layer, with its input fitted on
+    what is trained on (`labkit.training.eagle_start`), in place of random weights."""
     draft_vocabulary: Annotated[int, Field(ge=0, multiple_of=16)] = 0
     """How many tokens the finished heads may draft: the most frequent in what they were trained on
     last, so that a draft costs less; 0 is all."""
@@ -79,6 +82,8 @@ class Heads(Frozen):
             raise ValueError("an eagle cannot be tied and needs no context layer")
         if self.tied and not self.hierarchical:
             raise ValueError("tied independent heads would all predict the same")
+        if self.from_base and self.kind != "eagle":
+            raise ValueError("only an eagle can start from the base model's last layer")
         return self
 
 

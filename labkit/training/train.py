@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from labkit.training.answers import (
     writer,
 )
 from labkit.training.batches import cut_runs, text_windows
+from labkit.training.eagle_start import start_from_base
 from labkit.training.features import ComputedFeatures, answer_features, head_weight
 from labkit.training.loop import LOG_NAME, Trainer, new_accelerator
 from labkit.training.losses import (
@@ -82,6 +84,8 @@ def train_all(
         heads = new_speculator(recipe, base)
         if start:
             _take_weights(heads, Path(start))
+        elif isinstance(heads, Eagle) and recipe.heads.from_base:
+            start_from_base(heads, base, answers or text)
         trainer = Trainer(recipe, heads, head_weight(base.module).float(), out, accelerator)
         if recipe.phase1 and text:
             trainer.run_phase(1, recipe.phase1, text, held_out)
@@ -214,11 +218,18 @@ def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator | Eagle:
 
 
 def _take_weights(heads: Speculator | Eagle, folder: Path) -> None:
-    """Copy the weights of the heads in ``folder``; raises `LabkitError` for another shape."""
+    """Copy the weights of the heads in ``folder``; raises `LabkitError` for another shape.
+
+    Independent heads may start from hierarchical ones of their shape: each from the first, since
+    that one alone reads Z.
+    """
     found, _ = load_heads(folder, heads.table)
+    weights = found.state_dict()
     if found.config != heads.config:
-        raise LabkitError(f"The heads in {folder} are not of the shape that the recipe describes.")
-    heads.load_state_dict(found.state_dict())
+        if found.config.model_copy(update={"hierarchical": False}) != heads.config:
+            raise LabkitError(f"The heads in {folder} are not of the recipe's shape.")
+        weights = {name: weights[re.sub(r"\.\d+\.", ".0.", name)] for name in weights}
+    heads.load_state_dict(weights)
 
 
 def _context(base: LanguageModel, width: int) -> ContextConfig:

@@ -20,6 +20,7 @@ seed = 3
 kind = "{kind}"
 count = 2
 inner_width = 32
+hierarchical = {hierarchical}
 tied = {tied}
 context = {context}
 
@@ -104,6 +105,7 @@ def make_recipe(base_folder: Path, tmp_path: Path):
         micro_batches: int = 1,
         steps: int = 12,
         kind: str = "mlp",
+        hierarchical: bool = True,
         tied: bool = False,
         context: bool = False,
     ) -> Path:
@@ -116,6 +118,7 @@ def make_recipe(base_folder: Path, tmp_path: Path):
                 micro_batches=micro_batches,
                 steps=steps,
                 kind=kind,
+                hierarchical=str(hierarchical).lower(),
                 tied=str(tied).lower(),
                 context=str(context).lower(),
             ),

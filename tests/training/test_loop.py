@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from labkit.cli import main
 from labkit.errors import LabkitError
@@ -105,9 +106,15 @@ def test_training_goes_on_from_other_heads_of_the_same_shape(small_world, make_r
     assert logs[1].validation[0].loss == pytest.approx(logs[0].validation[-1].loss, abs=0.02)
     assert second["final_loss"][0] < first["final_loss"][0]
     assert f"--start {first['heads']}" in logs[1].provenance.command
+    medusa = make_recipe(steps=1, hierarchical=False)
+    third = train_all(medusa, small_world / "third", write=count_up, start=first["heads"])
+    made = [load_file(Path(end["heads"]) / "model.safetensors") for end in (first, third)]
+    for head in range(2):  # each of the independent heads begins as the one that reads Z
+        moved = made[1][f"proj.{head}.weight"] - made[0]["proj.0.weight"]
+        assert moved.abs().max() < 0.02
     eagle = make_recipe(steps=20, kind="eagle")
-    with pytest.raises(LabkitError, match="not of the shape"):
-        train_all(eagle, small_world / "third", write=count_up, start=first["heads"])
+    with pytest.raises(LabkitError, match="not of the recipe's shape"):
+        train_all(eagle, small_world / "fourth", write=count_up, start=first["heads"])
 
 
 def test_two_processes_end_where_one_does(small_world, make_recipe):

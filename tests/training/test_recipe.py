@@ -62,6 +62,7 @@ def test_a_mistake_is_one_sentence_that_names_its_place(tmp_path, right):
         ("layers = [24, 12]", "must rise"),
         ("layers = [0]", "counted from 1"),
         ('kind = "eagle"\ncontext = true', "needs no context"),
+        ("from_base = true", "only an eagle"),
         ("tied = true\nhierarchical = false", "all predict the same"),
     ],
 )

@@ -10,10 +10,11 @@ from labkit.paths import data_dir
 from labkit.questions import read_questions
 from labkit.records import LossLog
 from labkit.speculative.checkpoint import load_heads
+from labkit.speculative.decoder import Decoder
 from labkit.training.answers import read_answers
 from tests.training.overlap import overlapping
 
-HEADS = ("real-plain", "tiny", "tiny-medusa", "tiny-eagle")
+HEADS = ("real-plain", "real-medusa", "tiny", "tiny-medusa", "tiny-eagle")
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -25,7 +26,7 @@ def test_shipped_heads_fit_their_base_model_and_show_how_they_learned(name):
     log = LossLog.load(folder / "losslog.json")
     assert speculator.config.n_predict == log.heads
     assert len(draft_ids) % 16 == 0
-    assert {point.phase for point in log.points} == ({2} if "eagle" in name else {1, 2})
+    assert {point.phase for point in log.points} == ({1, 2} if log.recipe["phase1"] else {2})
     first, last = log.validation[0], log.validation[-1]
     assert all(after < before for before, after in zip(first.loss, last.loss, strict=True))
     assert last.tokens_per_step > 1.3
@@ -41,6 +42,17 @@ def test_the_joined_heads_fit_their_base_model_and_hold_the_plain_ones():
     half = joined.proj[1].weight[: plain.config.inner_dim]
     step = (plain.proj[1].weight.max() - plain.proj[1].weight.min()) / 15
     assert (half - plain.proj[1].weight).abs().max() < step
+
+
+@pytest.mark.parametrize("base", ["tiny", "real"])
+def test_both_models_have_every_kind_of_drafter_and_none_changes_the_output(base):
+    decoder = Decoder(base, max_nodes=6)
+    prompt = "Name three animals that live in the sea."
+    plain = decoder.generate(prompt, 24)
+    for method in ("mlp", "medusa"):
+        drafted = decoder.generate(prompt, 24, method)
+        assert drafted.tokens == plain.tokens, method
+        assert len(drafted.steps) < len(plain.steps), method
 
 
 def test_training_prompts_share_nothing_with_the_evaluation_prompts():

@@ -14,7 +14,7 @@ from labkit.speculative.decoder import Decoder
 from labkit.training.answers import read_answers
 from tests.training.overlap import overlapping
 
-HEADS = ("real-plain", "real-medusa", "tiny", "tiny-medusa", "tiny-eagle")
+HEADS = ("real-plain", "real-medusa", "real-eagle", "tiny", "tiny-medusa", "tiny-eagle")
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -49,7 +49,7 @@ def test_both_models_have_every_kind_of_drafter_and_none_changes_the_output(base
     decoder = Decoder(base, max_nodes=6)
     prompt = "Name three animals that live in the sea."
     plain = decoder.generate(prompt, 24)
-    for method in ("mlp", "medusa"):
+    for method in ("mlp", "medusa", "eagle"):
         drafted = decoder.generate(prompt, 24, method)
         assert drafted.tokens == plain.tokens, method
         assert len(drafted.steps) < len(plain.steps), method

@@ -67,7 +67,7 @@ section { box-sizing: border-box; min-height: 100vh; padding: 4vh 6vw; scroll-sn
 section > * { max-width: 62ch; }
 h1, h2, h3 { line-height: 1.2; margin: 0 0 0.6em; }
 footer { color: var(--soft); font-size: 0.6em; }
-img { display: block; max-width: min(100%, 88vw); max-height: 66vh; margin: 0.6em 0; }
+img { display: block; max-width: min(100%, 88vw); max-height: 54vh; margin: 0.6em 0; }
 .picture { background: #fff; border-radius: 8px; }
 table { max-width: 88vw; border-collapse: collapse; font-size: 0.75em; margin: 0.6em 0; }
 td, th { padding: 0.2em 0.8em 0.2em 0; border-bottom: 1px solid var(--line); }

@@ -94,9 +94,10 @@ def gated_columns(both):
     rows, inner = both.shape[0], both.shape[1] // 2
     out = np.empty((inner, rows), F32)
     for i in range(rows):
-        for k in range(inner):
-            gate = both[i, k]
-            out[k, i] = gate / (ONE + exp(-gate)) * both[i, inner + k]
+        gates = both[i, :inner]
+        for k in range(inner):  # a loop over one array, which LLVM vectorises
+            gates[k] = gates[k] / (ONE + exp(-gates[k]))
+        out[:, i] = gates * both[i, inner:]
     return out
 
 

@@ -35,18 +35,20 @@ def gelu(x):
 @njit(**JIT)
 def activate(x, gain, shift, groups):
     """Compute gelu(x / rms(x) * gain + shift), rms over a group, transposed: (M, I) to (I, M)."""
-    rows, width = x.shape[0], x.shape[1] // groups
-    out = np.empty((x.shape[1], rows), F)
+    rows, inner = x.shape
+    width, out = inner // groups, np.empty((inner, rows), F)
     for i in range(rows):
-        for first in range(0, x.shape[1], width):
+        row = x[i]
+        for first in range(0, inner, width):
             total = ZERO
             for k in range(first, first + width):
-                total += x[i, k] * x[i, k]
+                total += row[k] * row[k]
             scale = ONE / np.sqrt(total / F(width) + F(1e-6))
             for k in range(first, first + width):
-                x[i, k] = gelu(x[i, k] * scale * gain[k] + shift[k])
-            for k in range(first, first + width):
-                out[k, i] = x[i, k]
+                row[k] = row[k] * scale * gain[k] + shift[k]
+        for k in range(inner):  # a loop over one array, which LLVM vectorises
+            row[k] = gelu(row[k])
+        out[:, i] = row
     return out
 
 

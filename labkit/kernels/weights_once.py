@@ -169,10 +169,11 @@ def gated_units(x, panels, inner):
         gates, ups = np.empty((tokens, LANES), F), np.empty((tokens, LANES), F)
         product(left, panels[2 * p], gates, 0)
         product(left, panels[2 * p + 1], ups, 0)
+        flat, beside = gates.reshape(tokens * LANES), ups.reshape(tokens * LANES)
+        for k in range(tokens * LANES):  # one loop, which LLVM vectorises
+            g = flat[k]
+            flat[k] = g / (ONE + exp(-g)) * beside[k]
         for i in range(tokens):
-            for lane in range(LANES):
-                g = gates[i, lane]
-                gates[i, lane] = g / (ONE + exp(-g)) * ups[i, lane]
             for lane in range(min(LANES, inner - p * LANES)):
                 out[p * LANES + lane, i] = gates[i, lane]
     return out

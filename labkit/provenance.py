@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -36,19 +35,23 @@ def provenance(command: str, seed: int | None = None, note: str = "") -> Provena
 def command_line(command: str, **options: Any) -> str:
     """Return ``command`` with its options; None and False are left out, True is a flag.
 
-    A list is written with commas between. Paths inside the working folder are shown relative to it.
+    A list gives its option once for each value, a tuple has commas between its values. Paths
+    inside the working folder are shown relative to it.
 
     >>> command_line("labkit train all", recipe=Path("tiny.toml"), answers=None, quick=True)
     'labkit train all --recipe tiny.toml --quick'
     >>> command_line("labkit bench serving", users=(1, 4), max_new_tokens=64)
     'labkit bench serving --users 1,4 --max-new-tokens 64'
+    >>> command_line("labkit record", only=["race", "tree"])
+    'labkit record --only race --only tree'
     """
     words = command.split()
-    for option, value in options.items():
-        if value is not None and value is not False:
-            words.append(f"--{option.replace('_', '-')}")
-            if value is not True:
-                words.append(_word(value))
+    for option, given in options.items():
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and value is not False:
+                words.append(f"--{option.replace('_', '-')}")
+                if value is not True:
+                    words.append(_word(value))
     return shlex.join(words)
 
 
@@ -57,6 +60,6 @@ def _word(value: Any) -> str:
     if isinstance(value, Path):
         whole, here = value.absolute(), Path.cwd()
         return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else str(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, tuple):
         return ",".join(map(_word, value))
     return str(value).removesuffix(".0")

@@ -55,13 +55,15 @@ def given_command() -> str:
     from labkit.provenance import command_line
 
     context = click.get_current_context()
+    options = {str(option.name): option for option in context.command.params}
     given = {
-        option.opts[0].removeprefix("--"): context.params[str(option.name)]
-        for option in context.command.params
-        if context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
-        and option.name != "as_json"
+        options[name].opts[0].removeprefix("--"): list(value) if options[name].multiple else value
+        for name, value in context.params.items()  # in the order in which they were given
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and name != "as_json"
     }
-    return command_line(context.command_path, **given)
+    root = context.find_root()  # called "python -m labkit.cli" where it was run so
+    path = context.command_path.removeprefix(str(root.info_name))
+    return command_line(f"{root.command.name}{path}", **given)
 
 
 class Report(NamedTuple):

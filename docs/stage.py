@@ -16,12 +16,13 @@ from typing import Any
 
 import click
 
+from docs import study
 from labkit.course.run import WIDGET, course
 from labkit.errors import LabkitError
 from labkit.facade import HOMES
 from labkit.gallery import EXHIBITS, Exhibit
 from labkit.paths import data_dir
-from labkit.records import Provenance
+from labkit.records import Provenance, StorageStudy
 from labkit.widgets.page import fragment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,6 +126,9 @@ def own_pages() -> Pages:
             text = with_minutes(text)
         made[path.name], along = relinked(text, path.parent, path.name)
         made.update(along)
+    record = StorageStudy.load(data_dir() / "records" / study.NAME)
+    made["study.md"] = study.filled(str(made["study.md"]), record, _recorded(record.provenance))
+    made.update(study.pictures(record))
     built = section((ROOT / "README.md").read_text(encoding="utf-8"), "How it is built")
     made["architecture.md"], along = relinked(f"# {built[3:]}", ROOT, "architecture.md")
     made["assignments.md"] = f"{made['assignments.md']}\n{assignments(made)}"

@@ -7,6 +7,7 @@ prompts, in turns, with intervals over the prompts.
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -82,9 +83,10 @@ def storage_study(
     }
     ready: dict[str, dict[str, Runner]] = {}
     for decoder in decoders:
-        here = [name for name in methods if HOMES.get(name, decoder.storage) == decoder.storage]
-        ready[decoder.storage], lacking = runners(decoder, here, max_new_tokens)
-        absent |= lacking
+        wanted = [name for name in methods if HOMES.get(name, decoder.storage) == decoder.storage]
+        ready[decoder.storage], lacking = runners(decoder, wanted, max_new_tokens)
+        here = f"{data_dir().parent}{os.sep}"  # which is nobody else's folder
+        absent |= {method: why.replace(here, "") for method, why in lacking.items()}
         watch(f"{decoder.storage} is ready: trees of {decoder.max_nodes} nodes")
     for method, why in absent.items():
         watch(f"Without {method}: {why}")

@@ -37,7 +37,7 @@ study_options = together(
 
 @reports
 @study_options
-@click.option("--each", type=COUNT, default=8, help="Prompts of each kind of the lab's own text.")
+@click.option("--each", type=COUNT, default=6, help="Prompts of each kind of the lab's own text.")
 @click.option("--storages", help="Some storages, with commas between (default: all there are).")
 @click.option("--draft-model", help="A smaller model of the same tokenizer, by name.")
 def command(*, prompts: Path | None, each: int, **settings: Any) -> Report:

@@ -45,7 +45,8 @@ def test_a_shape_is_measured_end_to_end_and_the_record_says_that_words_are_noise
     log = ServingLog.load(out)
     assert "the words are noise, the times are real" in log.provenance.note
     assert "replayed" in log.provenance.note
-    assert "--shape tiny-random --device cpu --acceptance 0.6,0.4" in log.provenance.command
+    given = "--shape tiny-random --device cpu --users 1,4 --acceptance 0.6,0.4"
+    assert given in log.provenance.command
     text = CliRunner().invoke(main, [*words, "--max-new-tokens", "4"]).stdout
     assert "the words are noise" in text
     assert "random weights" in text

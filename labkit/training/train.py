@@ -81,17 +81,17 @@ def train_all(
             held_out = make.held_out()
             answers = make.answers(shards) if recipe.phase2 and 2 in phases else None
         text = make.text() if recipe.phase1 and 1 in phases else None
-        heads = new_speculator(recipe, base)
+        heads, material = new_speculator(recipe, base), answers or text
         if start:
             _take_weights(heads, Path(start))
-        elif isinstance(heads, Eagle) and recipe.heads.from_base:
-            start_from_base(heads, base, answers or text)
+        elif isinstance(heads, Eagle) and recipe.heads.from_base and material:
+            start_from_base(heads, base, material)
         trainer = Trainer(recipe, heads, head_weight(base.module).float(), out, accelerator)
         if recipe.phase1 and text:
             trainer.run_phase(1, recipe.phase1, text, held_out)
         if recipe.phase2 and answers:
             trainer.run_phase(2, recipe.phase2, answers, held_out)
-        return _finish(trainer, held_out, answers or text, command)
+        return _finish(trainer, held_out, material, command)
 
 
 def generate(recipe_path: str | Path, write: Continue | None = None) -> dict[str, Any]:

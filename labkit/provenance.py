@@ -42,8 +42,10 @@ def command_line(command: str, **options: Any) -> str:
     'labkit train all --recipe tiny.toml --quick'
     >>> command_line("labkit bench serving", users=(1, 4), max_new_tokens=64)
     'labkit bench serving --users 1,4 --max-new-tokens 64'
-    >>> command_line("labkit record", only=["race", "tree"])
-    'labkit record --only race --only tree'
+    >>> command_line("labkit record", base="model-2.0", only=["race", "tree"])
+    'labkit record --base model-2.0 --only race --only tree'
+    >>> command_line("labkit bench gpu", minutes=6.0)
+    'labkit bench gpu --minutes 6'
     """
     words = command.split()
     for option, given in options.items():
@@ -62,4 +64,4 @@ def _word(value: Any) -> str:
         return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else str(value)
     if isinstance(value, tuple):
         return ",".join(map(_word, value))
-    return str(value).removesuffix(".0")
+    return f"{value:g}" if isinstance(value, float) else str(value)

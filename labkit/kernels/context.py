@@ -16,7 +16,7 @@ from numba import njit, prange
 
 from labkit.kernels.heads import PanelHeads, rounded
 from labkit.kernels.panel import JIT
-from labkit.kernels.weights_once import exp, linear
+from labkit.kernels.weights_once import exp, linear, silu
 
 F32 = np.float32
 ZERO, ONE, EPSILON = F32(0), F32(1), F32(1e-6)
@@ -36,6 +36,13 @@ def unit_columns(x):
         scale = ONE / np.sqrt(total / F32(width) + EPSILON)
         for k in range(width):
             out[k, i] = x[i, k] * scale
+    return out
+
+
+def product(columns: np.ndarray, panels: np.ndarray, outputs: int) -> np.ndarray:
+    """Multiply columns (K, N) by packed weights: (N, outputs)."""
+    out = np.empty((columns.shape[1], outputs), F32)
+    linear(columns, panels, out)
     return out
 
 
@@ -94,10 +101,8 @@ def gated_columns(both):
     rows, inner = both.shape[0], both.shape[1] // 2
     out = np.empty((inner, rows), F32)
     for i in range(rows):
-        gates = both[i, :inner]
-        for k in range(inner):  # a loop over one array, which LLVM vectorises
-            gates[k] = gates[k] / (ONE + exp(-gates[k]))
-        out[:, i] = gates * both[i, inner:]
+        silu(both[i, :inner])
+        out[:, i] = both[i, :inner] * both[i, inner:]
     return out
 
 
@@ -137,12 +142,6 @@ class PanelContext:
         normed = rows / np.sqrt(np.mean(rows * rows, axis=-1, keepdims=True) + EPSILON)
         embedded = heads.table[list(tokens)] / heads.table_scale
         joined = np.concatenate([normed.reshape(count, -1), embedded], axis=1).astype(F32)
-
-        def product(columns: np.ndarray, panels: np.ndarray, outputs: int) -> np.ndarray:
-            out = np.empty((count, outputs), F32)
-            linear(columns, panels, out)
-            return out
-
         x = product(np.ascontiguousarray(joined.T), heads.join, width)
         qkv = product(unit_columns(x), heads.qkv, 3 * width)
         config, first = heads.config.context, self.length

@@ -141,19 +141,16 @@ class PanelHeads:
         self.table = table
         self.draft_ids = draft_ids
 
-        def packed(name: str) -> np.ndarray:
-            return rounded(weights[name])
-
         def plain(name: str) -> np.ndarray:
             return np.asarray(weights[name], np.float32)
 
         self.heads = [
             (
-                packed(f"proj.{i}.weight"),
-                packed(f"token.{i}.weight"),
+                rounded(weights[f"proj.{i}.weight"]),
+                rounded(weights[f"token.{i}.weight"]),
                 plain(f"norm.{i}.weight"),
                 plain(f"norm.{i}.bias"),
-                packed(f"out.{i}.weight"),
+                rounded(weights[f"out.{i}.weight"]),
             )
             for i in range(config.n_predict)
         ]

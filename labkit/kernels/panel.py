@@ -469,8 +469,10 @@ def pack_as_quantised(weight: np.ndarray, rounded: int | None = None) -> np.ndar
     # (panels, lanes, blocks, 32) to (panels, blocks, 32, lanes), as a panel's rows lie
     blocks = padded.reshape(panels, LANES, -1, BLOCK).transpose(0, 2, 3, 1)
     for kind, quantised in ((Q4_1, _as_q4_1), (Q8_0, _as_q8_0)):
+        if rounded not in (None, kind):
+            continue
         found, values = quantised(blocks)
-        if kind == rounded or (rounded is None and np.array_equal(values, blocks)):
+        if rounded == kind or np.array_equal(values, blocks):
             packed = aligned_zeros(panels, inputs // BLOCK, BLOCK_BYTES[kind], dtype=np.uint8)
             flat = [np.ascontiguousarray(part).reshape(*blocks.shape[:2], -1) for part in found]
             packed[:] = np.concatenate([part.view(np.uint8) for part in flat], axis=-1)

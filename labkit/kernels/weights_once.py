@@ -160,6 +160,13 @@ def linear_added(x, panels, stream):
                 stream[i, p * LANES + lane] += part[i, lane]
 
 
+@njit(**JIT)
+def silu(x):
+    """Compute x / (1 + e^-x) in place: one loop over one array (K,), which LLVM vectorises."""
+    for k in range(x.shape[0]):
+        x[k] = x[k] / (ONE + exp(-x[k]))
+
+
 @njit(parallel=True, **JIT)
 def gated_units(x, panels, inner):
     """Compute silu(gate) * up of x (D, N) as (inner, N); gate and up panels take turns."""
@@ -169,13 +176,10 @@ def gated_units(x, panels, inner):
         gates, ups = np.empty((tokens, LANES), F), np.empty((tokens, LANES), F)
         product(left, panels[2 * p], gates, 0)
         product(left, panels[2 * p + 1], ups, 0)
-        flat, beside = gates.reshape(tokens * LANES), ups.reshape(tokens * LANES)
-        for k in range(tokens * LANES):  # one loop, which LLVM vectorises
-            g = flat[k]
-            flat[k] = g / (ONE + exp(-g)) * beside[k]
+        silu(gates.reshape(tokens * LANES))
         for i in range(tokens):
             for lane in range(min(LANES, inner - p * LANES)):
-                out[p * LANES + lane, i] = gates[i, lane]
+                out[p * LANES + lane, i] = gates[i, lane] * ups[i, lane]
     return out
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from labkit import threads
 from labkit.models import load
 from labkit.speculative.checkpoint import save_heads
 from labkit.speculative.decoder import Decoder
@@ -68,6 +69,13 @@ class FakeLlama:
             if place % each == 0:
                 self.eval([token])
             yield token
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine that does nothing else, and a cache folder of its own."""
+    monkeypatch.setattr(threads, "contention", lambda: 0.02)
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

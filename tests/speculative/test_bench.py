@@ -47,10 +47,7 @@ QUESTIONS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(threads, "contention", lambda: 0.02)
-    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def run(tokens: int, seconds: float, steps: int = 1, first: int = 0) -> Run:

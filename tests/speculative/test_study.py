@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from labkit import threads
 from labkit.bootstrap import interval, ratio, resampled
 from labkit.cli import main
 from labkit.errors import LabkitError
@@ -29,10 +28,7 @@ QUESTIONS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(threads, "contention", lambda: 0.02)
-    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from labkit.cli._output import only_results_on_stdout, table
+from labkit.cli._options import EXISTING_FOLDER, FILE, FOLDER
+from labkit.cli._output import Report, table
 
 recipe_option = click.option(
     "--recipe",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     help="A TOML file, such as those in data/recipes.",
 )
 """Which recipe to follow."""
@@ -21,21 +22,21 @@ recipe_option = click.option(
 out_option = click.option(
     "--out",
     required=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder for checkpoints, log and heads; a run begun there goes on.",
 )
 """Where a training run lives."""
 
 answers_option = click.option(
     "--answers",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder of answers to train phase 2 on, in place of the recipe's own.",
 )
 """Answers made elsewhere."""
 
 start_option = click.option(
     "--start",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=EXISTING_FOLDER,
     help="Folder of heads of the recipe's shape to start from, in place of random weights.",
 )
 """Weights to go on from."""
@@ -47,17 +48,14 @@ def run_phases(
     phases: Sequence[int],
     answers: Path | None,
     start: Path | None,
-    as_json: bool,
-) -> None:
-    """Train, and print the result; of several processes the first one prints."""
-    with only_results_on_stdout() as show:
-        from accelerate import PartialState
+) -> Report | None:
+    """Train, and report the result; of several processes the first one does."""
+    from accelerate import PartialState
 
-        from labkit.training.train import train_all
+    from labkit.training.train import train_all
 
-        result = train_all(recipe, out, phases, answers, start=start)
-        if PartialState().is_main_process:
-            show(result if as_json else as_text(result))
+    result = train_all(recipe, out, phases, answers, start=start)
+    return Report(result, as_text(result)) if PartialState().is_main_process else None
 
 
 def as_text(result: dict[str, Any]) -> str:
@@ -73,3 +71,8 @@ def as_text(result: dict[str, Any]) -> str:
     gain = f"; {steps:.2f} tokens per step as a chain" if steps is not None else ""
     header = ("head", "held-out loss", "accepted")
     return f"{table(header, rows)}\n{done}{gain}\nheads in {result['heads']}"
+
+
+def answers_made(made: dict[str, Any]) -> str:
+    """Answers that lie in a folder now, for a person."""
+    return f"{made['answers']:,} answers of {made['tokens']:,} tokens in {made['folder']}"

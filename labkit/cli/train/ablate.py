@@ -7,33 +7,32 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labkit.cli._output import json_option, only_results_on_stdout, say, table
+from labkit.cli._options import FILE, FOLDER
+from labkit.cli._output import Report, reports, say, table
 
 if TYPE_CHECKING:
     from labkit.records import AblationRow, AblationStudy
 
 
-@click.command()
+@reports
 @click.option(
     "--recipe",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     help="A TOML file of a study, such as data/recipes/ablations-tiny.toml.",
 )
 @click.option(
     "--out",
     required=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder for all the trainings; a study begun there goes on.",
 )
-@json_option
-def command(*, recipe: Path, out: Path, as_json: bool) -> None:
+def command(*, recipe: Path, out: Path) -> Report:
     """Train a baseline and its variants, and judge all on the same answers."""
-    with only_results_on_stdout() as show:
-        from labkit.training.ablations import ablate
+    from labkit.training.ablations import ablate
 
-        done = ablate(recipe, out, progress=lambda row: say(_line(row)))
-        show(done.model_dump(mode="json") if as_json else as_text(done))
+    done = ablate(recipe, out, progress=lambda row: say(_line(row)))
+    return Report(done.model_dump(mode="json"), as_text(done))
 
 
 def _line(row: AblationRow) -> str:

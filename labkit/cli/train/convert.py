@@ -6,28 +6,27 @@ from pathlib import Path
 
 import click
 
-from labkit.cli._output import json_option, only_results_on_stdout
+from labkit.cli._options import EXISTING_FILE, FOLDER
+from labkit.cli._output import Report, reports
+from labkit.cli.train._shared import answers_made
 
 
-@click.command()
+@reports
 @click.option(
     "--answers",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     help="A .npz file with tokens, lengths and given (prompt tokens of each answer).",
 )
 @click.option(
     "--out",
     required=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder for the shards; give it to `labkit train all` as --answers.",
 )
-@json_option
-def command(*, answers: Path, out: Path, as_json: bool) -> None:
+def command(*, answers: Path, out: Path) -> Report:
     """Convert answers in a .npz file into shards for phase 2."""
-    with only_results_on_stdout() as show:
-        from labkit.training.answers import convert_answers
+    from labkit.training.answers import convert_answers
 
-        made = convert_answers(answers, out)
-        text = f"{made['answers']:,} answers of {made['tokens']:,} tokens in {made['folder']}"
-        show(made if as_json else text)
+    made = convert_answers(answers, out)
+    return Report(made, answers_made(made))

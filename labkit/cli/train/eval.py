@@ -7,28 +7,31 @@ from typing import Any
 
 import click
 
-from labkit.cli._options import COUNT, base_option, device_option
-from labkit.cli._output import json_option, only_results_on_stdout, table
+from labkit.cli._options import (
+    EXISTING_FILE,
+    EXISTING_FOLDER,
+    base_option,
+    device_option,
+    longest_option,
+)
+from labkit.cli._output import Report, reports, table
 
 
-@click.command()
+@reports
 @base_option()
 @click.option(
     "--prompts",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     help="JSON lines with id, category, and prompt or turns (second turns are skipped).",
 )
 @click.option(
     "--heads",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=EXISTING_FOLDER,
     help="Folder of trained heads (default: those that come with the base model).",
 )
-@click.option(
-    "--max-new-tokens", type=COUNT, default=96, show_default=True, help="Longest output, in tokens."
-)
+@longest_option(96)
 @device_option
-@json_option
 def command(
     *,
     base: str,
@@ -36,17 +39,15 @@ def command(
     heads: Path | None,
     max_new_tokens: int,
     device: str | None,
-    as_json: bool,
-) -> None:
+) -> Report:
     """Measure heads: tokens per step, and the loss and hits of each."""
-    with only_results_on_stdout() as show:
-        from labkit import Decoder, load
-        from labkit.questions import read_questions
-        from labkit.training.evaluate import evaluate_heads
+    from labkit import Decoder, load
+    from labkit.questions import read_questions
+    from labkit.training.evaluate import evaluate_heads
 
-        asked = [question.turns[0] for question in read_questions(prompts)]
-        result = evaluate_heads(Decoder(load(base, device), heads), asked, max_new_tokens)
-        show(result if as_json else as_text(result))
+    asked = [question.turns[0] for question in read_questions(prompts)]
+    result = evaluate_heads(Decoder(load(base, device), heads), asked, max_new_tokens)
+    return Report(result, as_text(result))
 
 
 def as_text(result: dict[str, Any]) -> str:

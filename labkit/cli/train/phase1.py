@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
-
-from labkit.cli._output import json_option
+from labkit.cli._output import Report, reports
 from labkit.cli.train._shared import out_option, recipe_option, run_phases, start_option
 
 
-@click.command()
+@reports
 @recipe_option
 @out_option
 @start_option
-@json_option
-def command(*, recipe: Path, out: Path, start: Path | None, as_json: bool) -> None:
+def command(*, recipe: Path, out: Path, start: Path | None) -> Report | None:
     """Train heads on ordinary text, the base model frozen."""
-    run_phases(recipe, out, (1,), None, start, as_json)
+    return run_phases(recipe, out, (1,), None, start)

@@ -8,23 +8,21 @@ from typing import Any
 import click
 
 from labkit.cli._options import COUNT
-from labkit.cli._output import json_option, only_results_on_stdout, table
+from labkit.cli._output import Report, reports, table
 from labkit.cli.train._shared import recipe_option
 
 
-@click.command()
+@reports
 @recipe_option
-@click.option("--shape", default="real", show_default=True, help="Base model, as llama2-13b.")
-@click.option("--gpu", default="cpu", show_default=True, help="Device, as h100; cpu: this one.")
-@click.option("--gpus", type=COUNT, default=1, show_default=True, help="How many of them.")
-@json_option
-def command(*, recipe: Path, shape: str, gpu: str, gpus: int, as_json: bool) -> None:
+@click.option("--shape", default="real", help="Base model, as llama2-13b.")
+@click.option("--gpu", default="cpu", help="Device, as h100; cpu: this one.")
+@click.option("--gpus", type=COUNT, default=1, help="How many of them.")
+def command(*, recipe: Path, shape: str, gpu: str, gpus: int) -> Report:
     """Estimate the memory and time that a recipe takes on another machine."""
-    with only_results_on_stdout() as show:
-        from labkit.training.plan import plan_training
+    from labkit.training.plan import plan_training
 
-        result = plan_training(recipe, shape, gpu, gpus)
-        show(result if as_json else as_text(result))
+    result = plan_training(recipe, shape, gpu, gpus)
+    return Report(result, as_text(result))
 
 
 def as_text(result: dict[str, Any]) -> str:

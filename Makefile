@@ -45,7 +45,7 @@ $(READY): pyproject.toml constraints.txt
 
 lab: setup
 	$(BIN)/python -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(FLAGS) \
-	  notebooks/00_start_here.ipynb
+	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 test: setup
 	@$(BIN)/python -m labkit.cli doctor --tests

@@ -108,7 +108,7 @@ def test_a_python_that_is_too_old_is_one_sentence(checkout):
 def test_lab_opens_the_first_notebook_and_test_runs_the_doctor_first(checkout):
     assert checkout.make("lab").returncode == 0
     (call,) = checkout.calls("-m jupyter lab")
-    assert call.endswith("notebooks/00_start_here.ipynb")
+    assert call.endswith("/lab/tree/notebooks/00_start_here.ipynb")  # links to docs work
     assert checkout.make("test").returncode == 0
     both = [line for line in checkout.calls("-m ") if "doctor" in line or "pytest" in line]
     assert both == ["-m labkit.cli doctor --tests", "-m pytest -n 2 --dist loadfile"]

@@ -187,8 +187,8 @@ def _likeness(base: LanguageModel, prompts: Sequence[Sequence[int]]) -> float | 
     if not folder.is_dir():
         return None
     kept = read_answers(folder).sequences
-    rows = zip(kept.tokens.tolist(), kept.given.tolist(), strict=True)
-    known = {pair for row, given in rows for pair in pairwise(row[:given])}
+    asked = (kept.row(row)[:given].tolist() for row, given in enumerate(kept.given.tolist()))
+    known = {pair for ids in asked for pair in pairwise(ids)}
     pairs = [pair for ids in prompts for pair in pairwise(ids)]
     return sum(pair in known for pair in pairs) / max(len(pairs), 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from labkit import threads
 from labkit.cli import main
+from labkit.models import load
 from labkit.paths import data_dir
+from labkit.training.answers import write_shard
 
 TEXTS = ["The old house stood", "She opened the door and", "In the morning they went"]
 
@@ -94,6 +97,21 @@ def test_a_busy_core_is_named_and_no_time_is_blamed(prompts, monkeypatch):
     monkeypatch.setattr(threads, "contention", lambda: 0.4)
     named, _ = causes("tiny", prompts)
     assert named == {"contention"}
+
+
+def test_likeness_is_the_share_of_pairs_that_training_prompts_have(prompts, monkeypatch, tmp_path):
+    base = load("tiny")
+    rows = [base.tokenizer.encode(text) for text in TEXTS[:2]]
+    answers = tmp_path / "data" / "answers" / "tiny"
+    answers.mkdir(parents=True)
+    end = base.tokenizer.encode("In the morning they went")
+    write_shard(answers / "shard-00000.safetensors", [row + end for row in rows], [*map(len, rows)])
+    monkeypatch.setattr("labkit.explain.data_dir", lambda: tmp_path / "data")
+    inside = [pair for row in rows for pair in pairwise(row)]
+    outside = [pair for pair in pairwise(end) if pair not in inside]
+    assert outside
+    _, found = causes("tiny", prompts)
+    assert found["likeness"] == pytest.approx(1 - len(outside) / len([*inside, *pairwise(end)]))
 
 
 def test_the_report_is_text_for_a_person(prompts):

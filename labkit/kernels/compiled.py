@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from numba import config
+from numba import config, get_num_threads
 
 from labkit.paths import cache_dir
 
@@ -49,3 +49,8 @@ def choose_folder(kernels: Path) -> bool:
 
 CACHED = choose_folder(Path(__file__).parent)
 """Whether compiled code is kept; decided once, before the first kernel is compiled."""
+
+# Starts numba's threads. A function that was compiled where the parallel functions that it calls
+# came from the cache does not start them when it is itself read from the cache, and would crash.
+# That happens where two processes compile at the same time.
+get_num_threads()

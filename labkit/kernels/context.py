@@ -14,35 +14,21 @@ import numpy as np
 import torch
 from numba import njit, prange
 
-from labkit.kernels.heads import PanelHeads, rounded
+from labkit.kernels.heads import PanelHeads, rounded, unit
 from labkit.kernels.panel import JIT
 from labkit.kernels.weights_once import exp, linear, silu
 
 F32 = np.float32
-ZERO, ONE, EPSILON = F32(0), F32(1), F32(1e-6)
+ZERO, ONE = F32(0), F32(1)
 FIRST_ROOM = 256
 """Positions that a new memory has room for; it doubles when it is full."""
 
 
 @njit(**JIT)
-def unit_columns(x):
-    """Divide every row by its root mean square, transposed: (N, D) to (D, N)."""
-    rows, width = x.shape
-    out = np.empty((width, rows), F32)
-    for i in range(rows):
-        total = ZERO
-        for k in range(width):
-            total += x[i, k] * x[i, k]
-        scale = ONE / np.sqrt(total / F32(width) + EPSILON)
-        for k in range(width):
-            out[k, i] = x[i, k] * scale
-    return out
-
-
-def product(columns: np.ndarray, panels: np.ndarray, outputs: int) -> np.ndarray:
-    """Multiply columns (K, N) by packed weights: (N, outputs)."""
-    out = np.empty((columns.shape[1], outputs), F32)
-    linear(columns, panels, out)
+def product(rows, panels, outputs):
+    """Multiply rows (N, K) by packed weights: (N, outputs)."""
+    out = np.empty((rows.shape[0], outputs), F32)
+    linear(np.ascontiguousarray(rows.T), panels, out)
     return out
 
 
@@ -51,12 +37,12 @@ def attend(qkv, heads, first, keys, values, cosines, sines):
     """Attention of N new positions after ``first`` old ones, whose keys and values it also stores.
 
     qkv (N, 3 D); keys and values (T, D) are filled from row ``first`` on; cosines and sines
-    (T, d / 2) by position. Returns the mixed values, transposed: (D, N).
+    (T, d / 2) by position. Returns the mixed values (N, D).
     """
     rows, width = qkv.shape[0], qkv.shape[1] // 3
     size = width // heads
     half = size // 2
-    out = np.empty((width, rows), F32)
+    out = np.empty((rows, width), F32)
     scale = ONE / np.sqrt(F32(size))
     for h in prange(heads):
         at = h * size
@@ -91,19 +77,31 @@ def attend(qkv, heads, first, keys, values, cosines, sines):
                 for d in range(size):
                     mixed[d] += weight * values[j, at + d]
             for d in range(size):
-                out[at + d, i] = mixed[d] / mass
+                out[i, at + d] = mixed[d] / mass
     return out
 
 
 @njit(**JIT)
-def gated_columns(both):
-    """Return silu(gate) * up, transposed: (N, 2 I) to (I, N)."""
-    rows, inner = both.shape[0], both.shape[1] // 2
-    out = np.empty((inner, rows), F32)
+def context_layer(states, embedded, weights, inner, heads, first, keys, values, cosines, sines):
+    """Run the layer on N new positions after ``first`` old ones: outputs (N, D); see `attend`.
+
+    states (N, parts D) and embedded (N, D), the next token's over the table's root mean square.
+    """
+    join, qkv, mix, gate_up, down = weights
+    rows, width = embedded.shape
+    joined = np.empty((rows, states.shape[1] + width), F32)
+    joined[:, : states.shape[1]] = unit(states.reshape(-1, width)).reshape(rows, -1)
+    joined[:, states.shape[1] :] = embedded
+    x = product(joined, join, width)
+    asked = product(unit(x), qkv, 3 * width)
+    x += product(attend(asked, heads, first, keys, values, cosines, sines), mix, width)
+    both = product(unit(x), gate_up, 2 * inner)
+    gated = np.empty((rows, inner), F32)
     for i in range(rows):
         silu(both[i, :inner])
-        out[:, i] = both[i, :inner] * both[i, inner:]
-    return out
+        gated[i] = both[i, :inner] * both[i, inner:]
+    x += product(gated, down, width)
+    return x
 
 
 class PanelContext:
@@ -135,22 +133,23 @@ class PanelContext:
 
     def extend(self, states: torch.Tensor, tokens: Sequence[int]) -> np.ndarray:
         """Add C verified positions; return the outputs (C, D)."""
-        heads, width, count = self.heads, self.width, len(tokens)
+        heads, count, config = self.heads, len(tokens), self.heads.config.context
         while self.length + count > len(self.keys):
             self._make_room(2 * len(self.keys))
-        rows = states.float().cpu().numpy().reshape(count, -1, width)
-        normed = rows / np.sqrt(np.mean(rows * rows, axis=-1, keepdims=True) + EPSILON)
-        embedded = heads.table[list(tokens)] / heads.table_scale
-        joined = np.concatenate([normed.reshape(count, -1), embedded], axis=1).astype(F32)
-        x = product(np.ascontiguousarray(joined.T), heads.join, width)
-        qkv = product(unit_columns(x), heads.qkv, 3 * width)
-        config, first = heads.config.context, self.length
-        mixed = attend(qkv, config.heads, first, self.keys, self.values, self.cosines, self.sines)
-        x += product(mixed, heads.mix, width)
-        both = product(unit_columns(x), heads.gate_up, 2 * config.inner_dim)
-        x += product(gated_columns(both), heads.down, width)
+        out = context_layer(
+            states.float().cpu().numpy(),
+            heads.table[list(tokens)] / heads.table_scale,
+            heads.context,
+            config.inner_dim,
+            config.heads,
+            self.length,
+            self.keys,
+            self.values,
+            self.cosines,
+            self.sines,
+        )
         self.length += count
-        return x
+        return out
 
 
 class ContextPanelHeads(PanelHeads):
@@ -160,23 +159,11 @@ class ContextPanelHeads(PanelHeads):
         self, config: Any, weights: dict[str, np.ndarray], table: np.ndarray, draft_ids: np.ndarray
     ) -> None:
         names = ("join", "qkv", "mix", "gate_up", "down")
-        self.join, self.qkv, self.mix, self.gate_up, self.down = (
-            rounded(weights[f"context.{name}.weight"]) for name in names
-        )
+        self.context = tuple(rounded(weights[f"context.{name}.weight"]) for name in names)
         self.table_scale = F32(np.sqrt(np.mean(np.square(table, dtype=np.float64))))
         super().__init__(config, weights, table, draft_ids)
         parts = len(config.layers) + 1
         self.new_context().extend(torch.zeros(1, parts * config.emb_dim), [0])  # compiles it now
-
-    def start(self, hidden: np.ndarray) -> np.ndarray:
-        """Return the state (1, Z) before the first head, from context and states (Z,)."""
-        parts = hidden.reshape(-1, self.config.emb_dim)
-        z = (parts / np.sqrt(np.mean(parts * parts, axis=1, keepdims=True) + EPSILON)).reshape(
-            1, -1
-        )
-        if not self.config.scale_input:
-            return z
-        return z / np.sqrt(2 * (np.mean(z * z) + EPSILON))
 
     def new_context(self) -> PanelContext:
         """Return the context layer over a new text."""

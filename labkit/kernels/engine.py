@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -53,15 +54,15 @@ class Cache:
 
     def commit(self, path: Sequence[int], slot: int = 0) -> None:
         """Keep the rows of the slot's last pass that are in ``path``, and drop the others."""
-        kept = np.asarray(path, np.int64)
+        kept = [int(row) for row in path]
         length = int(self.lengths[slot])
-        if len(kept) and not 0 <= kept.min() <= kept.max() < self.capacity - length:
+        if kept and not 0 <= min(kept) <= max(kept) < self.capacity - length:
             raise LabkitError(
                 f"A slot of {self.capacity} tokens, {length} of them committed, has no such rows: "
-                f"{kept.tolist()}."
+                f"{kept}."
             )
-        if not np.array_equal(kept, np.arange(len(kept))):
-            self._move(slot, length, kept)
+        if kept != list(range(len(kept))):
+            self._move(slot, length, np.array(kept))
         self.lengths[slot] += len(kept)
 
     def _move(self, slot: int, length: int, path: np.ndarray) -> None:
@@ -181,30 +182,34 @@ def stack(
                 f"The cache holds {cache.lengths[piece.slot]} of at most {cache.capacity} tokens "
                 f"and has no room for {len(piece.tokens)} more: make it larger."
             )
-    slots = np.array([piece.slot for piece in rows], np.int64)
-    counts = [len(piece.tokens) for piece in rows]
+    slots, counts = [piece.slot for piece in rows], [len(piece.tokens) for piece in rows]
     if min(counts, default=0) < 1 or len(set(slots)) < len(slots):
         raise LabkitError("A pass needs at least one token of each sequence, and each slot once.")
-    bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    total = int(bounds[-1])
-    tokens = np.empty(total, np.int64)
-    positions = np.empty(total, np.int64)
-    visible = np.zeros((total, total), np.uint8)
+    bounds = [0, *accumulate(counts)]
+    tokens: list[int] = []
+    positions: list[int] = []
+    visible = np.zeros((bounds[-1], bounds[-1]), np.uint8)
     for piece, low, high in zip(rows, bounds[:-1], bounds[1:], strict=True):
-        count = high - low
-        tokens[low:high] = piece.tokens
-        depths = np.arange(count) if piece.depths is None else np.asarray(piece.depths)
-        positions[low:high] = cache.lengths[piece.slot] + depths
-        mask = chain_visible(count) if piece.visible is None else piece.visible
+        length, depths = int(cache.lengths[piece.slot]), piece.depths
+        tokens += piece.tokens
+        positions += [length + depth for depth in (range(high - low) if depths is None else depths)]
+        mask = chain_visible(high - low) if piece.visible is None else piece.visible
         visible[low:high, low:high] = mask
-    for token in (tokens.min(), tokens.max()):
+    for token in (min(tokens), max(tokens)):
         if not 0 <= token < engine.vocabulary:
             raise LabkitError(
                 f"The model has no token {token}: its vocabulary is {engine.vocabulary:,} tokens."
             )
-    for position in (positions.min(), positions.max()):
+    for position in (min(positions), max(positions)):
         if not 0 <= position < engine.context:
             raise LabkitError(
                 f"The model has no position {position}: its context is {engine.context:,} tokens."
             )
-    return Stacked(tokens, positions, bounds, slots, cache.lengths, visible)
+    return Stacked(
+        np.array(tokens, np.int64),
+        np.array(positions, np.int64),
+        np.array(bounds, np.int64),
+        np.array(slots, np.int64),
+        cache.lengths,
+        visible,
+    )

@@ -123,9 +123,18 @@ def rounded(weight: np.ndarray, kind: int = Q4_1) -> np.ndarray:
     return pack(weight, BFLOAT16) if packed is None else packed
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Divide every row by its root mean square."""
-    return rows / np.sqrt(np.mean(rows * rows, axis=1, keepdims=True) + F(1e-6))
+@njit(**JIT)
+def unit(rows):
+    """Return ``rows`` (N, D), each over its root mean square."""
+    out = np.empty_like(rows)
+    for i in range(rows.shape[0]):
+        total = ZERO
+        for k in range(rows.shape[1]):
+            total += rows[i, k] * rows[i, k]
+        scale = ONE / np.sqrt(total / F(rows.shape[1]) + F(1e-6))
+        for k in range(rows.shape[1]):
+            out[i, k] = rows[i, k] * scale
+    return out
 
 
 class PanelHeads:
@@ -162,10 +171,13 @@ class PanelHeads:
         self.step(0, np.concatenate([first]), draft_ids[:1], 1)
 
     def start(self, hidden: np.ndarray) -> np.ndarray:
-        """Return the state (1, Z) before the first head, from a place's states (W,)."""
-        width, layers = self.config.emb_dim, len(self.config.layers)
-        z = hidden[-width:] if not layers else _unit(hidden.reshape(layers + 1, width)).ravel()
-        return _unit(z[None]) * ROOT_HALF if self.config.scale_input else z[None]
+        """Return the state (1, Z) before the first head, from a place's states (W,).
+
+        For heads with a context layer its output at that place stands before them.
+        """
+        parts = hidden.reshape(-1, self.config.emb_dim)[-1 - self.config.more :]
+        z = (unit(parts) if self.config.more else parts).reshape(1, -1)
+        return unit(z) * ROOT_HALF if self.config.scale_input else z
 
     def step(
         self, head: int, state: np.ndarray, tokens: np.ndarray, many: int

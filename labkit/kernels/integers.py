@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import njit, prange, types
 from numba.extending import intrinsic
 
 from labkit.kernels.panel import (
@@ -328,16 +328,37 @@ UNFUSED = {**JIT, "fastmath": False}
 """Settings of a kernel in which a product is rounded before it becomes a whole number."""
 
 
+MANY = 256
+"""Blocks from which on the threads share them; for fewer it takes longer to call the threads."""
+
+
+@njit(**UNFUSED)
+def _quantise_blocks(x, first, last, out):
+    """Quantise the blocks ``first`` to ``last`` of every row; see `quantise`."""
+    tokens, blocks = x.shape[1], out.shape[1]
+    for i in range(tokens):
+        for block in range(first, last):
+            at = x.ctypes.data + 4 * (block * BLOCK * tokens + i)
+            to = out.ctypes.data + ROW_BLOCK * (i * blocks + block)
+            _quantise_block(at, 4 * tokens, to)
+
+
+@njit(parallel=True, **UNFUSED)
+def _quantise_many(x, out):
+    for block in prange(out.shape[1]):
+        _quantise_blocks(x, block, block + 1, out)
+
+
 @njit(**UNFUSED)
 def quantise(x):
     """Return x (K, N) in blocks of 32 along K: (N, K / 32, bytes of a row's block) int8."""
     inner, tokens = x.shape
-    out = np.empty((tokens, inner // BLOCK, ROW_BLOCK), np.int8)
-    for i in range(tokens):
-        for block in range(inner // BLOCK):
-            at = x.ctypes.data + 4 * (block * BLOCK * tokens + i)
-            to = out.ctypes.data + ROW_BLOCK * (i * (inner // BLOCK) + block)
-            _quantise_block(at, 4 * tokens, to)
+    blocks = inner // BLOCK
+    out = np.empty((tokens, blocks, ROW_BLOCK), np.int8)
+    if tokens * blocks >= MANY:
+        _quantise_many(x, out)
+    else:
+        _quantise_blocks(x, 0, blocks, out)
     return out
 
 

@@ -47,6 +47,9 @@ PACKERS: dict[str, Callable[[np.ndarray], np.ndarray | None]] = {
 STORAGE = tuple(PACKERS)
 """How weights may be stored; see `WeightsOnce`."""
 
+TOGETHER = 4
+"""Most tokens of a slot that one task of the attention computes."""
+
 ZERO, ONE, LOWEST = F(0), F(1), F(-np.inf)
 # exp(x) = 2^n * exp(r): r = x - n ln 2 lies within +-0.35, where Taylor's polynomial of degree 6 is
 # good to 1.2e-7. ROUNDER = 1.5 * 2^23 pushes x / ln 2 to a whole number in the low bits.
@@ -79,26 +82,46 @@ def exp(x):
     return _times_power_of_two(series, rounded)
 
 
+MANY = 16
+"""Tokens from which on the threads share a norm; for fewer it takes longer to call the threads."""
+
+
+@njit(**JIT)
+def norm_token(x, gain, epsilon, out, partial):
+    """Compute x / sqrt(mean(x^2) + epsilon) * gain for one token: x (D,) to out (D,)."""
+    width = x.shape[0]
+    whole = width - width % LANES
+    partial[:] = ZERO
+    for k in range(0, whole, LANES):
+        for lane in range(LANES):
+            partial[lane] += x[k + lane] * x[k + lane]
+    total = ZERO
+    for k in range(whole, width):
+        total += x[k] * x[k]
+    for lane in range(LANES):
+        total += partial[lane]
+    scale = ONE / np.sqrt(total / F(width) + epsilon)
+    for k in range(width):
+        out[k] = x[k] * scale * gain[k]
+
+
+@njit(parallel=True, **JIT)
+def norm_many(x, gain, epsilon, out):
+    """See `rms_norm`."""
+    for i in prange(x.shape[0]):
+        norm_token(x[i], gain, epsilon, out[:, i], np.empty(LANES, F))
+
+
 @njit(**JIT)
 def rms_norm(x, gain, epsilon):
     """Compute x / sqrt(mean(x^2) + epsilon) * gain, transposed: (N, D) to (D, N)."""
-    tokens, width = x.shape
-    out = np.empty((width, tokens), F)
-    partial = np.empty(LANES, F)
-    whole = width - width % LANES
-    for i in range(tokens):
-        partial[:] = ZERO
-        for k in range(0, whole, LANES):
-            for lane in range(LANES):
-                partial[lane] += x[i, k + lane] * x[i, k + lane]
-        total = ZERO
-        for k in range(whole, width):
-            total += x[i, k] * x[i, k]
-        for lane in range(LANES):
-            total += partial[lane]
-        scale = ONE / np.sqrt(total / F(width) + epsilon)
-        for k in range(width):
-            out[k, i] = x[i, k] * scale * gain[k]
+    out = np.empty((x.shape[1], x.shape[0]), F)
+    if x.shape[0] >= MANY:
+        norm_many(x, gain, epsilon, out)
+    else:
+        partial = np.empty(LANES, F)
+        for i in range(x.shape[0]):
+            norm_token(x[i], gain, epsilon, out[:, i], partial)
     return out
 
 
@@ -229,25 +252,25 @@ def remember(
 
 @njit(**JIT)
 def exponentials(row, end, length, seen):
-    """Turn the scores row[:end] into e^(score - top), hidden tokens' into 0; return their sum.
+    """Turn the scores row[:end] into e^(score - top), hidden tokens' into 0.
 
-    ``seen`` (count,) says which of the new tokens, at row[length:], are visible.
+    ``seen`` (count,) says which of the new tokens, at row[length:], are visible. ``row`` is whole
+    panels, so that LLVM vectorises the loops; what lies beyond ``end`` does not matter.
     """
     for j in range(seen.shape[0]):
         if seen[j] == 0:
             row[length + j] = LOWEST
-    top = LOWEST
-    for j in range(end):
-        top = max(top, row[j])
-    for j in range(end):
+    row[end:] = LOWEST
+    tops = np.full(LANES, LOWEST, F)
+    for j in range(0, row.shape[0], LANES):
+        for lane in range(LANES):
+            tops[lane] = max(tops[lane], row[j + lane])
+    top = tops.max()
+    for j in range(row.shape[0]):
         row[j] = exp(row[j] - top)
     for j in range(seen.shape[0]):
         if seen[j] == 0:
             row[length + j] = ZERO
-    mass = ZERO
-    for j in range(end):
-        mass += row[j]
-    return mass
 
 
 @njit(**JIT)
@@ -256,12 +279,13 @@ def attend(
 ):
     """Compute one group's ``share`` query heads: softmax(q k^T / sqrt(d)) v, into out (H d, N).
 
-    All of a group's heads and tokens are rows of the same products, since they read the same keys
-    (blocks, d, 16) and values (d / 16, capacity, 16); the new tokens' are already among them.
+    For the tokens ``low`` to ``high``, of which ``visible`` has the rows; its columns end with
+    them. All of a group's heads and tokens are rows of the same products, since they read the same
+    keys (blocks, d, 16) and values (d / 16, capacity, 16); the new tokens' are already among them.
     Row i * share + s is token i under the group's head s.
     """
-    count, size = high - low, keys.shape[1]
-    rows, half, end = count * share, size // 2, length + high - low
+    count, size, seen = high - low, keys.shape[1], visible.shape[1]
+    rows, half, end = count * share, size // 2, length + seen
     scale = ONE / np.sqrt(F(size))
     q = np.empty((size, rows), F)
     for r in range(rows):
@@ -278,19 +302,22 @@ def attend(
     for b in range(blocks):
         multiply(q, keys[b], scores, b * LANES)
     weights = np.empty((end, rows), F)
-    total = np.empty(rows, F)
     for r in range(rows):
-        mass = exponentials(scores[r], end, length, visible[low + r // share, low:high])
+        exponentials(scores[r], end, length, visible[r // share])
         for j in range(end):
             weights[j, r] = scores[r, j]
-        total[r] = ONE / mass
+    mass = np.zeros(rows, F)
+    for j in range(end):
+        for r in range(rows):
+            mass[r] += weights[j, r]
+    mass = ONE / mass
     mixed = np.empty((rows, LANES), F)
     for v in range(values.shape[0]):
         multiply(weights, values[v, :end], mixed, 0)
         for r in range(rows):
             at = (group * share + r % share) * size + v * LANES
             for lane in range(min(LANES, size - v * LANES)):
-                out[at + lane, low + r // share] = mixed[r, lane] * total[r]
+                out[at + lane, low + r // share] = mixed[r, lane] * mass[r]
 
 
 @njit(parallel=True, **JIT)
@@ -298,26 +325,42 @@ def attention(qkv, rows, heads, keys, values, cosines, sines):
     """Compute one layer's attention of the rows of a pass: qkv (N, (H + 2 kv) d) to (H d, N).
 
     keys: (slots, kv heads, blocks, d, 16); values: (slots, kv heads, d / 16, capacity, 16); the new
-    tokens' are written first. ``rows`` is a `Stacked`.
+    tokens' are written first. ``rows`` is a `Stacked`. A task is a few tokens of one slot under one
+    key head: rows of a product that stay in the first-level cache.
     """
     positions, bounds, slots = rows.positions, rows.bounds, rows.slots
     lengths, visible = rows.lengths, rows.visible
     kv_heads, size = keys.shape[1], keys.shape[3]
+    share, tasks = heads // kv_heads, 0
+    firsts = np.empty(slots.shape[0] + 1, np.int64)
+    for g in range(slots.shape[0]):
+        low, high, slot = bounds[g], bounds[g + 1], slots[g]
+        firsts[g] = tasks
+        tasks += kv_heads * ((high - low + TOGETHER - 1) // TOGETHER)
+        for group in range(kv_heads):
+            remember(
+                qkv, low, high, positions, lengths[slot], heads, group, kv_heads,
+                keys[slot, group], values[slot, group], cosines, sines,
+            )  # fmt: skip
+    firsts[-1] = tasks
     out = np.empty((heads * size, qkv.shape[0]), F)
-    for task in prange(slots.shape[0] * kv_heads):
-        g, group = task // kv_heads, task % kv_heads
+    for task in prange(tasks):
+        g = np.searchsorted(firsts, task, "right") - 1
         slot, low, high = slots[g], bounds[g], bounds[g + 1]
-        length, k, v = lengths[slot], keys[slot, group], values[slot, group]
-        share = heads // kv_heads
-        remember(qkv, low, high, positions, length, heads, group, kv_heads, k, v, cosines, sines)
+        chunks = (firsts[g + 1] - firsts[g]) // kv_heads
+        group, chunk = (task - firsts[g]) // chunks, (task - firsts[g]) % chunks
+        first = low + (high - low) * chunk // chunks
+        last = low + (high - low) * (chunk + 1) // chunks
         attend(
-            group, share, qkv, low, high, positions, length, visible, k, v, cosines, sines, out
+            group, share, qkv, first, last, positions, lengths[slot], visible[first:last, low:last],
+            keys[slot, group], values[slot, group], cosines, sines, out,
         )  # fmt: skip
     return out
 
 
 class Panels(NamedTuple):
-    """The weights of all layers as panels, the norms' gains and biases, and the rotary tables.
+    """The weights of all layers and the vocabulary head as panels, the norms' gains and biases, and
+    the rotary tables.
 
     ``head_norms`` is (layers, 2, d), or without layers where queries and keys have no norms.
     """
@@ -329,19 +372,24 @@ class Panels(NamedTuple):
     out: np.ndarray
     gate_up: np.ndarray
     down: np.ndarray
+    head: np.ndarray
     cosines: np.ndarray
     sines: np.ndarray
 
 
 @njit(**JIT)
-def all_layers(x, rows, heads, inner, epsilon, panels, keys, values, read):
-    """Run all layers on x (N, D), the residual stream, changed in place.
+def whole_pass(embedding, rows, heads, inner, epsilon, panels, keys, values, read, logits):
+    """Run the model on N tokens: fill ``logits``, and return the states (N, (r + 1) D).
 
-    Returns the final norm's states (D, N), and x as it was after each of the layers ``read`` (r,),
-    counted from 1: (r, N, D). keys and values: (layers, ...), see `attention`.
+    The states are the residual stream after each of the layers ``read`` (r,), counted from 1, then
+    those after the final norm. keys and values: (layers, ...), see `attention`. logits: (N, V), or
+    (G, V) for the last token of each sequence only.
     """
-    told = np.empty((read.shape[0], *x.shape), F)
-    qkv = np.empty((x.shape[0], panels.biases.shape[1]), F)
+    count, width = rows.tokens.shape[0], embedding.shape[1]
+    x, qkv = np.empty((count, width), F), np.empty((count, panels.biases.shape[1]), F)
+    for i in range(count):
+        x[i] = embedding[rows.tokens[i]]
+    states, told = np.empty((count, (read.shape[0] + 1) * width), F), 0
     for layer in range(keys.shape[0]):
         normed = rms_norm(x, panels.norms[2 * layer], epsilon)
         linear(normed, panels.qkv[layer], qkv)
@@ -354,29 +402,37 @@ def all_layers(x, rows, heads, inner, epsilon, panels, keys, values, read):
         linear_added(mixed, panels.out[layer], x)
         normed = rms_norm(x, panels.norms[2 * layer + 1], epsilon)
         linear_added(gated_units(normed, panels.gate_up[layer], inner), panels.down[layer], x)
-        for place in range(read.shape[0]):
-            if read[place] == layer + 1:
-                told[place] = x
-    return rms_norm(x, panels.norms[-1], epsilon), told
+        if told < read.shape[0] and read[told] == layer + 1:
+            states[:, told * width : (told + 1) * width] = x
+            told += 1
+    normed = rms_norm(x, panels.norms[-1], epsilon)
+    states[:, told * width :] = normed.T
+    if logits.shape[0] < count:
+        last = np.empty((width, logits.shape[0]), F)
+        for g in range(logits.shape[0]):
+            last[:, g] = normed[:, rows.bounds[g + 1] - 1]
+        normed = last
+    linear(normed, panels.head, logits)
+    return states
 
 
 @njit(**JIT)
 def each_linear(x, stack, out):
-    """Compute one linear layer of every layer, as `all_layers` does."""
+    """Compute one linear layer of every layer, as `whole_pass` does."""
     for layer in range(stack.shape[0]):
         linear(x, stack[layer], out)
 
 
 @njit(**JIT)
 def each_feed_forward(x, gate_up, down, inner, stream):
-    """Compute the feed-forward part of every layer, as `all_layers` does."""
+    """Compute the feed-forward part of every layer, as `whole_pass` does."""
     for layer in range(gate_up.shape[0]):
         linear_added(gated_units(x, gate_up[layer], inner), down[layer], stream)
 
 
 @njit(**JIT)
 def each_attention(qkv, rows, heads, keys, values, cosines, sines):
-    """Compute the attention of every layer, as `all_layers` does."""
+    """Compute the attention of every layer, as `whole_pass` does."""
     for layer in range(keys.shape[0]):
         attention(qkv, rows, heads, keys[layer], values[layer], cosines, sines)
 
@@ -469,18 +525,19 @@ class WeightsOnce(LlamaEngine):
             norms=np.stack([*norms, llama.norm]),
             biases=np.stack(biases),
             head_norms=np.array(head_norms, F).reshape(-1, 2, self.size),
+            head=packed(llama.head),
             cosines=llama.cosines,
             sines=llama.sines,
             **stacks,
         )
-        self.embedding, self.w_head = llama.embedding, packed(llama.head)
+        self.embedding = llama.embedding
         self._logits = np.empty((0, self.vocabulary), F)
 
     @property
     def bytes_per_pass(self) -> int:
         """Bytes of weights that one forward pass reads, however many tokens it is for."""
-        layers = self.panels
-        packed = (layers.qkv, layers.out, layers.gate_up, layers.down, self.w_head)
+        panels = self.panels
+        packed = (panels.qkv, panels.out, panels.gate_up, panels.down, panels.head)
         return sum(weights.nbytes for weights in packed)
 
     @property
@@ -505,8 +562,12 @@ class WeightsOnce(LlamaEngine):
     ) -> Output:
         """See `kernels.engine.Engine`."""
         stacked = stack(self, rows, cache, layers)
-        normed, told = all_layers(
-            self.embedding[stacked.tokens],
+        wanted = len(stacked.tokens) if logits == "all" else len(rows)
+        if len(self._logits) < wanted:
+            self._logits = np.empty((wanted, self.vocabulary), F)
+        out = self._logits[:wanted]
+        hidden = whole_pass(
+            self.embedding,
             stacked,
             self.heads,
             self.inner,
@@ -515,14 +576,8 @@ class WeightsOnce(LlamaEngine):
             cache.keys,
             cache.values,
             np.array(layers, np.int64),
+            out,
         )
-        ends = stacked.bounds[1:] - 1
-        wanted = normed if logits == "all" else np.ascontiguousarray(normed[:, ends])
-        if self._logits.shape[0] < wanted.shape[1]:
-            self._logits = np.empty((wanted.shape[1], self.vocabulary), F)
-        out = self._logits[: wanted.shape[1]]
-        linear(wanted, self.w_head, out)
-        hidden = np.concatenate([*told, normed.T], axis=1)
         return Output(torch.from_numpy(hidden), torch.from_numpy(out))
 
     def parts(self, rows: Sequence[Rows], cache: PanelCache) -> dict[str, Callable[[], object]]:
@@ -546,5 +601,5 @@ class WeightsOnce(LlamaEngine):
             "feed-forward": lambda: each_feed_forward(
                 x, panels.gate_up, panels.down, self.inner, stream
             ),
-            "vocabulary head": lambda: linear(x, self.w_head, logits),
+            "vocabulary head": lambda: linear(x, panels.head, logits),
         }

@@ -10,6 +10,7 @@ be worth the head's time: the draft has to be quick before it has to be good.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from itertools import accumulate
@@ -184,54 +185,30 @@ class MLPDrafter:
         asks for smaller trees than the drafter's own.
         """
         most = min(self.max_nodes, max_nodes or self.max_nodes)
-        many, every = len(roots), np.arange(len(roots))[:, None]
+        wide = max(self.top_k, SHOWN)
         starts = np.concatenate([self.heads.start(z) for z in hidden.float().cpu().numpy()])
-        state = starts  # (B M, S): M nodes a tree are followed, at first the root alone
-        frontier, joint = np.full((many, 1), ROOT), np.zeros((many, 1), np.float32)  # (B, M)
-        front_tokens = np.array(roots)[:, None]
-        empty = np.empty((many, 0))
-        tokens, parents, joints, logps, depths = (
-            empty.astype(kind) for kind in (int, int, float, float, int)
-        )  # (B, C), C candidates so far
-        looked_at: list[dict[int, tuple[np.ndarray, np.ndarray]]] = [{} for _ in roots]
-        growing = np.ones(many, bool)
+        trees = [_Growing(int(root)) for root in roots]
+        state, growing = starts, list(enumerate(trees))
         for head in range(self.heads.config.n_predict):
-            wide = max(self.top_k, SHOWN)
-            state, _, ids, logp = self.heads.step(head, state, front_tokens.ravel(), wide)
-            ids, logp = (part.reshape(*frontier.shape, -1) for part in (ids, logp))
-            for tree in np.flatnonzero(growing):
-                looked_at[tree] |= {
-                    int(node): (row, row_logp)
-                    for node, row, row_logp in zip(
-                        frontier[tree], ids[tree], logp[tree], strict=True
-                    )
-                }
-            ids, logp = ids[..., : self.top_k], logp[..., : self.top_k]  # (B, M, top_k)
-            first, followed, top_k = tokens.shape[1], frontier.shape[1], ids.shape[2]
-            reached = (joint[:, :, None] + logp).reshape(many, -1)  # (B, M top_k)
-            tokens = np.concatenate([tokens, ids.reshape(many, -1)], axis=1)
-            parents = np.concatenate([parents, np.repeat(frontier, top_k, axis=1)], axis=1)
-            joints = np.concatenate([joints, reached], axis=1)
-            logps = np.concatenate([logps, logp.reshape(many, -1)], axis=1)
-            depths = np.concatenate([depths, np.full(reached.shape, head + 1)], axis=1)
-            onward = np.argsort(-reached, axis=1, kind="stable")[:, : min(self.width, most)]
-            frontier, front_tokens = first + onward, tokens[every, first + onward]
-            joint = reached[every, onward]
-            if self.heads.config.hierarchical:
-                state = state[(every * followed + onward // top_k).ravel()]
-            else:  # Medusa's heads all read Z, whatever was drafted
-                state = np.repeat(starts, onward.shape[1], axis=0)
-            if joints.shape[1] > most:
-                bar = np.partition(joints, -most, axis=1)[:, -most]
-                gain = CHILD_SHARE * np.exp(joint[:, 0]) - np.exp(bar)  # of a child in its place
-                growing &= gain > HEAD_COST
-                if not growing.any():
-                    break
-        best = np.sort(np.argsort(-joints, axis=1, kind="stable")[:, :most], axis=1)
-        return [
-            _tree(best[tree], tokens[tree], parents[tree], logps[tree], depths[tree], looked)
-            for tree, looked in enumerate(looked_at)
-        ]
+            tokens = np.array([token for _, tree in growing for token in tree.front_tokens])
+            state, _, ids, logps = self.heads.step(head, state, tokens, wide)
+            found = list(zip(ids.tolist(), logps.tolist(), np.exp(logps).tolist(), strict=True))
+            onward, rows, first = [], [], 0
+            for place, tree in growing:
+                last = first + len(tree.frontier)
+                above = tree.grow(found[first:last], self.top_k, min(self.width, most))
+                if tree.worth_a_head(most):
+                    onward.append((place, tree))
+                    if self.heads.config.hierarchical:
+                        rows += [first + row for row in above]
+                    else:  # Medusa's heads all read Z, whatever was drafted
+                        rows += [place] * len(above)
+                first = last
+            if not onward:
+                break
+            growing = onward
+            state = (state if self.heads.config.hierarchical else starts)[rows]
+        return [tree.best(most) for tree in trees]
 
     def _sample(
         self, state: np.ndarray, root: int, generator: torch.Generator, temperature: float
@@ -289,27 +266,63 @@ class MLPDrafter:
         )
 
 
-def _tree(
-    chosen: np.ndarray,
-    tokens: np.ndarray,
-    parents: np.ndarray,
-    logps: np.ndarray,
-    depths: np.ndarray,
-    looked_at: dict[int, tuple[np.ndarray, np.ndarray]],
-) -> Draft:
-    """The ``chosen`` of one tree's candidates (C,) as a draft."""
-    place = {ROOT: ROOT, **{node: i for i, node in enumerate(chosen.tolist())}}
-    considered = {
-        place[node]: tuple(
-            zip(row[:SHOWN].tolist(), np.exp(row_logp[:SHOWN]).tolist(), strict=True)
+class _Growing:
+    """A tree as it grows: all candidates so far, of which the frontier's are followed next."""
+
+    def __init__(self, root: int) -> None:
+        self.frontier, self.front_tokens = [ROOT], [root]
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        self.q: list[float] = []
+        self.reached: list[float] = []
+        """Log-probability that a candidate is reached: the sum along its path."""
+        self.sources: list[str] = []
+        self.considered: dict[int, tuple[tuple[int, float], ...]] = {}
+        self.depth = 0
+
+    def grow(
+        self, found: Sequence[tuple[list[int], list[float], list[float]]], top_k: int, width: int
+    ) -> list[int]:
+        """Add the best ``top_k`` after each node of the frontier; follow the best ``width`` next.
+
+        ``found`` has, for each node of the frontier, tokens, their log-probabilities and
+        probabilities, falling. Returns the parent of each new node of the frontier, as a place in
+        the one before.
+        """
+        first = len(self.tokens)
+        self.depth += 1
+        for node, (ids, logps, probs) in zip(self.frontier, found, strict=True):
+            above = 0.0 if node == ROOT else self.reached[node]
+            self.considered[node] = tuple(zip(ids[:SHOWN], probs[:SHOWN], strict=True))
+            self.tokens += ids[:top_k]
+            self.parents += [node] * top_k
+            self.q += probs[:top_k]
+            self.reached += [above + logp for logp in logps[:top_k]]
+            self.sources += [f"head {self.depth}"] * top_k
+        new = range(first, len(self.tokens))
+        self.frontier = sorted(new, key=self.reached.__getitem__, reverse=True)[:width]
+        self.front_tokens = [self.tokens[node] for node in self.frontier]
+        return [(node - first) // top_k for node in self.frontier]
+
+    def worth_a_head(self, most: int) -> bool:
+        """Return whether one more head may be expected to gain more than it costs."""
+        if len(self.reached) <= most:
+            return True
+        bar = sorted(self.reached)[-most]  # what a new candidate must exceed to be drafted
+        gain = CHILD_SHARE * math.exp(self.reached[self.frontier[0]]) - math.exp(bar)
+        return gain > HEAD_COST
+
+    def best(self, most: int) -> Draft:
+        """Return the ``most`` candidates that are most likely to be reached, as a draft."""
+        order = sorted(range(len(self.tokens)), key=self.reached.__getitem__, reverse=True)
+        chosen = sorted(order[:most])
+        place = {ROOT: ROOT, **{node: i for i, node in enumerate(chosen)}}
+        return Draft(
+            tuple(self.tokens[node] for node in chosen),
+            tuple(place[self.parents[node]] for node in chosen),
+            tuple(self.q[node] for node in chosen),
+            tuple(self.sources[node] for node in chosen),
+            considered={
+                place[node]: seen for node, seen in self.considered.items() if node in place
+            },
         )
-        for node, (row, row_logp) in looked_at.items()
-        if node in place
-    }
-    return Draft(
-        tuple(tokens[chosen].tolist()),
-        tuple(place[parent] for parent in parents[chosen].tolist()),
-        tuple(np.exp(logps[chosen]).tolist()),
-        tuple(f"head {depth}" for depth in depths[chosen].tolist()),
-        considered=considered,
-    )

@@ -57,6 +57,9 @@ class Heads(Frozen):
     inner_width: Positive
     """The width of every head's state; the published heads use the base model's width or more. For
     an eagle, the width of its feed-forward layer."""
+    groups: Positive = 1
+    """How many sets of heads stand side by side, as in those that `labkit train join` makes: to
+    train such heads further; ``inner_width`` is then that of all."""
     hierarchical: bool = True
     """Whether each head reads the state and the token of the one before; Medusa's do not."""
     tied: bool = False
@@ -78,8 +81,10 @@ class Heads(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Heads:
-        if self.kind == "eagle" and (self.tied or self.context):
-            raise ValueError("an eagle cannot be tied and needs no context layer")
+        if self.kind == "eagle" and (self.tied or self.context or self.groups > 1):
+            raise ValueError("an eagle cannot be tied, has no groups and needs no context layer")
+        if self.groups > 1 and self.inner_width % (16 * self.groups):
+            raise ValueError("inner_width must be a multiple of 16 for each group")
         if self.tied and not self.hierarchical:
             raise ValueError("tied independent heads would all predict the same")
         if self.from_base and self.kind != "eagle":

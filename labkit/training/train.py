@@ -210,6 +210,7 @@ def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator | Eagle:
             scale_input=shape.scale_input,
             layers=shape.layers,
             tied=shape.tied,
+            groups=shape.groups,
             context=_context(base, table.shape[1]) if shape.context else None,
         )
     with torch.random.fork_rng(devices=[]):

@@ -19,7 +19,8 @@ seed = 3
 [heads]
 kind = "{kind}"
 count = 2
-inner_width = 32
+inner_width = {inner}
+groups = {groups}
 hierarchical = {hierarchical}
 tied = {tied}
 context = {context}
@@ -108,6 +109,8 @@ def make_recipe(base_folder: Path, tmp_path: Path):
         hierarchical: bool = True,
         tied: bool = False,
         context: bool = False,
+        inner: int = 32,
+        groups: int = 1,
     ) -> Path:
         path = tmp_path / "recipe.toml"
         path.write_text(
@@ -121,6 +124,8 @@ def make_recipe(base_folder: Path, tmp_path: Path):
                 hierarchical=str(hierarchical).lower(),
                 tied=str(tied).lower(),
                 context=str(context).lower(),
+                inner=inner,
+                groups=groups,
             ),
             encoding="utf-8",
         )

@@ -18,12 +18,14 @@ from safetensors.torch import load_file
 
 from labkit.cli import main
 from labkit.errors import LabkitError
+from labkit.models import load
 from labkit.models.store import locked
 from labkit.paths import data_dir
 from labkit.records.base import RecordError
 from labkit.records.losslog import LossLog
 from labkit.training import checkpoints, features, loop, tiny, translator
 from labkit.training.answers import read_answers
+from labkit.training.join import join_folders
 from labkit.training.loop import LOG_NAME
 from labkit.training.train import train_all
 from tests.training.conftest import count_up
@@ -115,6 +117,20 @@ def test_training_goes_on_from_other_heads_of_the_same_shape(small_world, make_r
     eagle = make_recipe(steps=20, kind="eagle")
     with pytest.raises(LabkitError, match="not of the recipe's shape"):
         train_all(eagle, small_world / "fourth", write=count_up, start=first["heads"])
+
+
+def test_joined_heads_are_trained_further(small_world, make_recipe, base_folder):
+    parts = [
+        Path(train_all(make_recipe(steps=20), small_world / name, write=count_up)["heads"])
+        for name in ("one", "other")
+    ]
+    join_folders(load(str(base_folder)), *parts, small_world / "joined")
+    recipe = make_recipe(steps=60, inner=64, groups=2)
+    end = train_all(recipe, small_world / "third", write=count_up, start=small_world / "joined")
+    first, *_, last = LossLog.load(Path(end["heads"]) / "losslog.json").validation
+    own = LossLog.load(parts[0] / "losslog.json").validation
+    assert first.loss[0] < own[0].loss[0]  # not from the beginning
+    assert last.loss[0] < min(first.loss[0], own[-1].loss[0])
 
 
 def test_two_processes_end_where_one_does(small_world, make_recipe):

@@ -82,6 +82,18 @@ def attend(qkv, heads, first, keys, values, cosines, sines):
 
 
 @njit(**JIT)
+def feed_forward(x, normed, gate_up, down, inner):
+    """Add down(silu(gate) * up) of ``normed`` (N, D) to x (N, D), in place."""
+    rows, width = x.shape
+    both = product(normed, gate_up, 2 * inner)
+    gated = np.empty((rows, inner), F32)
+    for i in range(rows):
+        silu(both[i, :inner])
+        gated[i] = both[i, :inner] * both[i, inner:]
+    x += product(gated, down, width)
+
+
+@njit(**JIT)
 def context_layer(states, embedded, weights, inner, heads, first, keys, values, cosines, sines):
     """Run the layer on N new positions after ``first`` old ones: outputs (N, D); see `attend`.
 
@@ -95,12 +107,7 @@ def context_layer(states, embedded, weights, inner, heads, first, keys, values, 
     x = product(joined, join, width)
     asked = product(unit(x), qkv, 3 * width)
     x += product(attend(asked, heads, first, keys, values, cosines, sines), mix, width)
-    both = product(unit(x), gate_up, 2 * inner)
-    gated = np.empty((rows, inner), F32)
-    for i in range(rows):
-        silu(both[i, :inner])
-        gated[i] = both[i, :inner] * both[i, inner:]
-    x += product(gated, down, width)
+    feed_forward(x, unit(x), gate_up, down, inner)
     return x
 
 

@@ -156,15 +156,19 @@ class Decoder:
             rows = embeddings.weight.detach()
         table = torch.tensor(rows) if on_panels else rows  # (V, D)
         speculator, ids = load_heads(folder, table.float())
+        weights = {name: value.numpy() for name, value in speculator.state_dict().items()}
         if isinstance(speculator, Eagle):
-            return EagleHeads(speculator.cpu(), ids)
+            if not on_panels:
+                return EagleHeads(speculator.cpu(), ids)
+            from labkit.kernels.eagle import PanelEagle
+
+            return EagleHeads(PanelEagle(speculator.config, weights, rows, ids), ids)
         check_layers(speculator.config.layers, self.engine.layer_count)
         if not on_panels:
             return TorchHeads(speculator.to(table.device), ids)
         from labkit.kernels.context import ContextPanelHeads
         from labkit.kernels.heads import PanelHeads
 
-        weights = {name: value.numpy() for name, value in speculator.state_dict().items()}
         make = ContextPanelHeads if speculator.config.context else PanelHeads
         return make(speculator.config, weights, rows, ids)
 

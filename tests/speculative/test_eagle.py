@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from labkit.errors import LabkitError
+from labkit.kernels.eagle import PanelEagle
 from labkit.speculative.checkpoint import load_heads, save_heads
 from labkit.speculative.drafters.eagle import EagleDrafter, EagleHeads
 from labkit.speculative.eagle import Eagle, EagleConfig, rotated
@@ -48,6 +49,35 @@ def test_drafting_computes_what_training_did(eagle: Eagle, text) -> None:
             state, logits, _, _ = heads.step(depth, state, given, 1)
             np.testing.assert_allclose(logits[0], expected[depth, place], atol=2e-5)
         heads.read(hidden[place : place + 1], tokens[place : place + 1].tolist())
+
+
+@pytest.mark.parametrize("layers", [(), (2,)])
+def test_packed_layer_is_torchs_of_the_same_rounded_weights(tmp_path, layers) -> None:
+    torch.manual_seed(0)
+    sizes = {"emb_dim": 64, "inner_dim": 96, "heads": 2, "layers": layers}
+    config = CONFIG.model_copy(update=sizes)
+    table, ids = torch.randn(V, 64), np.arange(3, 40)
+    save_heads(tmp_path, Eagle(config, table), torch.from_numpy(ids), rounded=True)
+    made, _ = load_heads(tmp_path, table)
+    assert isinstance(made, Eagle)
+    weights = {name: value.numpy() for name, value in made.state_dict().items()}
+    packed = EagleHeads(PanelEagle(config, weights, table.numpy(), ids), ids)
+    assert packed.eagle.join.dtype == np.int8
+    plain = EagleHeads(made, ids)
+    hidden, tokens = torch.randn(T, config.z_dim), torch.randint(V, (T,))
+    for heads in (plain, packed):
+        heads.read(hidden[:4], tokens[:4].tolist())
+    state = plain.start(hidden[4].numpy())
+    np.testing.assert_allclose(packed.start(hidden[4].numpy()), state, atol=0.05)
+    for depth, nodes in enumerate((1, 2, 2)):
+        state = np.repeat(state, nodes // len(state), axis=0)
+        given = tokens[4 : 4 + nodes].numpy()
+        exact, found = (heads.step(depth, state, given, 5) for heads in (plain, packed))
+        scale = np.abs(exact[1]).max()
+        np.testing.assert_allclose(found[1] / scale, exact[1] / scale, atol=0.04)
+        np.testing.assert_allclose(found[0], exact[0], atol=0.04 * np.abs(exact[0]).max())
+        np.testing.assert_array_equal(found[2], ids[np.argsort(-found[1], kind="stable")[:, :5]])
+        state = exact[0]
 
 
 def test_nodes_of_a_tree_do_not_see_each_others_branches(eagle: Eagle, text) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -19,20 +19,25 @@ from labkit.speculative.drafters.mlp import Heads, MLPDrafter
 from labkit.speculative.eagle import Eagle
 from labkit.speculative.tree import Draft
 
+if TYPE_CHECKING:
+    from labkit.kernels.eagle import PanelEagle
+
 
 class EagleHeads:
-    """The layer as `Heads`: keys and values of what was committed lie here, those of a node's
-    stand-ins in its state.
+    """The layer, through torch or on packed weights, as `Heads`.
+
+    Keys and values of what was committed lie here, those of a node's stand-ins in its state.
 
     A node's state is its feature (D), then keys and values of the stand-ins on its path
     (K, 2, D), those to come zero: so states can be picked and repeated like any others.
     """
 
-    def __init__(self, eagle: Eagle, draft_ids: np.ndarray) -> None:
+    def __init__(self, eagle: Eagle | PanelEagle, draft_ids: np.ndarray) -> None:
         self.config = eagle.config
-        self.eagle = eagle.eval()
+        self.eagle = eagle
         self.draft_ids = draft_ids
-        self._rows = eagle.rows(0, torch.as_tensor(draft_ids))
+        if isinstance(eagle, Eagle):
+            self._rows = eagle.eval().rows(0, torch.as_tensor(draft_ids))
         self.begin()
 
     def begin(self) -> None:
@@ -72,26 +77,44 @@ class EagleHeads:
         path = given[:, width:].reshape(nodes, -1, 2, *q.shape[1:]).clone()  # (M, K, 2, h, d)
         path[:, head] = torch.stack([k, v], dim=1)
         own_k, own_v = path[:, : head + 1].unbind(2)  # (M, head + 1, h, d)
-        scores = torch.cat(
-            [
-                torch.einsum("mhd,thd->mht", q, self._keys),
-                torch.einsum("mhd,mthd->mht", q, own_k),
-            ],
-            dim=-1,
-        )
-        weights = scores.softmax(-1)
-        seen = len(self._keys)
-        mixed = torch.einsum("mht,thd->mhd", weights[..., :seen], self._values)
-        mixed = mixed + torch.einsum("mht,mthd->mhd", weights[..., seen:], own_v)
+        attend = attended if isinstance(self.eagle, Eagle) else self.eagle.attend
+        mixed = attend(q, self._keys, self._values, own_k, own_v)
         feature = self.eagle.leave(x, mixed)
-        logits = self.eagle.logits(head, feature, self._rows)
-        best, places = logits.log_softmax(-1).topk(many)
+        logits, places, best = self._best(feature, many)
         new = torch.cat([feature, path.flatten(1)], dim=1)
         return new.numpy(), logits.numpy(), self.draft_ids[places.numpy()], best.numpy()
+
+    def _best(
+        self, feature: torch.Tensor, many: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return logits (M, R), and the best ``many`` places in the draft ids, with log-probs."""
+        if not isinstance(self.eagle, Eagle):
+            return self.eagle.best(feature, many)
+        logits = self.eagle.logits(0, feature, self._rows)
+        logprobs, places = logits.log_softmax(-1).topk(many)
+        return logits, places, logprobs
 
     @torch.no_grad()
     def _feature(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.eagle.feature(hidden.detach().to("cpu", torch.float32))
+
+
+def attended(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    own_keys: torch.Tensor,
+    own_values: torch.Tensor,
+) -> torch.Tensor:
+    """Mix values by softmax(q k): M nodes over T places and each one's own P stand-ins.
+
+    q (M, h, d); keys and values (T, h, d); own_keys and own_values (M, P, h, d). Returns (M, h, d).
+    """
+    far, own = torch.einsum("mhd,thd->mht", q, keys), torch.einsum("mhd,mphd->mhp", q, own_keys)
+    weights = torch.cat([far, own], dim=-1).softmax(-1)
+    seen = len(keys)
+    mixed = torch.einsum("mht,thd->mhd", weights[..., :seen], values)
+    return mixed + torch.einsum("mhp,mphd->mhd", weights[..., seen:], own_values)
 
 
 class EagleDrafter(ReadingDrafter):

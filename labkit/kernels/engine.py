@@ -19,7 +19,8 @@ class Rows:
     """New tokens of one sequence, to be processed in one forward pass.
 
     ``depths`` (N,) are positions counted from the end of what the cache holds; ``visible`` (N, N)
-    says which new token sees which (itself included). Both null: a chain, each sees those before.
+    says which new token sees which: itself, and none that come later. Both null: a chain, each sees
+    those before.
     """
 
     tokens: Sequence[int]

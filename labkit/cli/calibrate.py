@@ -14,7 +14,7 @@ from labkit.cli._output import Report, reports, say
 @base_option()
 @click.option("--repeats", type=COUNT, default=15, help="Runs of each pass.")
 @storage_option
-@click.option("--parts", is_flag=True, help="Also time each part of a pass.")
+@click.option("--parts", is_flag=True, help="Also print the time of each part of a pass.")
 @device_option
 def command(*, base: str, repeats: int, storage: str, parts: bool, device: str | None) -> Report:
     """Time passes over 1 to 32 tokens and a read of memory; keep the tree that pays best."""
@@ -31,13 +31,14 @@ def command(*, base: str, repeats: int, storage: str, parts: bool, device: str |
         heads = None
     measured = calibrate.calibrate(decoder.base, decoder.engine, heads, repeats)
     calibrate.keep(measured)
-    if parts:
+    timed = measured
+    if parts or hasattr(decoder.engine, "parts"):
         found = calibrate.time_parts(decoder.engine, repeats)
-        measured = measured.model_copy(update={"parts": found})
+        timed = measured.model_copy(update={"parts": found})
     more: dict[str, Any] = {"contended": measured.contended, "nodes": measured.nodes}
     unlike = None
     if storage != "float32":
         unlike = calibrate.unlike_float32(decoder.base, decoder.engine)
         more["difference"] = unlike.model_dump()
-    result = measured.model_dump(mode="json") | more
-    return Report(result, calibrate.summary(measured, unlike))
+    result = timed.model_dump(mode="json") | more
+    return Report(result, calibrate.summary(timed if parts else measured, unlike))

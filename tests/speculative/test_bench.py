@@ -351,7 +351,12 @@ def test_calibrate_prints_what_it_measured(
     assert list(result["verify_cost"]) == ["1", "2", "3", "4", "6", "8", "12", "16", "24", "32"]
     assert {"limit_ratio", "bandwidth_gb_s", "path", "threads", "contention"} <= set(result)
     assert "no heads" in done.stderr
-    assert "one token" in CliRunner().invoke(main, words).stdout
+    assert all(one > 0 for one, _ in result["parts"].values())
+    assert "feed-forward" in result["parts"]
+    text = CliRunner().invoke(main, words).stdout
+    assert "one token" in text
+    assert "feed-forward" not in text
+    assert "feed-forward" in CliRunner().invoke(main, [*words, "--parts"]).stdout
 
 
 def test_logits_of_a_tie_are_compared_as_the_loop_compares_them() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numba import njit, prange
 
-from labkit.kernels.heads import PanelHeads, rounded, unit
+from labkit.kernels.heads import PanelHeads, rounded, spread, unit
 from labkit.kernels.panel import JIT
 from labkit.kernels.weights_once import exp, linear, silu
 
@@ -167,7 +167,7 @@ class ContextPanelHeads(PanelHeads):
     ) -> None:
         names = ("join", "qkv", "mix", "gate_up", "down")
         self.context = tuple(rounded(weights[f"context.{name}.weight"]) for name in names)
-        self.table_scale = F32(np.sqrt(np.mean(np.square(table, dtype=np.float64))))
+        self.table_scale = spread(table)
         super().__init__(config, weights, table, draft_ids)
         parts = len(config.layers) + 1
         self.new_context().extend(torch.zeros(1, parts * config.emb_dim), [0])  # compiles it now

@@ -15,7 +15,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from labkit.kernels.context import feed_forward, product
-from labkit.kernels.heads import best_of_each, rounded, unit
+from labkit.kernels.heads import best_of_each, rounded, spread, unit
 from labkit.kernels.panel import JIT, LANES, Q8_0, F
 from labkit.kernels.weights_once import ZERO, exp
 
@@ -96,7 +96,7 @@ class PanelEagle:
         self, config: Any, weights: dict[str, np.ndarray], table: np.ndarray, draft_ids: np.ndarray
     ) -> None:
         self.config, self.table, self.size = config, table, len(draft_ids)
-        self.table_scale = F(np.sqrt(np.mean(np.square(table, dtype=np.float64))))
+        self.table_scale = spread(table)
         names = ("join", "qkv", "mix", "gate_up", "down", "out")
         self.join, self.qkv, self.mix, self.gate_up, self.down, self.out = (
             rounded(weights[f"{name}.weight"], Q8_0) for name in names

@@ -123,6 +123,11 @@ def rounded(weight: np.ndarray, kind: int = Q4_1) -> np.ndarray:
     return pack(weight, BFLOAT16) if packed is None else packed
 
 
+def spread(table: np.ndarray) -> np.float32:
+    """Return the root mean square of a whole table."""
+    return F(np.sqrt(np.mean(np.square(table, dtype=np.float64))))
+
+
 @njit(**JIT)
 def unit(rows):
     """Return ``rows`` (N, D), each over its root mean square."""

@@ -134,6 +134,29 @@ class Eagle(nn.Module):
         )
         return rotated(q, positions) / math.sqrt(q.shape[-1]), rotated(k, positions), v
 
+    @staticmethod
+    def attend(
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        own_keys: Tensor,
+        own_values: Tensor,
+        unseen: Tensor | None = None,
+    ) -> Tensor:
+        """Mix values by softmax(q k): M nodes over T places and each one's own P stand-ins.
+
+        q (M, h, d); keys and values (T, h, d), without those ``unseen`` (T,); own_keys and
+        own_values (M, P, h, d). Returns (M, h, d).
+        """
+        far = torch.einsum("mhd,thd->mht", q, keys)
+        if unseen is not None:
+            far = far.masked_fill(unseen, -math.inf)
+        near = torch.einsum("mhd,mphd->mhp", q, own_keys)
+        weights = torch.cat([far, near], dim=-1).softmax(-1)
+        far, near = weights.split([far.shape[-1], near.shape[-1]], dim=-1)
+        mixed = torch.einsum("mht,thd->mhd", far, values)
+        return mixed + torch.einsum("mhp,mphd->mhd", near, own_values)
+
     def leave(self, x: Tensor, mixed: Tensor) -> Tensor:
         """The feature (..., D), from inputs (..., D) and what attention mixed (..., h, d)."""
         x = x + self.mix(mixed.flatten(-2))

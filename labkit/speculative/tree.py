@@ -134,7 +134,7 @@ class Draft:
         """
         if len(self) <= nodes:
             return self
-        return self._part([rank < nodes for rank in self.ranks()])
+        return self.part([rank < nodes for rank in self.ranks()])
 
     def no_deeper(self, depth: int) -> Draft:
         """Return the nodes at most ``depth`` below the root: also lossless for a drawn tree.
@@ -147,9 +147,9 @@ class Draft:
         """
         if len(self) <= depth:  # a tree of N nodes is at most N deep
             return self
-        return self._part([below <= depth for below in self.depths])
+        return self.part([below <= depth for below in self.depths])
 
-    def _part(self, keep: Sequence[bool]) -> Draft:
+    def part(self, keep: Sequence[bool]) -> Draft:
         """Return the nodes to keep, renumbered; the parent of a kept node is kept."""
         nodes = [node for node, kept in enumerate(keep) if kept]
         if len(nodes) == len(self):

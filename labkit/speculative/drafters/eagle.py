@@ -77,8 +77,7 @@ class EagleHeads:
         path = given[:, width:].reshape(nodes, -1, 2, *q.shape[1:]).clone()  # (M, K, 2, h, d)
         path[:, head] = torch.stack([k, v], dim=1)
         own_k, own_v = path[:, : head + 1].unbind(2)  # (M, head + 1, h, d)
-        attend = attended if isinstance(self.eagle, Eagle) else self.eagle.attend
-        mixed = attend(q, self._keys, self._values, own_k, own_v)
+        mixed = self.eagle.attend(q, self._keys, self._values, own_k, own_v)
         feature = self.eagle.leave(x, mixed)
         logits, places, best = self._best(feature, many)
         new = torch.cat([feature, path.flatten(1)], dim=1)
@@ -97,24 +96,6 @@ class EagleHeads:
     @torch.no_grad()
     def _feature(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.eagle.feature(hidden.detach().to("cpu", torch.float32))
-
-
-def attended(
-    q: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    own_keys: torch.Tensor,
-    own_values: torch.Tensor,
-) -> torch.Tensor:
-    """Mix values by softmax(q k): M nodes over T places and each one's own P stand-ins.
-
-    q (M, h, d); keys and values (T, h, d); own_keys and own_values (M, P, h, d). Returns (M, h, d).
-    """
-    far, own = torch.einsum("mhd,thd->mht", q, keys), torch.einsum("mhd,mphd->mhp", q, own_keys)
-    weights = torch.cat([far, own], dim=-1).softmax(-1)
-    seen = len(keys)
-    mixed = torch.einsum("mht,thd->mhd", weights[..., :seen], values)
-    return mixed + torch.einsum("mhp,mphd->mhd", weights[..., seen:], own_values)
 
 
 class EagleDrafter(ReadingDrafter):

@@ -196,7 +196,9 @@ class MLPDrafter:
             onward, rows, first = [], [], 0
             for place, tree in growing:
                 last = first + len(tree.frontier)
-                above = tree.grow(found[first:last], self.top_k, min(self.width, most))
+                above = tree.grow(
+                    f"head {head + 1}", found[first:last], self.top_k, min(self.width, most)
+                )
                 if tree.worth_a_head(most):
                     onward.append((place, tree))
                     if self.heads.config.hierarchical:
@@ -270,7 +272,7 @@ class _Growing:
     """A tree as it grows: all candidates so far, of which the frontier's are followed next."""
 
     def __init__(self, root: int) -> None:
-        self.frontier, self.front_tokens = [ROOT], [root]
+        self.root, self.frontier = root, [ROOT]
         self.tokens: list[int] = []
         self.parents: list[int] = []
         self.q: list[float] = []
@@ -278,19 +280,26 @@ class _Growing:
         """Log-probability that a candidate is reached: the sum along its path."""
         self.sources: list[str] = []
         self.considered: dict[int, tuple[tuple[int, float], ...]] = {}
-        self.depth = 0
+
+    @property
+    def front_tokens(self) -> list[int]:
+        """The tokens of the frontier."""
+        return [self.root if node == ROOT else self.tokens[node] for node in self.frontier]
 
     def grow(
-        self, found: Sequence[tuple[list[int], list[float], list[float]]], top_k: int, width: int
+        self,
+        source: str,
+        found: Sequence[tuple[list[int], list[float], list[float]]],
+        top_k: int,
+        width: int,
     ) -> list[int]:
         """Add the best ``top_k`` after each node of the frontier; follow the best ``width`` next.
 
-        ``found`` has, for each node of the frontier, tokens, their log-probabilities and
-        probabilities, falling. Returns the parent of each new node of the frontier, as a place in
-        the one before.
+        ``found`` is what the ``source`` drafts: for each node of the frontier tokens, their
+        log-probabilities and probabilities, falling. Returns the parent of each new node of the
+        frontier, as a place in the one before.
         """
         first = len(self.tokens)
-        self.depth += 1
         for node, (ids, logps, probs) in zip(self.frontier, found, strict=True):
             above = 0.0 if node == ROOT else self.reached[node]
             self.considered[node] = tuple(zip(ids[:SHOWN], probs[:SHOWN], strict=True))
@@ -298,10 +307,9 @@ class _Growing:
             self.parents += [node] * top_k
             self.q += probs[:top_k]
             self.reached += [above + logp for logp in logps[:top_k]]
-            self.sources += [f"head {self.depth}"] * top_k
+            self.sources += [source] * top_k
         new = range(first, len(self.tokens))
         self.frontier = sorted(new, key=self.reached.__getitem__, reverse=True)[:width]
-        self.front_tokens = [self.tokens[node] for node in self.frontier]
         return [(node - first) // top_k for node in self.frontier]
 
     def worth_a_head(self, most: int) -> bool:
@@ -315,14 +323,12 @@ class _Growing:
     def best(self, most: int) -> Draft:
         """Return the ``most`` candidates that are most likely to be reached, as a draft."""
         order = sorted(range(len(self.tokens)), key=self.reached.__getitem__, reverse=True)
-        chosen = sorted(order[:most])
-        place = {ROOT: ROOT, **{node: i for i, node in enumerate(chosen)}}
-        return Draft(
-            tuple(self.tokens[node] for node in chosen),
-            tuple(place[self.parents[node]] for node in chosen),
-            tuple(self.q[node] for node in chosen),
-            tuple(self.sources[node] for node in chosen),
-            considered={
-                place[node]: seen for node, seen in self.considered.items() if node in place
-            },
+        chosen = set(order[:most])
+        every = Draft(
+            tuple(self.tokens),
+            tuple(self.parents),
+            tuple(self.q),
+            tuple(self.sources),
+            considered=self.considered,
         )
+        return every.part([node in chosen for node in range(len(every))])

@@ -8,7 +8,6 @@ whatever that token is. Nothing here reads a value back to the host.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -291,12 +290,7 @@ class StaticEagle:
             q, k, v = eagle.project(x, (last + depth).expand(len(x)))  # (M, h, d)
             path_keys = torch.cat([path_keys[front], k[:, None]], dim=1)  # (M, depth + 1, h, d)
             path_values = torch.cat([path_values[front], v[:, None]], dim=1)
-            far = torch.einsum("mhd,thd->mht", q, memory.keys).masked_fill(unseen, -math.inf)
-            near = torch.einsum("mhd,mphd->mhp", q, path_keys)
-            weights = torch.cat([far, near], dim=-1).softmax(-1)
-            far, near = weights.split([far.shape[-1], near.shape[-1]], dim=-1)
-            mixed = torch.einsum("mht,thd->mhd", far, memory.values)
-            mixed = mixed + torch.einsum("mhp,mphd->mhd", near, path_values)
+            mixed = eagle.attend(q, memory.keys, memory.values, path_keys, path_values, unseen)
             out = eagle.leave(x, mixed)
             best = eagle.logits(depth, out, self._rows).topk(level.ranks).indices
             parent = level.parent

@@ -28,7 +28,7 @@ FIRST_ROOM = 256
 def product(rows, panels, outputs):
     """Multiply rows (N, K) by packed weights: (N, outputs)."""
     out = np.empty((rows.shape[0], outputs), F32)
-    linear(np.ascontiguousarray(rows.T), panels, out)
+    linear(rows, panels, out)
     return out
 
 

@@ -34,9 +34,9 @@ def gelu(x):
 
 @njit(**JIT)
 def activate(x, gain, shift, groups):
-    """Compute gelu(x / rms(x) * gain + shift), rms over a group, transposed: (M, I) to (I, M)."""
+    """Compute gelu(x / rms(x) * gain + shift) in place, rms over a group: x (M, I)."""
     rows, inner = x.shape
-    width, out = inner // groups, np.empty((inner, rows), F)
+    width = inner // groups
     for i in range(rows):
         row = x[i]
         for first in range(0, inner, width):
@@ -48,8 +48,6 @@ def activate(x, gain, shift, groups):
                 row[k] = row[k] * scale * gain[k] + shift[k]
         for k in range(inner):  # a loop over one array, which LLVM vectorises
             row[k] = gelu(row[k])
-        out[:, i] = row
-    return out
 
 
 @njit(**JIT)
@@ -98,20 +96,22 @@ def head_step(state, embedded, keep, add, weights, w_table, size, many, groups, 
     """
     w_proj, w_token, gain, shift, w_out = weights
     rows, inner = state.shape[0], gain.shape[0]
-    before, mixed = np.ascontiguousarray(state.T), np.empty((rows, inner), F)
-    wide, panels, width = before.shape[0] // parts, w_proj.shape[0] // parts, inner // parts
+    mixed = np.empty((rows, inner), F)
+    wide, panels, width = state.shape[1] // parts, w_proj.shape[0] // parts, inner // parts
     for g in range(parts):
         part = np.empty((rows, width), F)
-        linear(before[g * wide : (g + 1) * wide], w_proj[g * panels : (g + 1) * panels], part)
+        before = state[:, g * wide : (g + 1) * wide]
+        linear(before, w_proj[g * panels : (g + 1) * panels], part)
         mixed[:, g * width : (g + 1) * width] = part * keep
     if add > ZERO:
         token = np.empty((rows, inner), F)
-        linear(np.ascontiguousarray(embedded.T), w_token, token)
+        linear(embedded, w_token, token)
         mixed += token * add
     feature = np.empty((rows, embedded.shape[1]), F)
-    linear(activate(mixed, gain, shift, groups), w_out, feature)
+    activate(mixed, gain, shift, groups)
+    linear(mixed, w_out, feature)
     logits = np.empty((rows, w_table.shape[0] * LANES), F)
-    linear(np.ascontiguousarray(feature.T), w_table, logits)
+    linear(feature, w_table, logits)
     ids, logprobs = best_of_each(logits, size, many)
     return mixed, logits, ids, logprobs
 

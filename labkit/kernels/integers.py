@@ -30,10 +30,12 @@ from labkit.kernels.panel import (
     BLOCK_BYTES,
     JIT,
     LANES,
+    MANY,
     Q4_1,
     Q8_0,
     Emit,
     aligned_zeros,
+    bounds,
     host_features,
     pack_as_quantised,
 )
@@ -270,16 +272,16 @@ def multiply_integers(x, panel, y, column):
     """
     tokens, blocks = x.shape[0], x.shape[1]
     stride = blocks * ROW_BLOCK
-    groups, first = (tokens + ROWS - 1) // ROWS, 0
+    groups = (tokens + ROWS - 1) // ROWS
     for g in range(groups):
-        rows = (tokens - first + groups - g - 1) // (groups - g)
+        first, last = bounds(tokens, g, groups)
+        rows = last - first
         xa = x.ctypes.data + first * stride
         ya = y.ctypes.data + 4 * (first * y.shape[1] + column)
         if panel.shape[1] == Q4_1_BYTES:
             _rows_of(Q4_1, rows, xa, stride, panel.ctypes.data, blocks, ya, 4 * y.shape[1])
         else:
             _rows_of(Q8_0, rows, xa, stride, panel.ctypes.data, blocks, ya, 4 * y.shape[1])
-        first += rows
 
 
 def _folded(emit: Emit, vector: Any, join: Callable[[Any, Any], Any]) -> Any:
@@ -297,25 +299,17 @@ def _folded(emit: Emit, vector: Any, join: Callable[[Any, Any], Any]) -> Any:
 
 
 @intrinsic
-def _quantise_block(_context: Any, x: Any, stride: Any, out: Any) -> Any:
-    """Quantise the 32 numbers at ``x``, ``stride`` bytes apart, to a row's block at ``out``."""
+def _quantise_block(_context: Any, x: Any, out: Any) -> Any:
+    """Quantise the 32 numbers at ``x`` to a row's block at ``out``."""
 
     def generate(context: Any, b: Any, _signature: Any, args: Any) -> Any:
-        x, stride, out = args
+        x, out = args
         emit = Emit(b)
-
-        def numbers(first: int) -> Any:
-            found = ir.Constant(emit.vector, ir.Undefined)
-            for lane in range(LANES):
-                at = b.add(x, b.mul(stride, emit.number(first + lane)))
-                number = emit.load(at, emit.f32, 4)
-                found = b.insert_element(found, number, ir.Constant(emit.i32, lane))
-            return found
 
         def larger(one: Any, other: Any) -> Any:
             return b.select(b.fcmp_ordered(">", one, other), one, other)
 
-        parts = [numbers(first) for first in (0, LANES)]
+        parts = [emit.load(emit.plus(x, 4 * first), emit.vector, 4) for first in (0, LANES)]
         sizes = [emit.call(f"llvm.fabs.v{LANES}f32", emit.vector, part) for part in parts]
         most = _folded(emit, larger(*sizes), larger)
         zero, largest = ir.Constant(emit.f32, 0), ir.Constant(emit.f32, 127)
@@ -334,44 +328,39 @@ def _quantise_block(_context: Any, x: Any, stride: Any, out: Any) -> Any:
         emit.store(b.fmul(scale, total), emit.plus(out, BLOCK + 4), 4)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 3), generate
+    return types.void(types.intp, types.intp), generate
 
 
 UNFUSED = {**JIT, "fastmath": False}
 """Settings of a kernel in which a product is rounded before it becomes a whole number."""
 
 
-MANY = 256
-"""Blocks from which on the threads share them; for fewer it takes longer to call the threads."""
-
-
 @njit(**UNFUSED)
-def _quantise_blocks(x, first, last, out):
-    """Quantise the blocks ``first`` to ``last`` of every row; see `quantise`."""
-    tokens, blocks = x.shape[1], out.shape[1]
-    for i in range(tokens):
-        for block in range(first, last):
-            at = x.ctypes.data + 4 * (block * BLOCK * tokens + i)
-            to = out.ctypes.data + ROW_BLOCK * (i * blocks + block)
-            _quantise_block(at, 4 * tokens, to)
+def _quantise_row(x, out):
+    """Quantise one row (K,), contiguous; see `quantise`."""
+    for block in range(out.shape[0]):
+        _quantise_block(x.ctypes.data + 4 * BLOCK * block, out.ctypes.data + ROW_BLOCK * block)
 
 
 @njit(parallel=True, **UNFUSED)
 def _quantise_many(x, out):
-    for block in prange(out.shape[1]):
-        _quantise_blocks(x, block, block + 1, out)
+    for i in prange(x.shape[0]):
+        _quantise_row(x[i], out[i])
 
 
 @njit(**UNFUSED)
 def quantise(x):
-    """Return x (K, N) in blocks of 32 along K: (N, K / 32, bytes of a row's block) int8."""
-    inner, tokens = x.shape
-    blocks = inner // BLOCK
-    out = np.empty((tokens, blocks, ROW_BLOCK), np.int8)
-    if tokens * blocks >= MANY:
+    """Return x (N, K), its rows contiguous, in blocks of 32 along K.
+
+    The result is (N, K / 32, bytes of a row's block) int8.
+    """
+    tokens, inner = x.shape
+    out = np.empty((tokens, inner // BLOCK, ROW_BLOCK), np.int8)
+    if tokens >= MANY:
         _quantise_many(x, out)
     else:
-        _quantise_blocks(x, 0, blocks, out)
+        for i in range(tokens):
+            _quantise_row(x[i], out[i])
     return out
 
 

@@ -97,7 +97,7 @@ class ManyRows(LlamaEngine):
                 self.cosines,
                 self.sines,
             )
-            x += functional.linear(torch.from_numpy(mixed).T.bfloat16(), out)
+            x += functional.linear(torch.from_numpy(mixed).bfloat16(), out)
             gate, up = functional.linear(self._normed(x, between), gate_up).chunk(2, dim=-1)
             x += functional.linear(functional.silu(gate) * up, down)
             if layer + 1 in layers:

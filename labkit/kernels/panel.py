@@ -17,8 +17,9 @@ tree, and speculative output can equal vanilla output exactly, not merely nearly
 
 Two things make it fast. The 16-wide accumulators of up to `ROWS` tokens stay in registers, which
 needs the vector type written out (the intrinsic below; LLVM makes it one, two or four registers
-of the machine). And while one panel is used, the next one is prefetched: the requests are spread
-evenly over the work, so that memory never rests while arithmetic goes on.
+of the machine), and the numbers of each group of tokens lie together (`grouped`). And while one
+panel is used, the next one is prefetched: the requests are spread evenly over the work, so that
+memory never rests while arithmetic goes on.
 
 Weights may also be kept in bfloat16, or as they were quantised, in blocks of 32 along the inputs.
 That reads a half or a fifth of the bytes, and it costs arithmetic to turn them into float32. So for
@@ -33,7 +34,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
@@ -330,22 +331,66 @@ def _room(_context: Any) -> Any:
 
 
 @njit(**JIT)
+def bounds(tokens, group, groups):
+    """Return the first token of a group, and the first after it."""
+    return tokens * group // groups, tokens * (group + 1) // groups
+
+
+@njit(**JIT)
+def _one_group(x, first, last, out):
+    """Write the tokens ``first`` to ``last`` of x (N, K) to ``out``; see `grouped`."""
+    inner, rows = x.shape[1], last - first
+    group = out[first * inner : last * inner].reshape(inner, rows)
+    for i in range(rows):
+        for k in range(inner):
+            group[k, i] = x[first + i, k]
+
+
+MANY = 16
+"""Tokens from which on threads share what is done to each; for fewer it takes longer to call them.
+"""
+
+
+@njit(parallel=True, **JIT)
+def _many_groups(x, groups, out):
+    for g in prange(groups):
+        first, last = bounds(x.shape[0], g, groups)
+        _one_group(x, first, last, out)
+
+
+@njit(**JIT)
+def grouped(x):
+    """Return x (N, K) as `multiply` reads it (N K,): groups of up to `ROWS` tokens, each (K, rows).
+
+    >>> grouped(np.arange(4, dtype=np.float32).reshape(2, 2)).tolist()
+    [0.0, 2.0, 1.0, 3.0]
+    """
+    tokens = x.shape[0]
+    groups, out = (tokens + ROWS - 1) // ROWS, np.empty(x.size, F)
+    if tokens >= MANY:
+        _many_groups(x, groups, out)
+    else:
+        for g in range(groups):
+            first, last = bounds(tokens, g, groups)
+            _one_group(x, first, last, out)
+    return out
+
+
+@njit(**JIT)
 def _multiply_float32(x, panel, y, column):
-    inner, tokens = x.shape
+    tokens = y.shape[0]
+    inner, groups = x.shape[0] // tokens, (tokens + ROWS - 1) // ROWS
     for i in range(tokens):
         for lane in range(LANES):
             y[i, column + lane] = 0
-    groups = (tokens + ROWS - 1) // ROWS
-    step, first = 4 * LANES // groups, 0
+    step = 4 * LANES // groups
     for g in range(groups):
-        rows = (tokens - first + groups - g - 1) // (groups - g)
-        xa = x.ctypes.data + 4 * first
+        first, last = bounds(tokens, g, groups)
+        xa = x.ctypes.data + 4 * first * inner
         ya = y.ctypes.data + 4 * (first * y.shape[1] + column)
         ahead = panel.ctypes.data + 4 * LANES * inner + g * step * inner
-        _chains(
-            FLOAT32, rows, xa, tokens, panel.ctypes.data, ya, y.shape[1], inner, ahead, step
-        )  # fmt: skip
-        first += rows
+        rows = last - first
+        _chains(FLOAT32, rows, xa, rows, panel.ctypes.data, ya, y.shape[1], inner, ahead, step)
 
 
 def _of_kind(kind: int, direct: int) -> Any:
@@ -357,7 +402,8 @@ def _of_kind(kind: int, direct: int) -> Any:
 
     @njit(**JIT)
     def compute(x, panel, each, y, column):
-        inner, tokens = x.shape
+        tokens = y.shape[0]
+        inner = x.shape[0] // tokens
         for i in range(tokens):
             for lane in range(LANES):
                 y[i, column + lane] = 0
@@ -373,14 +419,13 @@ def _of_kind(kind: int, direct: int) -> Any:
         for k in range(0, inner, CHUNK):
             count, at = min(CHUNK, inner - k), panel.ctypes.data + each * k
             _expand(kind, at, count, room)
-            first = 0
             for g in range(groups):
-                rows = (tokens - first + groups - g - 1) // (groups - g)
-                xa = x.ctypes.data + 4 * (k * tokens + first)
+                first, last = bounds(tokens, g, groups)
+                rows = last - first
+                xa = x.ctypes.data + 4 * (first * inner + k * rows)
                 ya = y.ctypes.data + 4 * (first * y.shape[1] + column)
                 ahead = at + following + g * step * count
-                _chains(FLOAT32, rows, xa, tokens, room, ya, y.shape[1], count, ahead, step)
-                first += rows
+                _chains(FLOAT32, rows, xa, rows, room, ya, y.shape[1], count, ahead, step)
 
     return compute
 
@@ -392,10 +437,9 @@ Q4_1_BYTES, Q8_0_BYTES = BLOCK_BYTES[Q4_1], BLOCK_BYTES[Q8_0]
 def multiply(x, panel, y, column):
     """Set y[i, column : column + 16] to the sum over k of x[k, i] * panel[k, :], for every token i.
 
-    For compiled code. x: (K, N) float32, a column for each token, rows contiguous. panel: (K, 16)
-    float32, or uint16 holding bfloat16, or (K / 32, bytes of a block) uint8. y: (N, >= column + 16)
-    float32. The tokens go in groups of at most `ROWS`; meanwhile the bytes that follow the panel,
-    as a rule the next panel, come from memory.
+    For compiled code. x: (N K,) float32, from `grouped`. panel: (K, 16) float32, or uint16 holding
+    bfloat16, or (K / 32, bytes of a block) uint8. y: (N, >= column + 16) float32. Meanwhile the
+    bytes that follow the panel, as a rule the next panel, come from memory.
     """
     raise NotImplementedError
 

@@ -1,8 +1,7 @@
 """The forward pass of a Llama-shaped model on products that read each weight once.
 
 Plain numba over NumPy arrays: one function a step of the layer, in the order of the layer. Loops
-marked ``prange`` are shared by the threads; everything else is small. Activations lie transposed,
-(K, N), a column for each token, because that is how `panel.multiply` wants its left side.
+marked ``prange`` are shared by the threads; everything else is small.
 
 Every sum runs in an order that depends on nothing but its own token: see `labkit.kernels.panel`.
 In attention the sums run over cache positions in rising order, and a token that is not visible
@@ -31,8 +30,10 @@ from labkit.kernels.panel import (
     BFLOAT16,
     JIT,
     LANES,
+    MANY,
     F,
     aligned_zeros,
+    grouped,
     multiply,
     pack,
     pack_as_quantised,
@@ -82,10 +83,6 @@ def exp(x):
     return _times_power_of_two(series, rounded)
 
 
-MANY = 16
-"""Tokens from which on the threads share a norm; for fewer it takes longer to call the threads."""
-
-
 @njit(**JIT)
 def norm_token(x, gain, epsilon, out, partial):
     """Compute x / sqrt(mean(x^2) + epsilon) * gain for one token: x (D,) to out (D,)."""
@@ -109,31 +106,31 @@ def norm_token(x, gain, epsilon, out, partial):
 def norm_many(x, gain, epsilon, out):
     """See `rms_norm`."""
     for i in prange(x.shape[0]):
-        norm_token(x[i], gain, epsilon, out[:, i], np.empty(LANES, F))
+        norm_token(x[i], gain, epsilon, out[i], np.empty(LANES, F))
 
 
 @njit(**JIT)
 def rms_norm(x, gain, epsilon):
-    """Compute x / sqrt(mean(x^2) + epsilon) * gain, transposed: (N, D) to (D, N)."""
-    out = np.empty((x.shape[1], x.shape[0]), F)
+    """Compute x / sqrt(mean(x^2) + epsilon) * gain for every token: (N, D) to (N, D)."""
+    out = np.empty_like(x)
     if x.shape[0] >= MANY:
         norm_many(x, gain, epsilon, out)
     else:
         partial = np.empty(LANES, F)
         for i in range(x.shape[0]):
-            norm_token(x[i], gain, epsilon, out[:, i], partial)
+            norm_token(x[i], gain, epsilon, out[i], partial)
     return out
 
 
 def left_side(x, panels):
-    """Return x (K, N) as products with ``panels`` read it: quantised if they are integers."""
+    """Return x (N, K) as products with ``panels`` read it: quantised if they are integers."""
 
 
 @overload(left_side, inline="always")
 def _left_side(x, panels):
     if panels.dtype == types.int8:
         return lambda x, panels: quantise(x)
-    return lambda x, panels: x
+    return lambda x, panels: grouped(x)
 
 
 def product(x, panel, y, column):
@@ -165,7 +162,7 @@ def project(x, panel, y, column, limit):
 
 @njit(parallel=True, **JIT)
 def linear(x, panels, out):
-    """Compute a linear layer: x (K, N) to out (N, outputs)."""
+    """Compute a linear layer: x (N, K) to out (N, outputs)."""
     left = left_side(x, panels)
     for p in prange(panels.shape[0]):
         project(left, panels[p], out, p * LANES, out.shape[1])
@@ -173,7 +170,7 @@ def linear(x, panels, out):
 
 @njit(parallel=True, **JIT)
 def linear_added(x, panels, stream):
-    """Add a linear layer of x (K, N) to the residual stream (N, D)."""
+    """Add a linear layer of x (N, K) to the residual stream (N, D)."""
     left = left_side(x, panels)
     for p in prange(panels.shape[0]):
         part = np.empty((stream.shape[0], LANES), F)
@@ -192,9 +189,9 @@ def silu(x):
 
 @njit(parallel=True, **JIT)
 def gated_units(x, panels, inner):
-    """Compute silu(gate) * up of x (D, N) as (inner, N); gate and up panels take turns."""
-    left, tokens = left_side(x, panels), x.shape[1]
-    out = np.empty((inner, tokens), F)
+    """Compute silu(gate) * up of x (N, D) as (N, inner); gate and up panels take turns."""
+    left, tokens = left_side(x, panels), x.shape[0]
+    out = np.empty((tokens, inner), F)
     for p in prange(panels.shape[0] // 2):
         gates, ups = np.empty((tokens, LANES), F), np.empty((tokens, LANES), F)
         product(left, panels[2 * p], gates, 0)
@@ -202,7 +199,7 @@ def gated_units(x, panels, inner):
         silu(gates.reshape(tokens * LANES))
         for i in range(tokens):
             for lane in range(min(LANES, inner - p * LANES)):
-                out[p * LANES + lane, i] = gates[i, lane] * ups[i, lane]
+                out[i, p * LANES + lane] = gates[i, lane] * ups[i, lane]
     return out
 
 
@@ -277,7 +274,7 @@ def exponentials(row, end, length, seen):
 def attend(
     group, share, qkv, low, high, positions, length, visible, keys, values, cosines, sines, out
 ):
-    """Compute one group's ``share`` query heads: softmax(q k^T / sqrt(d)) v, into out (H d, N).
+    """Compute one group's ``share`` query heads: softmax(q k^T / sqrt(d)) v, into out (N, H d).
 
     For the tokens ``low`` to ``high``, of which ``visible`` has the rows; its columns end with
     them. All of a group's heads and tokens are rows of the same products, since they read the same
@@ -287,7 +284,7 @@ def attend(
     count, size, seen = high - low, keys.shape[1], visible.shape[1]
     rows, half, end = count * share, size // 2, length + seen
     scale = ONE / np.sqrt(F(size))
-    q = np.empty((size, rows), F)
+    q = np.empty((rows, size), F)
     for r in range(rows):
         i, head = low + r // share, group * share + r % share
         place = positions[i]
@@ -295,34 +292,33 @@ def attend(
             first = qkv[i, head * size + d] * scale
             second = qkv[i, head * size + half + d] * scale
             c, s = cosines[place, d], sines[place, d]
-            q[d, r] = first * c - second * s
-            q[half + d, r] = second * c + first * s
+            q[r, d] = first * c - second * s
+            q[r, half + d] = second * c + first * s
     blocks = (end + LANES - 1) // LANES
     scores = np.empty((rows, blocks * LANES), F)
+    left = grouped(q)
     for b in range(blocks):
-        multiply(q, keys[b], scores, b * LANES)
-    weights = np.empty((end, rows), F)
+        multiply(left, keys[b], scores, b * LANES)
     for r in range(rows):
         exponentials(scores[r], end, length, visible[r // share])
-        for j in range(end):
-            weights[j, r] = scores[r, j]
     mass = np.zeros(rows, F)
     for j in range(end):
         for r in range(rows):
-            mass[r] += weights[j, r]
+            mass[r] += scores[r, j]
     mass = ONE / mass
+    weights = grouped(scores[:, :end])
     mixed = np.empty((rows, LANES), F)
     for v in range(values.shape[0]):
         multiply(weights, values[v, :end], mixed, 0)
         for r in range(rows):
             at = (group * share + r % share) * size + v * LANES
             for lane in range(min(LANES, size - v * LANES)):
-                out[at + lane, low + r // share] = mixed[r, lane] * mass[r]
+                out[low + r // share, at + lane] = mixed[r, lane] * mass[r]
 
 
 @njit(parallel=True, **JIT)
 def attention(qkv, rows, heads, keys, values, cosines, sines):
-    """Compute one layer's attention of the rows of a pass: qkv (N, (H + 2 kv) d) to (H d, N).
+    """Compute one layer's attention of the rows of a pass: qkv (N, (H + 2 kv) d) to (N, H d).
 
     keys: (slots, kv heads, blocks, d, 16); values: (slots, kv heads, d / 16, capacity, 16); the new
     tokens' are written first. ``rows`` is a `Stacked`. A task is a few tokens of one slot under one
@@ -343,7 +339,7 @@ def attention(qkv, rows, heads, keys, values, cosines, sines):
                 keys[slot, group], values[slot, group], cosines, sines,
             )  # fmt: skip
     firsts[-1] = tasks
-    out = np.empty((heads * size, qkv.shape[0]), F)
+    out = np.empty((qkv.shape[0], heads * size), F)
     for task in prange(tasks):
         g = np.searchsorted(firsts, task, "right") - 1
         slot, low, high = slots[g], bounds[g], bounds[g + 1]
@@ -406,12 +402,9 @@ def whole_pass(embedding, rows, heads, inner, epsilon, panels, keys, values, rea
             states[:, told * width : (told + 1) * width] = x
             told += 1
     normed = rms_norm(x, panels.norms[-1], epsilon)
-    states[:, told * width :] = normed.T
+    states[:, told * width :] = normed
     if logits.shape[0] < count:
-        last = np.empty((width, logits.shape[0]), F)
-        for g in range(logits.shape[0]):
-            last[:, g] = normed[:, rows.bounds[g + 1] - 1]
-        normed = last
+        normed = normed[rows.bounds[1:] - 1]
     linear(normed, panels.head, logits)
     return states
 
@@ -588,8 +581,8 @@ class WeightsOnce(LlamaEngine):
         def numbers(*shape: int) -> np.ndarray:
             return rng.standard_normal(shape, np.float32)
 
-        x, qkv = numbers(self.width, count), numbers(count, panels.biases.shape[1])
-        mixed, stream = numbers(attended, count), numbers(count, self.width)
+        x, qkv = numbers(count, self.width), numbers(count, panels.biases.shape[1])
+        mixed, stream = numbers(count, attended), numbers(count, self.width)
         out, logits = np.empty_like(qkv), np.empty((count, self.vocabulary), F)
         rotary = panels.cosines, panels.sines
         return {

@@ -24,7 +24,7 @@ from tests.kernels.test_panel import quantised, random
 
 def product(x: np.ndarray, packed: np.ndarray) -> np.ndarray:
     """x (N, K), quantised, times the packed weight: (N, 16 * panels)."""
-    rows = quantise(np.ascontiguousarray(x.T))
+    rows = quantise(np.ascontiguousarray(x))
     y = np.full((len(x), len(packed) * LANES), np.nan, np.float32)
     for p, panel in enumerate(packed):
         multiply_integers(rows, panel, y, p * LANES)

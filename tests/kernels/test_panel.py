@@ -23,6 +23,7 @@ from labkit.kernels.panel import (
     Q8_0,
     ROWS,
     aligned_zeros,
+    grouped,
     multiply,
     pack,
     pack_as_quantised,
@@ -39,10 +40,10 @@ def compute(x, panel, y, column):
 
 def product(x: np.ndarray, packed: np.ndarray) -> np.ndarray:
     """x (N, K) times the packed weight: (N, 16 * panels)."""
-    columns = np.ascontiguousarray(x.T)
+    left = grouped(np.ascontiguousarray(x))
     y = np.full((len(x), len(packed) * LANES), np.nan, np.float32)
     for p, each in enumerate(packed):
-        compute(columns, each, y, p * LANES)
+        compute(left, each, y, p * LANES)
     return y
 
 

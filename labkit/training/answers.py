@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from labkit.records import write_whole
 from labkit.sampling import Sampling
 from labkit.speculative.batch import Batch, Row, common_beginning
 from labkit.training.batches import Sequences, from_rows
+from labkit.training.precision import at_hand
 from labkit.training.recipe import Precision
 
 SHARD_ROWS = 512
@@ -113,6 +114,7 @@ def writer(base: LanguageModel, layers: Sequence[int] = ()) -> Continue:
     opened: dict[Precision, Engine] = {}
 
     def write(prompts: Sequence[Sequence[int]], manner: Writing, seed: int) -> Written:
+        manner = replace(manner, precision=at_hand(manner.precision, base.device))
         if manner.precision not in opened:
             opened[manner.precision] = _engine(base, manner.precision)
         rows = continue_all(opened[manner.precision], prompts, manner, base.eos_ids, seed, layers)

@@ -45,6 +45,7 @@ from labkit.training.losses import (
     frequent_targets,
     validate_heads,
 )
+from labkit.training.precision import at_hand
 from labkit.training.recipe import Recipe, Schedule
 
 LOG_NAME = "losslog.jsonl"
@@ -69,7 +70,8 @@ class Trainer:
         self.out = out
         self.accelerator = accelerator
         self.device = self.accelerator.device
-        module = HeadLosses(speculator, base_table, recipe.loss.labels, recipe.precision)
+        precision = at_hand(recipe.precision, self.device)
+        module = HeadLosses(speculator, base_table, recipe.loss.labels, precision)
         module = module.to(self.device)
         options = recipe.optimizer
         optimizer = torch.optim.AdamW(

@@ -189,8 +189,8 @@ class Generation(Frozen):
     a loop teaches nothing; 0: never."""
     precision: Precision = "float32"
     """The number format of the base model's products when it writes answers to train on. bfloat16
-    is two to four times as fast on processors with instructions for it; near-equal logits may
-    change places."""
+    is two to four times as fast on processors with instructions for it, and is float32 on others;
+    near-equal logits may change places."""
     keep_hidden: bool = True
     """Whether the base model's hidden states over the answers are kept on disk for several epochs,
     or computed again in every step, as published."""
@@ -215,7 +215,8 @@ class Recipe(Frozen):
     seed: Count = 0
     """Decides the initial weights, the order of the data and everything sampled."""
     precision: Precision = "float32"
-    """The number format of products in training; weights, sums and moments stay in float32."""
+    """The number format of products in training; weights, sums and moments stay in float32. A
+    processor without instructions for bfloat16 takes float32."""
     heads: Heads
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from labkit.models import load
+from labkit.training import precision
 from labkit.training.answers import Writing, writer
 from labkit.training.features import last_hidden
 
@@ -35,7 +36,8 @@ def test_states_are_those_that_gave_each_token(base):
         torch.testing.assert_close(found.float(), expected, atol=5e-3, rtol=5e-3)
 
 
-def test_bfloat16_writes_nearly_the_same_and_keeps_the_layers_asked_for(base):
+def test_bfloat16_writes_nearly_the_same_and_keeps_the_layers_asked_for(base, monkeypatch):
+    monkeypatch.setattr(precision, "host_features", lambda: {"avx512bf16": True})
     manner = Writing(6, precision="bfloat16")
     written = writer(base, layers=(1,))(PROMPTS, manner, 0)
     states = written.states.split([len(answer) for answer in written.answers])
@@ -44,6 +46,13 @@ def test_bfloat16_writes_nearly_the_same_and_keeps_the_layers_asked_for(base):
         expected = expected[len(prompt) - 1 : -1]
         assert found.shape == expected.shape
         assert float((found.float() - expected).norm() / expected.norm()) < 0.02
+
+
+def test_where_bfloat16_is_only_imitated_float32_takes_its_place(base, monkeypatch):
+    monkeypatch.setattr(precision, "host_features", lambda: {"avx2": True, "bf16": False})
+    with pytest.warns(UserWarning, match="no instructions for bfloat16"):
+        written = writer(base)(PROMPTS, Writing(6, precision="bfloat16"), 0)
+    assert torch.equal(written.states, writer(base)(PROMPTS, Writing(6), 0).states)
 
 
 def test_sampled_answers_follow_the_seed(base):

@@ -100,8 +100,9 @@ def generate(
     narrow = [0] if not engine.exact and tied(out.logits[-1]) else []
     if drafter:
         drafter.begin(prompt)
-    if isinstance(drafter, Watcher):
-        drafter.see(out.hidden[-1:])
+    watcher = drafter if isinstance(drafter, Watcher) else None  # asked once: it takes a while
+    if watcher:
+        watcher.see(out.hidden[-1:])
     prefill_s = clock() - began
     tokens, steps = [*prompt, first], []
     ended = first in eos_ids or stop(tokens)
@@ -116,8 +117,8 @@ def generate(
         cache.commit([0, *(node + 1 for node in verdict.path)])
         last = verdict.path[-1] if verdict.path else ROOT
         hidden = out.hidden[last + 1]
-        if isinstance(drafter, Watcher):
-            drafter.see(out.hidden[[0, *(node + 1 for node in verdict.path)]])
+        if watcher:
+            watcher.see(out.hidden[[0, *(node + 1 for node in verdict.path)]])
         committed = [draft.tokens[node] for node in verdict.path] + [verdict.token]
         kept = []
         for token in committed:

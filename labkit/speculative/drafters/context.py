@@ -74,7 +74,7 @@ class ReadingDrafter(MLPDrafter):
 
     def unread(self, kept: int = 0) -> torch.Tensor:
         """Return the states (C, W) seen since the last draft; the last ``kept`` stay unread."""
-        states = torch.cat(self._unread)
+        states = torch.cat(self._unread) if len(self._unread) > 1 else self._unread[0]
         self._unread = [states[len(states) - kept :]]
         return states
 
@@ -100,5 +100,5 @@ class ContextDrafter(ReadingDrafter):
         """Draft a tree after the last of ``tokens``; see `Drafter.draft`."""
         states = self.unread()
         context = self.memory.extend(states, tokens[len(tokens) - len(states) :])
-        last = torch.from_numpy(context[-1]).to(hidden.device)
-        return super().draft(tokens, torch.cat([last, hidden.float()]), generator, temperature)
+        z = np.concatenate([context[-1], hidden.float().cpu().numpy()])
+        return self._after(int(tokens[-1]), z, generator, temperature)

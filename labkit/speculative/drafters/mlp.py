@@ -170,11 +170,19 @@ class MLPDrafter:
         temperature: float = 0.0,
     ) -> Draft:
         """A tree after the last of ``tokens``; see `Drafter.draft`."""
-        root = int(tokens[-1])
+        return self._after(int(tokens[-1]), hidden.float().cpu().numpy(), generator, temperature)
+
+    def _after(
+        self,
+        root: int,
+        hidden: np.ndarray,
+        generator: torch.Generator | None,
+        temperature: float,
+    ) -> Draft:
+        """A tree after ``root``, from Z (D,) before it."""
         if generator is None:
-            return self.draft_many([root], hidden[None])[0]
-        state = self.heads.start(hidden.float().cpu().numpy())
-        return self._sample(state, root, generator, temperature)
+            return self._grown([root], hidden[None], self.max_nodes)[0]
+        return self._sample(self.heads.start(hidden), root, generator, temperature)
 
     def draft_many(
         self, roots: Sequence[int], hidden: torch.Tensor, max_nodes: int | None = None
@@ -185,8 +193,12 @@ class MLPDrafter:
         asks for smaller trees than the drafter's own.
         """
         most = min(self.max_nodes, max_nodes or self.max_nodes)
+        return self._grown(roots, hidden.float().cpu().numpy(), most)
+
+    def _grown(self, roots: Sequence[int], hidden: np.ndarray, most: int) -> list[Draft]:
+        """Trees of at most so many nodes: see `draft_many`."""
         wide = max(self.top_k, SHOWN)
-        starts = np.concatenate([self.heads.start(z) for z in hidden.float().cpu().numpy()])
+        starts = np.concatenate([self.heads.start(z) for z in hidden])
         trees = [_Growing(int(root)) for root in roots]
         state, growing = starts, list(enumerate(trees))
         for head in range(self.heads.config.n_predict):

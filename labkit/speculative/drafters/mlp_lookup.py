@@ -25,6 +25,7 @@ class MLPLookup:
 
     def __init__(self, heads: MLPDrafter, lookup: PromptLookup) -> None:
         self.heads, self.lookup = heads, lookup
+        self.watcher = heads if isinstance(heads, Watcher) else None
         self.layers = heads.layers
         self.max_nodes = heads.max_nodes
 
@@ -35,8 +36,8 @@ class MLPLookup:
 
     def see(self, hidden: torch.Tensor) -> None:
         """Pass the committed states on to heads that remember them."""
-        if isinstance(self.heads, Watcher):
-            self.heads.see(hidden)
+        if self.watcher:
+            self.watcher.see(hidden)
 
     def draft(
         self,

@@ -118,10 +118,8 @@ def on_host(kind: str, tree: StaticTree) -> Any:
     class Static(made):  # type: ignore[valid-type,misc]
         stateless = False
 
-        def draft_many(
-            self, roots: Sequence[int], hidden: torch.Tensor, max_nodes: int | None = None
-        ) -> list[Draft]:
-            return [grow(self, tree, hidden[0].numpy(), roots[0])]
+        def grown(self, roots: Sequence[int], hidden: np.ndarray, most: int) -> list[Draft]:
+            return [grow(self, tree, hidden[0], roots[0])]
 
     taken = EagleHeads(module, ids) if isinstance(module, Eagle) else TorchHeads(module, ids)
     return Static(taken, max_nodes=len(tree.paths))

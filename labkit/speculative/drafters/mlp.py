@@ -181,7 +181,7 @@ class MLPDrafter:
     ) -> Draft:
         """A tree after ``root``, from Z (D,) before it."""
         if generator is None:
-            return self._grown([root], hidden[None], self.max_nodes)[0]
+            return self.grown([root], hidden[None], self.max_nodes)[0]
         return self._sample(self.heads.start(hidden), root, generator, temperature)
 
     def draft_many(
@@ -193,9 +193,9 @@ class MLPDrafter:
         asks for smaller trees than the drafter's own.
         """
         most = min(self.max_nodes, max_nodes or self.max_nodes)
-        return self._grown(roots, hidden.float().cpu().numpy(), most)
+        return self.grown(roots, hidden.float().cpu().numpy(), most)
 
-    def _grown(self, roots: Sequence[int], hidden: np.ndarray, most: int) -> list[Draft]:
+    def grown(self, roots: Sequence[int], hidden: np.ndarray, most: int) -> list[Draft]:
         """Trees of at most so many nodes: see `draft_many`."""
         wide = max(self.top_k, SHOWN)
         starts = np.concatenate([self.heads.start(z) for z in hidden])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 from typing import TYPE_CHECKING
@@ -85,10 +86,16 @@ def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
 
 
 def torch_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a seeded `torch.Generator` on ``device``; global state is left alone."""
+    """Return a seeded `torch.Generator` on ``device``; global state is left alone.
+
+    Raises `LabkitError` for a seed that is no whole number of 64 bits.
+    """
     import torch
 
-    return torch.Generator(device=device).manual_seed(seed)
+    try:
+        return torch.Generator(device=device).manual_seed(operator.index(seed))
+    except (TypeError, ValueError, RuntimeError):
+        raise LabkitError(f"The seed is {seed!r}: give a whole number below 2^63.") from None
 
 
 def numpy_generator(seed: int) -> np.random.Generator:

@@ -23,14 +23,14 @@ class Question:
     turns: tuple[str, ...]
 
 
-def read_questions(path: Path | None = None) -> list[Question]:
+def read_questions(path: str | Path | None = None) -> list[Question]:
     """Read prompts from JSON lines, by default the lab's own 48.
 
     A line has ``prompt`` (one turn) or ``turns``, and if it likes ``id`` (or Spec-Bench's
     ``question_id``, text or a number; by default the line's number) and ``category``; other keys
     are ignored. Raises `LabkitError` naming the line that is no prompt or repeats an id.
     """
-    path = path or data_dir() / "prompts" / "spec.jsonl"
+    path = Path(path or data_dir() / "prompts" / "spec.jsonl")
     questions: dict[str, Question] = {}
     for number, value in json_lines(path):
         try:

@@ -15,6 +15,8 @@ import torch
 from labkit.errors import LabkitError
 
 NEVER = float("-inf")
+COLDEST = 1e-6
+"""The lowest temperature above 0: logits divided by less may overflow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +39,9 @@ class Sampling:
     typical: bool = False
 
     def __post_init__(self) -> None:
+        tempered = self.temperature == 0 or COLDEST <= self.temperature < math.inf
         for name, allowed, right in (
-            ("temperature", 0 <= self.temperature < math.inf, "at least 0 and finite"),
+            ("temperature", tempered, f"0, or at least {COLDEST} and finite"),
             ("top_k", self.top_k >= 0 and self.top_k == int(self.top_k), "a whole number from 0"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("min_p", 0 <= self.min_p < 1, "at least 0 and below 1"),

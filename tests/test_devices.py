@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,6 +59,17 @@ def test_generators_repeat_and_leave_the_global_state_alone():
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), torch.tensor(3)])
+def test_a_seed_may_be_any_kind_of_whole_number(seed):
+    assert devices.torch_generator(seed).initial_seed() == 3
+
+
+@pytest.mark.parametrize("seed", [1.5, "a", None, 2**70])
+def test_what_is_no_seed_is_named(seed):
+    with pytest.raises(LabkitError, match="The seed is"):
+        devices.torch_generator(seed)
 
 
 def test_the_clock_goes_forward():

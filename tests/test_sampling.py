@@ -60,6 +60,7 @@ def test_temperature_is_a_power_of_the_probabilities():
         ({"temperature": -1}, "temperature is -1"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"temperature": math.inf}, "temperature is inf"),
+        ({"temperature": 1e-39}, "temperature is 1e-39; it must be 0, or at least 1e-06"),
         ({"top_k": -1}, "top_k is -1"),
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"min_p": 1}, "min_p is 1"),

@@ -19,7 +19,10 @@ from labkit.cli._output import Report, reports
     help="Folder for the copies, NAME/NAME.ipynb in it.",
 )
 def command(*, names: tuple[str, ...], out: Path) -> Report:
-    """Make the students' copies of the assignments called NAMES, or of all."""
+    """Make the students' copies of the assignments called NAMES, or of all.
+
+    A copy that is there already is replaced, whatever was written into it.
+    """
     from labkit.grading.build import build
 
     paths = [str(path) for path in build(out, names)]

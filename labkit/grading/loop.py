@@ -215,7 +215,8 @@ def read_table(path: Path) -> list[dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LabkitError(f"The table {path} cannot be read: {error}.") from None
+        reason = getattr(error, "strerror", None) or error
+        raise LabkitError(f"The table {path} cannot be read: {reason}.") from None
     for row in rows:
         if not set(COLUMNS) <= set(row) or None in row.values():
             raise LabkitError(f"{path} is no table of grades: it needs {', '.join(COLUMNS)}.")

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from labkit.errors import LabkitError
+from labkit.positions import context_of
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def rotary_tables(config: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     rotary = LlamaRotaryEmbedding(config)
-    places = torch.arange(config.max_position_embeddings)[None]
+    places = torch.arange(context_of(config) or 0)[None]
     cosines, sines = rotary(torch.empty(0, dtype=torch.float32), places)
     half = size // 2
     return (

@@ -15,6 +15,7 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Cache, Output, Rows, TorchProbe, stack
+from labkit.positions import context_of
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 """The kinds of layers in transformers that a mask can serve."""
@@ -80,7 +81,7 @@ class PlainEngine:
         self.name = "transformers' own forward pass"
         config = module.config
         self.vocabulary, self.width = config.vocab_size, config.hidden_size
-        self.context = getattr(config, "max_position_embeddings", None) or ENDLESS
+        self.context = context_of(config) or ENDLESS
         self.layer_count = config.num_hidden_layers
         self.device, self.dtype = module.device, module.dtype
         kinds = set(getattr(config, "layer_types", None) or ())

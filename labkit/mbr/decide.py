@@ -108,6 +108,7 @@ def decode(
         items, weights = weigh(items, weighting)
     texts = [one.text for one in candidates], [item.text for item in items]
     loss = 1 - matrix(utility, *texts, source)
+    weights = np.asarray(weights)
     risk = expected_loss(loss, weights)
     return RiskTable(
         base=base,

@@ -14,6 +14,7 @@ import numpy as np
 from labkit import devices
 from labkit.errors import LabkitError
 from labkit.models.weights import check_weights, read_weights
+from labkit.positions import LONGEST, context_of
 
 if TYPE_CHECKING:
     import torch
@@ -106,8 +107,7 @@ class LanguageModel:
     @property
     def context(self) -> int:
         """The context length in tokens, prompt and output together."""
-        positions = getattr(self.config, "max_position_embeddings", None)
-        return int(positions or self.tokenizer.model_max_length)
+        return context_of(self.config) or min(LONGEST, int(self.tokenizer.model_max_length))
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:

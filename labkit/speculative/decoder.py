@@ -83,7 +83,7 @@ class Decoder:
     def __init__(
         self,
         base: LanguageModel | str = "real",
-        heads: Path | None = None,
+        heads: str | Path | None = None,
         max_nodes: int | None = None,
         storage: str = "float32",
         draft: LanguageModel | str | None = None,
@@ -98,7 +98,7 @@ class Decoder:
         self.storage = storage
         self.draft_base = load(draft) if isinstance(draft, str) else draft
         self._max_nodes = max_nodes
-        self.folder = heads
+        self.folder = Path(heads) if heads else None
         self.on_device = self.base.device.type == "cuda" if on_device is None else on_device
         self._drafters: dict[str, Drafter | None] = {}
         self._steps: dict[tuple[str, Sampling, int], DeviceStep] = {}
@@ -364,6 +364,8 @@ class Decoder:
 
         The first method is what the others are compared with.
         """
+        if repeats < 1:
+            raise LabkitError(f"The number of repeats is {repeats}: give at least 1.")
         ids = self.encode(prompt, max_new_tokens)
         for method in methods:
             self.warm_up(method)

@@ -251,7 +251,9 @@ def read_answers(folder: Path) -> Answers:
             if len(row) > known:
                 rows.setdefault(tuple(row.tolist()), (known, number, place))
             place += len(row) - known
-    known, shards, places = zip(*rows.values(), strict=True) if rows else ((), (), ())
+    if not rows:
+        raise LabkitError(f"There are no answers in {folder}: every one in it is empty.")
+    known, shards, places = zip(*rows.values(), strict=True)
     return Answers(
         from_rows(rows, known),
         paths,
@@ -300,6 +302,8 @@ def convert_answers(source: Path, folder: Path) -> dict[str, int | str]:
         ) from None
     _check_columns(source, *columns)
     tokens, lengths, given = columns
+    if not bool((lengths > given).any()):
+        raise LabkitError(f"{source} holds no answers.")
     rows = [row.tolist() for row in tokens.split(lengths.tolist())]
     with locked(folder):
         _claim(folder, json.dumps({"converted": source.name, "answers": len(rows)}) + "\n")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises `LabkitError` if the disk refuses; the latest so far is then still there.
     """
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
-    header = {"state": json.dumps(checkpoint.state), "sha256": _digest(tensors, checkpoint.state)}
+    header = {"state": json.dumps(checkpoint.state), "sha256": digest_of(tensors, checkpoint.state)}
     latest, fresh = folder / LATEST, folder / (LATEST + ".new")
     try:
         write_whole(fresh, save(tensors, metadata=header))
@@ -72,8 +73,8 @@ def load_latest(folder: Path) -> Checkpoint | None:
             warnings.warn(f"{error} Trying the one before it.", stacklevel=2)
     if present:
         raise LabkitError(
-            f"No checkpoint in {folder} can be read; remove {present[0].name} there to train from"
-            " the start."
+            f"No checkpoint in {folder} can be read; to train from the start, remove "
+            f"{' and '.join(path.name for path in present)} there."
         )
     return None
 
@@ -85,7 +86,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         state = json.loads(header["state"])
-        whole = header["sha256"] == _digest(tensors, state)
+        whole = header["sha256"] == digest_of(tensors, state)
     except (OSError, KeyError, ValueError, safetensors.SafetensorError):
         whole = False
     if not whole:
@@ -114,9 +115,15 @@ class Run:
     """
 
     def __init__(
-        self, out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, recipe: dict[str, Any]
+        self,
+        out: Path,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        recipe: dict[str, Any],
+        began_with: str | None = None,
     ) -> None:
         self.out, self.module, self.optimizer, self.recipe = out, module, optimizer, recipe
+        self.began_with = began_with
         self.progress = Progress()
 
     def states(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -134,19 +141,29 @@ class Run:
         for name, entries in optimizer["state"].items():
             for what, value in entries.items():
                 tensors[f"optimizer.{what}.{name}"] = torch.as_tensor(value)
-        state = {"progress": vars(self.progress), "recipe": self.recipe}
+        state = {
+            "progress": vars(self.progress),
+            "recipe": self.recipe,
+            "began_with": self.began_with,
+        }
         save_checkpoint(self.out, Checkpoint(tensors, state))
 
     def resume(self) -> None:
         """Continue from the last good checkpoint, if there is one.
 
-        Raises `LabkitError` if it is of another recipe.
+        Raises `LabkitError` if it is of another recipe, or began with other weights than are given.
         """
         checkpoint = load_latest(self.out)
         if checkpoint is None:
             return
         if checkpoint.state["recipe"] != self.recipe:
             raise LabkitError(f"{self.out} holds a run of another recipe: give another folder.")
+        began_with = checkpoint.state.get("began_with", self.began_with)
+        if self.began_with not in (None, began_with):
+            raise LabkitError(
+                f"{self.out} holds a run that did not start from those heads: give another folder."
+            )
+        self.began_with = began_with
         weights: dict[str, Any] = {}
         moments: dict[str, Any] = {}
         for key, value in checkpoint.tensors.items():
@@ -167,9 +184,9 @@ class Run:
         self.progress = Progress(**checkpoint.state["progress"])
 
 
-def _digest(tensors: dict[str, Tensor], state: dict[str, Any]) -> str:
+def digest_of(tensors: Mapping[str, Tensor], state: Mapping[str, Any] | None = None) -> str:
     """Return the SHA-256 of every tensor's name and bytes and of the state."""
-    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(state or {}, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(name.encode())
         digest.update(tensors[name].contiguous().flatten().view(torch.uint8).cpu().numpy().data)

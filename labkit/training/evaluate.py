@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from labkit.errors import LabkitError
 from labkit.speculative.decoder import Decoder
 from labkit.speculative.drafters.base import Drafter, Watcher
 from labkit.speculative.drafters.context import looking_back
@@ -45,6 +46,12 @@ def greedy_answers(
     manner, ends = Writing(new_tokens), decoder.base.eos_ids
     rows = continue_all(decoder.engine, ids, manner, ends, layers=layers, slots=SLOTS)
     return [GreedyAnswer([*row.prompt], row.output, torch.cat(row.states)) for row in rows]
+
+
+def check_long_enough(answers: Iterable[GreedyAnswer]) -> None:
+    """Raise `LabkitError` where no answer has a second token, so that nothing could be drafted."""
+    if all(len(answer.tokens) < 2 for answer in answers):
+        raise LabkitError("Every answer ended after one token: give other or longer prompts.")
 
 
 def accepted(draft: Draft, continuation: Sequence[int]) -> int:
@@ -82,8 +89,10 @@ def count_steps(drafter: Drafter, answers: Iterable[GreedyAnswer]) -> tuple[int,
     return tokens, steps
 
 
-def score_heads(heads: Heads, answers: Iterable[GreedyAnswer]) -> list[dict[str, float]]:
+def score_heads(heads: Heads, answers: Iterable[GreedyAnswer]) -> list[dict[str, float | None]]:
     """Return each head's ``loss`` in nats, ``top1`` and ``top4`` hits, given the tokens before.
+
+    None for a head that no answer was long enough for.
 
     A token outside the draft vocabulary cannot be drafted: it is a miss, and its loss is taken as
     that of the least probable token of the draft vocabulary.
@@ -106,21 +115,28 @@ def score_heads(heads: Heads, answers: Iterable[GreedyAnswer]) -> list[dict[str,
                 sums[head] += (loss, best[0, 0] == target, target in best[0], 1)
             if isinstance(heads, EagleHeads):
                 heads.read(answer.states[place : place + 1], answer.tokens[place : place + 1])
-    means = sums[:, :3] / np.maximum(sums[:, 3:], 1)
-    return [dict(zip(("loss", "top1", "top4"), row, strict=True)) for row in means.tolist()]
+    return [
+        {
+            name: total / places if places else None
+            for name, total in zip(("loss", "top1", "top4"), totals, strict=True)
+        }
+        for *totals, places in sums.tolist()
+    ]
 
 
 def evaluate_heads(decoder: Decoder, prompts: Sequence[str], new_tokens: int) -> dict[str, Any]:
     """Return what `labkit train eval` prints: ``tokens_per_step``, ``heads`` and ``tokens``.
 
-    Tokens per step are means over tokens, the bonus token included; vanilla is 1.00.
+    Tokens per step are means over tokens, the bonus token included; vanilla is 1.00. Raises
+    `LabkitError` where every answer ended after one token, before any step.
     """
     heads = decoder.heads
     answers = greedy_answers(decoder, prompts, new_tokens, heads.config.layers)
+    check_long_enough(answers)
     steps = {}
     for name, (nodes, width, top_k) in TREES.items():
         tokens, count = count_steps(tree_drafter(heads, nodes, width, top_k), answers)
-        steps[name] = tokens / max(count, 1)
+        steps[name] = tokens / count
     return {
         "tokens_per_step": steps,
         "heads": score_heads(heads, answers),

@@ -31,8 +31,11 @@ def join_folders(base: LanguageModel, first: Path, second: Path, out: Path) -> d
     """Write the join of the heads in two folders to ``out``, in 4 bits.
 
     They draft the tokens that both may draft. Returns ``weights`` and ``draft_tokens``, how many.
-    Raises `LabkitError` for heads that cannot be joined; see `joined_heads`.
+    Raises `LabkitError` for heads that cannot be joined (see `joined_heads`), and where ``out``
+    holds heads already.
     """
+    if (out / "config.json").exists():
+        raise LabkitError(f"{out} holds heads already: give another folder.")
     embeddings: Any = base.module.get_input_embeddings()
     table = embeddings.weight.detach().float()
     (one, its), (other, others) = load_heads(first, table), load_heads(second, table)

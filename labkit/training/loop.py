@@ -55,7 +55,7 @@ class Trainer:
     """A run in progress: heads, optimizer, position in the data, log and checkpoints.
 
     Checkpoints and the log go to ``out``. Raises `LabkitError` if it holds a run of another recipe
-    or no checkpoint in it can be read.
+    or from other weights, or no checkpoint in it can be read.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Trainer:
         base_table: Tensor,
         out: Path,
         accelerator: Accelerator,
+        began_with: str | None = None,
     ) -> None:
         self.recipe = recipe
         self.out = out
@@ -79,10 +80,17 @@ class Trainer:
         )
         self._vocabulary = len(base_table)
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
-        self._run = Run(out, self.module, self.optimizer, recipe.model_dump(mode="json"))
+        self._run = Run(
+            out, self.module, self.optimizer, recipe.model_dump(mode="json"), began_with
+        )
         self._run.resume()
         self.progress = self._run.progress
         self._log = self._open_log()
+
+    @property
+    def trained(self) -> int:
+        """The phase that was trained last, 0 before the first."""
+        return self.progress.phase if self.progress.step else self.progress.phase - 1
 
     def run_phase(
         self, phase: int, schedule: Schedule, material: Material, held_out: HeldOut

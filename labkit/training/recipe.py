@@ -178,8 +178,8 @@ class Generation(Frozen):
     """How many prompts to train on, before duplicates are dropped."""
     held_out: Positive = 32
     """How many prompts, from documents kept out of training, to validate on; answered greedily."""
-    answer_tokens: Positive = 256
-    """The longest answer, in tokens."""
+    answer_tokens: Annotated[int, Field(ge=2)] = 256
+    """The longest answer, in tokens; one alone has none for a head to predict."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """0 is greedy; the published recipe samples at 1."""
     top_k: Positive = 10

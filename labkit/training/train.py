@@ -30,6 +30,7 @@ from labkit.training.answers import (
     writer,
 )
 from labkit.training.batches import cut_runs, text_windows
+from labkit.training.checkpoints import digest_of
 from labkit.training.eagle_start import start_from_base
 from labkit.training.features import ComputedFeatures, answer_features, head_weight
 from labkit.training.loop import LOG_NAME, Trainer, new_accelerator
@@ -44,6 +45,8 @@ from labkit.training.prompts import make_prompts
 from labkit.training.recipe import Recipe
 from labkit.training.text import read_documents, some_text
 
+HEADS = "heads"
+"""The folder of the finished heads, in a run's."""
 HELD_OUT_WINDOWS = 8
 WHOLE = 1 << 30
 """A window longer than any sequence."""
@@ -65,7 +68,8 @@ def train_all(
     ``start`` names heads of the recipe's shape whose weights the training starts from.
     Returns ``final_loss`` (held out, one figure per head), ``accept``, ``tokens_per_step``,
     ``steps``, ``tokens``, ``seconds``, ``processes`` and ``heads``, the folder of the heads. Raises
-    `LabkitError` for invalid input, and if another process is training in ``out_dir``.
+    `LabkitError` for invalid input, for a run in ``out_dir`` of another recipe or ``start``, and if
+    another process is training there.
     """
     recipe, out = Recipe.load(recipe_path), Path(out_dir)
     accelerator = new_accelerator()
@@ -75,6 +79,11 @@ def train_all(
     command = command_line(f"labkit train {name}", **paths)
     with locked(out) if accelerator.is_main_process else contextlib.nullcontext():
         base = load(recipe.base, device=str(accelerator.device), dtype="float32")
+        if base.config.is_encoder_decoder:
+            raise LabkitError(
+                f"{base.name!r} is an encoder-decoder, and heads are trained for a causal language "
+                "model, such as real or tiny."
+            )
         make = Materials(recipe, base, write or writer(base, layers=recipe.heads.layers))
         shards = Path(answers_dir) if answers_dir else None
         with accelerator.main_process_first():  # the others find its results in the cache
@@ -82,16 +91,19 @@ def train_all(
             answers = make.answers(shards) if recipe.phase2 and 2 in phases else None
         text = make.text() if recipe.phase1 and 1 in phases else None
         heads, material = new_speculator(recipe, base), answers or text
+        began_with = None
         if start:
-            _take_weights(heads, Path(start))
+            began_with = _take_weights(heads, Path(start))
         elif isinstance(heads, Eagle) and recipe.heads.from_base and material:
             start_from_base(heads, base, material)
-        trainer = Trainer(recipe, heads, head_weight(base.module).float(), out, accelerator)
+        table = head_weight(base.module).float()
+        trainer = Trainer(recipe, heads, table, out, accelerator, began_with)
         if recipe.phase1 and text:
             trainer.run_phase(1, recipe.phase1, text, held_out)
         if recipe.phase2 and answers:
             trainer.run_phase(2, recipe.phase2, answers, held_out)
-        return _finish(trainer, held_out, material, command)
+        writes = trainer.trained in phases or not (out / HEADS).exists()
+        return _finish(trainer, held_out, material, command if writes else None)
 
 
 def generate(recipe_path: str | Path, write: Continue | None = None) -> dict[str, Any]:
@@ -146,8 +158,25 @@ class Materials:
         assert self.recipe.phase2 is not None
         own = None if shards else training_answers(self.recipe, self.base, self.write)
         answers = own or read_answers(shards or Path())
+        if shards:
+            self._check(answers, shards)
         keep = self.recipe.answers.keep_hidden
         return self._answered(answers, self.recipe.phase2.window, keep)
+
+    def _check(self, answers: Answers, folder: Path) -> None:
+        """Raise `LabkitError` unless the base model can have written these answers."""
+        tokens, bounds = answers.sequences.tokens, answers.sequences.bounds
+        vocabulary, longest = len(embedding_table(self.base)), int(bounds.diff().max())
+        if int(tokens.max()) >= vocabulary:
+            raise LabkitError(
+                f"The answers in {folder} have the token {int(tokens.max())}, and "
+                f"{self.base.name!r} has {vocabulary:,}: they are another model's."
+            )
+        if longest > self.base.context:
+            raise LabkitError(
+                f"The answers in {folder} have up to {longest:,} tokens with their prompts, beyond "
+                f"the {self.base.context:,} of {self.base.name!r}'s context."
+            )
 
     def held_out(self) -> HeldOut:
         """Return the text to validate on: greedy answers to held-out prompts.
@@ -173,15 +202,24 @@ class Materials:
         """Cut ordinary text of ``enough`` tokens into windows; held-out ones stay whole."""
         phase = self.recipe.phase1
         assert phase is not None
+        if phase.window > self.base.context:
+            raise LabkitError(
+                f"The windows of phase 1 are {phase.window:,} tokens long, beyond the "
+                f"{self.base.context:,} of {self.base.name!r}'s context."
+            )
         documents = [t for t in read_documents(phase.sources) if t.held_out == held_out]
         windows = text_windows(some_text(documents, self.base.tokenizer, enough), phase.window)
         features = ComputedFeatures(self.base.module, windows, self.recipe.heads.layers)
         return Material(windows.tokens, cut_runs(windows, phase.window), features)
 
     def _answered(self, answers: Answers, window: int, keep: bool) -> Material:
-        layers = self.recipe.heads.layers
-        features = answer_features(self.base, answers, layers, keep)
-        return Material(answers.sequences.tokens, cut_runs(answers.sequences, window), features)
+        runs = cut_runs(answers.sequences, window)
+        if not len(runs):
+            raise LabkitError(
+                "No answer is long enough to train on: at least one must have two tokens."
+            )
+        features = answer_features(self.base, answers, self.recipe.heads.layers, keep)
+        return Material(answers.sequences.tokens, runs, features)
 
 
 def embedding_table(base: LanguageModel) -> Tensor:
@@ -218,8 +256,10 @@ def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator | Eagle:
         return new_heads(config, table)
 
 
-def _take_weights(heads: Speculator | Eagle, folder: Path) -> None:
-    """Copy the weights of the heads in ``folder``; raises `LabkitError` for another shape.
+def _take_weights(heads: Speculator | Eagle, folder: Path) -> str:
+    """Copy the weights of the heads in ``folder`` and return their digest.
+
+    Raises `LabkitError` for heads of another shape.
 
     Independent heads may start from hierarchical ones of their shape: each from the first, since
     that one alone reads Z.
@@ -231,6 +271,7 @@ def _take_weights(heads: Speculator | Eagle, folder: Path) -> None:
             raise LabkitError(f"The heads in {folder} are not of the recipe's shape.")
         weights = {name: weights[re.sub(r"\.\d+\.", ".0.", name)] for name in weights}
     heads.load_state_dict(weights)
+    return digest_of(heads.state_dict())
 
 
 def _context(base: LanguageModel, width: int) -> ContextConfig:
@@ -241,17 +282,17 @@ def _context(base: LanguageModel, width: int) -> ContextConfig:
 
 
 def _finish(
-    trainer: Trainer, held_out: HeldOut, last: Material | None, command: str
+    trainer: Trainer, held_out: HeldOut, last: Material | None, command: str | None
 ) -> dict[str, Any]:
-    """Write the heads and the finished log; return the result of `train_all`."""
+    """Write the heads and the finished log, by ``command`` if there is one; return the result."""
     speculator, accelerator = trainer.speculator(), trainer.accelerator
     vocabulary = speculator.config.vocab_size
     wanted = trainer.recipe.heads.draft_vocabulary or vocabulary
     ranked = frequent_targets(last, vocabulary) if last else torch.arange(vocabulary)
     draft_ids = ranked[:wanted].sort().values
     found = validate_heads(speculator, held_out)
-    folder = trainer.out / "heads"
-    if accelerator.is_main_process:
+    folder = trainer.out / HEADS
+    if command and accelerator.is_main_process:
         note = (
             f"{accelerator.device.type}, {torch.get_num_threads()} threads,"
             f" {accelerator.num_processes} processes"

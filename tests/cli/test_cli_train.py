@@ -34,6 +34,13 @@ def test_eval_prints_tokens_per_step_of_each_tree_and_figures_of_each_head(tmp_p
     assert 24 <= said["tokens"] <= 48
     shown = train(*words)
     assert f"{steps['chain']:.2f}" in shown.stdout
+    short = json.loads(train(*words[:-1], "2", "--json").stdout)["heads"]  # for one head only
+    assert short[0]["loss"] > 0
+    assert short[1] == {"loss": None, "top1": None, "top4": None}
+    assert "2     -" in train(*words[:-1], "2").stdout
+    none = train(*words[:-1], "1")
+    assert none.exit_code == 2
+    assert none.stderr.strip().startswith("labkit: Every answer ended after one token")
 
 
 def test_plan_prints_memory_time_and_batch():

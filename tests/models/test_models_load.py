@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from labkit import load
+from labkit import Decoder, load
 from labkit.errors import LabkitError
 from labkit.models import shipped_names
 from labkit.models.store import make_manifest
@@ -30,6 +30,34 @@ def test_a_folder_is_a_model(toy_folder):
     logits = model.module(torch.tensor([ids])).logits
     assert logits.shape == (1, 5, 257)
     assert logits.dtype == torch.float32
+
+
+def test_a_longrope_model_is_used_within_its_first_context_and_drafts_change_nothing(copy):
+    factors = {f"{kind}_factor": [value] * 4 for kind, value in (("short", 1.0), ("long", 2.0))}
+    path = copy / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    del config["rope_parameters"]  # as in files of before transformers 5
+    config["original_max_position_embeddings"] = 64
+    config["rope_scaling"] = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    decoder = Decoder(load(str(copy), device="cpu"), max_nodes=8)
+    assert decoder.base.context == decoder.engine.context == 64
+    prompt = [5, 9, 7, 3] * 5
+    plain = decoder.run(prompt, 44, "vanilla").tokens
+    assert decoder.run(prompt, 44, "prompt_lookup").tokens == plain
+    given = torch.tensor([prompt])
+    wanted = decoder.base.module.generate(given, max_new_tokens=44, do_sample=False)
+    assert wanted[0, 20:].tolist() == list(plain)
+    with pytest.raises(LabkitError, match="beyond the model's context of 64"):
+        decoder.run(prompt, 45, "vanilla")
+
+
+def test_no_config_asks_for_tables_of_positions_without_end(copy):
+    path = copy / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(config | {"max_position_embeddings": 10**9}), encoding="utf-8")
+    decoder = Decoder(load(str(copy), device="cpu"))
+    assert decoder.base.context == decoder.engine.context == 2**20
 
 
 def test_the_module_holds_the_weights_that_are_read_from_the_file(toy_folder):

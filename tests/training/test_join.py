@@ -170,6 +170,8 @@ def test_the_command_joins_shipped_heads(tmp_path):
     assert len(ids) == made["draft_tokens"]
     assert sum(parameter.numel() for parameter in joined.parameters()) == made["weights"]
     z, token = torch.randn(1, own.config.z_dim), torch.tensor([5])
+    again = CliRunner().invoke(main, [*words, "--out", str(tmp_path), "--json"])
+    assert again.stderr.strip() == f"labkit: {tmp_path} holds heads already: give another folder."
     one, both = (made.logits(0, made.step(0, made.start(z), token)) for made in (own, joined))
     assert (one - both).abs().max() < 0.1 * one.abs().max()
 

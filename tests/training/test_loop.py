@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from labkit.paths import data_dir
 from labkit.records.base import RecordError
 from labkit.records.losslog import LossLog
 from labkit.training import checkpoints, features, loop, tiny, translator
-from labkit.training.answers import read_answers
+from labkit.training.answers import read_answers, write_shard
 from labkit.training.join import join_folders
 from labkit.training.loop import LOG_NAME
 from labkit.training.train import train_all
@@ -251,6 +252,57 @@ def test_a_run_of_another_recipe_is_refused(small_world, make_recipe):
         train_all(make_recipe(labels="soft"), small_world / "out", write=count_up)
 
 
+def test_other_heads_to_start_from_are_refused_by_a_run_that_began_otherwise(
+    small_world, make_recipe
+):
+    recipe, out = make_recipe(), small_world / "out"
+    heads = train_all(recipe, small_world / "first", write=count_up)["heads"]
+    began = train_all(recipe, out, write=count_up, start=heads)
+    assert train_all(recipe, out, write=count_up, start=heads)["steps"] == began["steps"]
+    assert train_all(recipe, out, write=count_up)["steps"] == began["steps"]
+    with pytest.raises(LabkitError, match="did not start from those heads"):
+        train_all(recipe, out, write=count_up, start=began["heads"])
+
+
+def test_an_earlier_phase_asked_for_again_leaves_finished_heads_alone(small_world, make_recipe):
+    recipe, out = make_recipe(), small_world / "out"
+    recipe.write_text(
+        recipe.read_text("utf-8").replace("[heads]", "[heads]\ndraft_vocabulary = 64"), "utf-8"
+    )
+    train_all(recipe, out, write=count_up)
+    made = {path: path.read_bytes() for path in (out / "heads").iterdir()}
+    train_all(recipe, out, phases=[1], write=count_up)
+    assert {path: path.read_bytes() for path in (out / "heads").iterdir()} == made
+
+
+def test_answers_that_the_base_model_cannot_have_written_are_refused(small_world, make_recipe):
+    def refused(rows, given):
+        folder = small_world / str(len(list(small_world.iterdir())))
+        folder.mkdir()
+        write_shard(folder / "shard-00000.safetensors", rows, given)
+        with pytest.raises(LabkitError) as caught:
+            train_all(make_recipe(), small_world / "out", [2], folder, write=count_up)
+        return str(caught.value)
+
+    assert "have the token 300" in refused([[1, 2, 300, 4]], [1])
+    assert "up to 600 tokens with their prompts, beyond the 512" in refused([[5] * 600], [1])
+    assert "No answer is long enough" in refused([[1, 2]], [1])
+    assert "There are no answers in" in refused([[1, 2]], [2])
+
+
+def test_a_window_beyond_the_context_and_another_kind_of_model_are_refused(
+    small_world, make_recipe
+):
+    recipe = make_recipe()
+    text = recipe.read_text("utf-8")
+    recipe.write_text(re.sub(r"window = \d+", "window = 513", text, count=1), "utf-8")
+    with pytest.raises(LabkitError, match="513 tokens long, beyond the 512"):
+        train_all(recipe, small_world / "out", write=count_up)
+    recipe.write_text(re.sub(r'base = ".*"', 'base = "translator"', text), "utf-8")
+    with pytest.raises(LabkitError, match="is an encoder-decoder"):
+        train_all(recipe, small_world / "out", write=count_up)
+
+
 def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(small_world, make_recipe):
     recipe, out = make_recipe(), small_world / "out"
     whole = train_all(recipe, out, write=count_up)
@@ -261,7 +313,10 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(small_wo
     assert again["final_loss"] == pytest.approx(whole["final_loss"], abs=1e-5)
     for name in (checkpoints.LATEST, checkpoints.PREVIOUS):
         (out / name).write_bytes(b"no checkpoint")
-    with pytest.warns(UserWarning), pytest.raises(LabkitError, match="can be read; remove"):
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(LabkitError, match="safetensors and"),
+    ):
         train_all(recipe, out, write=count_up)
 
 

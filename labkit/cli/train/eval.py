@@ -55,6 +55,8 @@ def as_text(result: dict[str, Any]) -> str:
     trees = [(name, f"{steps:.2f}") for name, steps in result["tokens_per_step"].items()]
     heads = [
         (str(number), f"{head['loss']:.3f}", f"{head['top1']:.1%}", f"{head['top4']:.1%}")
+        if head["loss"] is not None
+        else (str(number), "-", "-", "-")
         for number, head in enumerate(result["heads"], start=1)
     ]
     return "\n\n".join(

@@ -163,6 +163,8 @@ def check_fits(context: int, prompt: Sequence[int], max_new_tokens: int) -> None
     """Raise `LabkitError` for a prompt or an output length that the model cannot decode."""
     if not len(prompt):
         raise LabkitError("The prompt is empty: give at least one token.")
+    if not hasattr(type(max_new_tokens), "__index__"):
+        raise LabkitError(f"max_new_tokens is {max_new_tokens!r}: give a whole number.")
     if max_new_tokens < 1:
         raise LabkitError(f"max_new_tokens is {max_new_tokens}: give at least 1.")
     if len(prompt) + max_new_tokens > context:

@@ -223,6 +223,7 @@ def test_leaving_midway_frees_the_slot_and_leaves_the_others_alone() -> None:
     [
         ([], 4, Sampling(), "The prompt is empty"),
         ([1], 0, Sampling(), "max_new_tokens is 0"),
+        ([1], 2.5, Sampling(), "max_new_tokens is 2.5: give a whole number"),
         ([1] * 20, 21, Sampling(), "20 tokens and 21 more .* holds 40"),
         ([1], 4, Sampling(temperature=1, typical=True), "not lossless"),
     ],

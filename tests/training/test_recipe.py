@@ -39,6 +39,7 @@ def test_all_recipes_of_the_project_can_be_read():
             "tiny-base.toml": TinyRecipe,
             "translator.toml": TranslatorRecipe,
             "ablations-tiny.toml": Study,
+            "ablations-real.toml": Study,
             "scaling-tiny.toml": Study,
         }
         kinds.get(name, Recipe).load(data_dir() / "recipes" / name)

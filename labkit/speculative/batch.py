@@ -27,7 +27,7 @@ import torch
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Engine, Output, Rows
 from labkit.sampling import Sampling
-from labkit.speculative.drafters.base import Drafter, Watcher
+from labkit.speculative.drafters.base import Drafter, watches
 from labkit.speculative.drafters.mlp import MLPDrafter
 from labkit.speculative.generate import PREFILL_ROWS, check_fits, prefill
 from labkit.speculative.tree import Draft
@@ -126,7 +126,7 @@ class Drafting:
     def see(self, slot: int, hidden: torch.Tensor) -> None:
         """Pass on the states (C, D) that gave the tokens committed last, to a `Watcher`."""
         drafter = self._slots.get(slot)
-        if isinstance(drafter, Watcher):
+        if watches(drafter):
             drafter.see(hidden)
 
     def draft(self, rows: Sequence[Row], nodes: int) -> list[Draft]:

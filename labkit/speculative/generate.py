@@ -12,7 +12,7 @@ from labkit.errors import LabkitError
 from labkit.kernels.engine import Engine, Rows
 from labkit.sampling import Sampling
 from labkit.speculative import verify
-from labkit.speculative.drafters.base import Drafter, Watcher
+from labkit.speculative.drafters.base import Drafter, watches
 from labkit.speculative.tree import ROOT, Draft
 from labkit.speculative.verify import Verdict
 
@@ -100,9 +100,8 @@ def generate(
     narrow = [0] if not engine.exact and tied(out.logits[-1]) else []
     if drafter:
         drafter.begin(prompt)
-    watcher = drafter if isinstance(drafter, Watcher) else None  # asked once: it takes a while
-    if watcher:
-        watcher.see(out.hidden[-1:])
+    if watches(drafter):
+        drafter.see(out.hidden[-1:])
     prefill_s = clock() - began
     tokens, steps = [*prompt, first], []
     ended = first in eos_ids or stop(tokens)
@@ -117,8 +116,8 @@ def generate(
         cache.commit([0, *(node + 1 for node in verdict.path)])
         last = verdict.path[-1] if verdict.path else ROOT
         hidden = out.hidden[last + 1]
-        if watcher:
-            watcher.see(out.hidden[[0, *(node + 1 for node in verdict.path)]])
+        if watches(drafter):
+            drafter.see(out.hidden[[0, *(node + 1 for node in verdict.path)]])
         committed = [draft.tokens[node] for node in verdict.path] + [verdict.token]
         kept = []
         for token in committed:

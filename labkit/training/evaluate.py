@@ -16,7 +16,7 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.speculative.decoder import Decoder
-from labkit.speculative.drafters.base import Drafter, Watcher
+from labkit.speculative.drafters.base import Drafter, watches
 from labkit.speculative.drafters.context import looking_back
 from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
 from labkit.speculative.drafters.mlp import Heads
@@ -48,12 +48,6 @@ def greedy_answers(
     return [GreedyAnswer([*row.prompt], row.output, torch.cat(row.states)) for row in rows]
 
 
-def check_long_enough(answers: Iterable[GreedyAnswer]) -> None:
-    """Raise `LabkitError` where no answer has a second token, so that nothing could be drafted."""
-    if all(len(answer.tokens) < 2 for answer in answers):
-        raise LabkitError("Every answer ended after one token: give other or longer prompts.")
-
-
 def accepted(draft: Draft, continuation: Sequence[int]) -> int:
     """Count the nodes of a draft that are accepted where the base model writes ``continuation``.
 
@@ -75,13 +69,13 @@ def count_steps(drafter: Drafter, answers: Iterable[GreedyAnswer]) -> tuple[int,
     tokens = steps = 0
     for answer in answers:
         drafter.begin(answer.prompt)
-        if isinstance(drafter, Watcher):
+        if watches(drafter):
             drafter.see(answer.states[:1])
         place = 0
         while rest := answer.tokens[place + 1 :]:
             text = [*answer.prompt, *answer.tokens[: place + 1]]
             taken = min(accepted(drafter.draft(text, answer.states[place]), rest) + 1, len(rest))
-            if isinstance(drafter, Watcher):
+            if watches(drafter):
                 drafter.see(answer.states[place + 1 : place + 1 + taken])
             place += taken
             tokens += taken
@@ -132,7 +126,8 @@ def evaluate_heads(decoder: Decoder, prompts: Sequence[str], new_tokens: int) ->
     """
     heads = decoder.heads
     answers = greedy_answers(decoder, prompts, new_tokens, heads.config.layers)
-    check_long_enough(answers)
+    if all(len(answer.tokens) < 2 for answer in answers):
+        raise LabkitError("Every answer ended after one token: give other or longer prompts.")
     steps = {}
     for name, (nodes, width, top_k) in TREES.items():
         tokens, count = count_steps(tree_drafter(heads, nodes, width, top_k), answers)

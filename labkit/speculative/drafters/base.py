@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 import torch
 
@@ -41,12 +41,16 @@ class Drafter(Protocol):
         """
 
 
-@runtime_checkable
 class Watcher(Protocol):
     """A drafter that also reads the base model's states of everything committed."""
 
     def see(self, hidden: torch.Tensor) -> None:
         """``hidden`` (C, D): the states at the places that led to the C tokens committed last."""
+
+
+def watches(drafter: object) -> TypeGuard[Watcher]:
+    """Return whether a drafter is a `Watcher`, which a protocol itself would be slow to tell."""
+    return hasattr(drafter, "see")
 
 
 class Nothing:

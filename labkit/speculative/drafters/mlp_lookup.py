@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from labkit.speculative.drafters.base import Watcher
+from labkit.speculative.drafters.base import watches
 from labkit.speculative.drafters.mlp import MLPDrafter
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.tree import Draft, join
@@ -25,7 +25,6 @@ class MLPLookup:
 
     def __init__(self, heads: MLPDrafter, lookup: PromptLookup) -> None:
         self.heads, self.lookup = heads, lookup
-        self.watcher = heads if isinstance(heads, Watcher) else None
         self.layers = heads.layers
         self.max_nodes = heads.max_nodes
 
@@ -36,8 +35,8 @@ class MLPLookup:
 
     def see(self, hidden: torch.Tensor) -> None:
         """Pass the committed states on to heads that remember them."""
-        if self.watcher:
-            self.watcher.see(hidden)
+        if watches(self.heads):
+            self.heads.see(hidden)
 
     def draft(
         self,

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +38,7 @@ from labkit.sampling import Sampling
 from labkit.serving.bench import Level, Loads
 from labkit.serving.replay import bench_replayed
 from labkit.speculative.bench import bench
-from labkit.speculative.calibrate import calibrate, keep
+from labkit.speculative.calibrate import calibrate, keep, passes_over
 from labkit.speculative.decoder import Decoder
 from labkit.speculative.generate import prefill
 from labkit.training.answers import Writing, continue_all
@@ -143,10 +144,18 @@ class Measurement:
         return [self.decoder.base.encode(texts[i % len(texts)]) for i in range(many)]
 
     def passes(self) -> dict[str, Any]:
-        """Calibrate: one token, checks of up to 32, the heads, and the tree that pays best."""
+        """Calibrate: one token, checks of up to 32, the heads, and the tree that pays best.
+
+        One token is also timed by the layer that ``torch.compile`` makes.
+        """
         found = calibrate(self.decoder.base, self.engine, self.decoder.heads, self.amounts.repeats)
         keep(found)  # the next parts draft its tree
+        compiled = copy(self.engine)
+        compiled.fused = None
+        (one_token,) = passes_over((1,), compiled, found.cached_tokens)
         return {
+            "fused": self.engine.fused is not None,
+            "token_ms_compiled": self.median_ms(one_token),
             "calibration": found.model_dump(mode="json"),
             "token_ms": found.token_ms,
             "check_32_ratio": found.verify_cost[LARGEST],
@@ -182,12 +191,18 @@ class Measurement:
             raise LabkitError("No tree of drafts pays here, so there is nothing to time.")
         with torch.no_grad():
             run = self.engine.recorded(lambda: drafter.draft(step.root, step.z))
-            times = []
-            for _ in range(10 * self.amounts.repeats):
-                began = clock(self.device)
-                run()
-                times.append(clock(self.device) - began)
-        return {"draft_ms": 1e3 * statistics.median(times), "nodes": len(step.tree.paths)}
+            draft_ms = self.median_ms(run)
+        return {"draft_ms": draft_ms, "nodes": len(step.tree.paths)}
+
+    def median_ms(self, run: Callable[[], object]) -> float:
+        """Time ``run`` after one run that compiles it; return the median in milliseconds."""
+        run()
+        times = []
+        for _ in range(10 * self.amounts.repeats):
+            began = clock(self.device)
+            run()
+            times.append(clock(self.device) - began)
+        return 1e3 * statistics.median(times)
 
     def sampling(self) -> dict[str, Any]:
         """Compare sampled output with the base model's own distribution, by chi-square.

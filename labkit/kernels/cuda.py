@@ -7,7 +7,8 @@ widths, sequences to a power of two, and attention reads a whole number of block
 what is padding, hidden or not yet written is masked. Graphs belong to the cache whose addresses
 they hold, and a cache no longer in use goes to the next generation, with its graphs.
 
-Without a GPU, or where recording fails, the same pass runs unrecorded.
+A layer is five kernels by `kernels.fused` where Triton serves the card, else what `layer_pass` is,
+compiled or not. Without a GPU, or where recording fails, the same pass runs unrecorded.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -41,6 +43,9 @@ IDLE = 4
 
 SHAPES = 64
 """Shapes that the layers' function may be compiled for."""
+
+ROUNDING = 0.05
+"""How far one layer's results may lie apart where only the order of rounding differs."""
 
 Result = TypeVar("Result")
 
@@ -295,13 +300,16 @@ class CudaEngine(LlamaEngine):
         keys: torch.Tensor,
         values: torch.Tensor,
         layers: tuple[int, ...],
-        run_layer: Callable[..., torch.Tensor] | None = None,
+        lean: bool = False,
     ) -> Pass:
         """Run the layers on new tokens, whose keys and values are written: see `Pass`.
 
-        ``run_layer`` replaces `layer_pass`, for example by `lean_layer`.
+        ``lean`` compiles a shape that is used often, where `fused` does not serve it: compiling
+        takes seconds, so passes over prompts, of many shapes, do without it.
         """
-        run_layer = run_layer or layer_pass
+        run_layer = self.compiled_layer if lean and self.recording else layer_pass
+        if self.fused and given.tokens.numel() <= self.fused.ROWS:
+            run_layer = self.fused.layer_pass
         x = functional.embedding(given.tokens, self.embedding)  # (G, n, D)
         turn = self.cosines[given.positions][:, :, None], self.sines[given.positions][:, :, None]
         given = given._replace(mask=self._additive(given))
@@ -322,12 +330,57 @@ class CudaEngine(LlamaEngine):
         return mask[0, 0][:, None, None].expand(-1, -1, share, -1)  # (n, 1, g, end)
 
     @cached_property
-    def lean_layer(self) -> Callable[..., torch.Tensor]:
-        """`layer_pass` in few kernels, by ``torch.compile``, for one shape that is used often.
+    def compiled_layer(self) -> Callable[..., torch.Tensor]:
+        """`layer_pass` in fewer kernels, by ``torch.compile``."""
+        return compiled(layer_pass)
 
-        Compiling a shape takes seconds, so passes over prompts, of many shapes, do without it.
+    @cached_property
+    def fused(self) -> ModuleType | None:
+        """`kernels.fused`, for passes over few rows, where it serves this card; else None.
+
+        Triton is for cards of compute capability 8 and later. Before the first use its layer is
+        compared with `layer_pass`; where it fails or differs, a warning says so.
         """
-        return compiled(layer_pass) if self.recording else layer_pass
+        if self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) < (8, 0):
+            return None
+        try:
+            from labkit.kernels import fused
+        except ImportError:
+            return None
+        try:
+            differs = self.difference(fused.layer_pass)
+            reason = f"its result is {differs:.0%} off" if differs > ROUNDING else ""
+        except Exception as error:  # whatever it is, the plain layer serves
+            reason = str(error).strip().partition("\n")[0]
+        if not reason:
+            return fused
+        warnings.warn(f"Triton's layer is not used, which is slower: {reason}", stacklevel=2)
+        return None
+
+    @torch.no_grad()
+    def difference(self, run_layer: Callable[..., torch.Tensor]) -> float:
+        """Return how far ``run_layer`` is from `layer_pass`, relative to the largest value.
+
+        Three random rows go through the first layer, once as a chain and once in an order.
+        """
+        rows = torch.arange(3, device=self.device)
+        seen = torch.arange(BLOCK, device=self.device) <= rows[:, None]  # (n, end)
+        random = torch.Generator(self.device).manual_seed(0)
+        x = torch.randn(1, 3, self.width, generator=random, device=self.device).to(self.dtype)
+        turn = self.cosines[rows][None, :, None], self.sines[rows][None, :, None]
+        furthest = 0.0
+        for order in (None, torch.arange(BLOCK, device=self.device).repeat(3, 1)):
+            given = Inputs(rows[None], rows[None], rows[None], rows[:1], seen[None, None], order)
+            given = given._replace(mask=self._additive(given))
+            found = []
+            for run in (run_layer, layer_pass):
+                shape = (1, self.kv_heads, BLOCK, self.size)
+                keys, values = (x.new_zeros(shape) for _ in range(2))
+                out = run(x, self.layers[0], given, turn, keys, values, self.sizes)
+                found.append((out, keys, values))
+            for one, other in zip(*found, strict=True):
+                furthest = max(furthest, float((one - other).abs().max() / other.abs().max()))
+        return furthest
 
     def lean_pass(self, rows: Sequence[Rows], cache: StaticCache) -> Callable[[], Pass]:
         """Return a recorded pass over ``rows`` in few kernels, to be timed or counted."""
@@ -336,7 +389,7 @@ class CudaEngine(LlamaEngine):
         )
         given, buffers = given.to(self.device), cache.buffers
         return self.recorded(
-            lambda: self.compute(given, buffers.keys, buffers.values, (), self.lean_layer)
+            lambda: self.compute(given, buffers.keys, buffers.values, (), lean=True)
         )
 
 

@@ -117,9 +117,7 @@ class DeviceStep:
             tokens[None], positions[None], written_to[None], self.slot, seen[None, None], order
         )
         keys, values = self.cache.buffers.keys, self.cache.buffers.values
-        states, logits = self.engine.compute(
-            given, keys, values, self.layers, self.engine.lean_layer
-        )
+        states, logits = self.engine.compute(given, keys, values, self.layers, lean=True)
         return states[0], logits[0].float()
 
     def choose(self, logits: Tensor) -> Tensor:

@@ -351,7 +351,9 @@ def test_where_compiling_fails_the_plain_layer_runs_and_a_sentence_says_so(
     assert run(3, 4) == 7
 
 
-def test_a_layer_is_compiled_once_as_one_graph_for_all_layers() -> None:
+def test_a_layer_is_compiled_once_as_one_graph_for_all_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     graphs = []
 
     def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
@@ -363,7 +365,9 @@ def test_a_layer_is_compiled_once_as_one_graph_for_all_layers() -> None:
     device = on_device("mlp", TREES["tree"], Sampling())
     expected = device.generate(encoded(), 6).tokens
     device.engine = copy(engine())
-    device.engine.__dict__["lean_layer"] = fast
+    device.engine.recording = True  # as on a card, where layers are compiled
+    device.engine.__dict__["compiled_layer"] = fast
+    monkeypatch.setattr(cuda, "capture", lambda run, _: run)
     assert device.generate(encoded(), 6).tokens == expected
     assert len(graphs) == 1
 
@@ -405,7 +409,9 @@ def test_each_row_of_a_tree_reads_its_own_path_in_the_order_that_it_has_once_com
     step.engine = copy(engine())
     compute = engine().compute
     monkeypatch.setattr(
-        step.engine, "compute", lambda given, *rest: (seen.append(given), compute(given, *rest))[1]
+        step.engine,
+        "compute",
+        lambda given, *rest, **lean: (seen.append(given), compute(given, *rest, **lean))[1],
     )
     step.compute()
     (given,) = seen

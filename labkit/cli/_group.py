@@ -18,12 +18,12 @@ MISTAKE = 2
 
 
 class CommandGroup(click.Group):
-    """The modules of a package as commands, each in a variable ``command``.
+    """The modules of a package as commands, each in a variable ``command``, and added commands.
 
     Modules whose names begin with an underscore are skipped; a folder is a group of its own.
     """
 
-    def __init__(self, name: str, package: str, **settings: Any) -> None:
+    def __init__(self, name: str, package: str = "", **settings: Any) -> None:
         settings.setdefault("context_settings", {"max_content_width": 100})
         super().__init__(name, no_args_is_help=False, invoke_without_command=True, **settings)
         self.package = package
@@ -36,16 +36,17 @@ class CommandGroup(click.Group):
             click.echo(context.get_help())
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the package's modules in alphabetical order."""
-        path = importlib.import_module(self.package).__path__
-        names = (module.name for module in pkgutil.iter_modules(path))
-        return sorted(name for name in names if not name.startswith("_"))
+        """Return the names of all commands in alphabetical order."""
+        path = importlib.import_module(self.package).__path__ if self.package else ()
+        modules = (module.name for module in pkgutil.iter_modules(path))
+        return sorted([*self.commands, *(name for name in modules if not name.startswith("_"))])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return the command of that name."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        return importlib.import_module(f"{self.package}.{cmd_name}").command
+        added = self.commands.get(cmd_name)
+        return added or importlib.import_module(f"{self.package}.{cmd_name}").command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,15 +18,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from labkit.errors import LabkitError, first_problem
-from labkit.models import LanguageModel, load
+from labkit.models import load
 from labkit.models.store import locked
 from labkit.provenance import command_line, provenance
 from labkit.records import AblationRow, AblationStudy, HeldOutScore, write_whole
 from labkit.speculative.checkpoint import load_heads
 from labkit.training.answers import Continue, writer
+from labkit.training.heads import embedding_table
 from labkit.training.losses import HeldOut, validate_heads
 from labkit.training.recipe import Count, Frozen, Recipe
-from labkit.training.train import Materials, embedding_table, train_all
+from labkit.training.train import Materials, train_all
 
 RESULT = "ablations.json"
 BASELINE = "baseline"
@@ -81,13 +82,39 @@ def ablate(
     """
     study_path, out = Path(study_path), Path(out_dir)
     study = Study.load(study_path)
-    trainings = list(_trainings(study, study_path))
+    trainings = _trainings(study, study_path)
     baseline = trainings[0][2]
     base = load(baseline.base, dtype="float32")
     write = write or writer(base, layers=baseline.heads.layers)
+
+    @cache
+    def held_out(kind: str, heads: int, layers: tuple[int, ...]) -> HeldOut:
+        """Return held-out answers to prompts of a kind for ``heads`` heads that read ``layers``."""
+        changes = {"generation": {"kinds": [kind]}, "heads": {"count": heads, "layers": layers}}
+        asked = Recipe.model_validate(_merged(baseline.model_dump(), changes))
+        return Materials(asked, base, write).held_out()
+
+    rows = []
     with locked(out):
-        rows = []
-        for row in _rows(study, trainings, base, write, out):
+        for question, name, recipe, changes in trainings:
+            folder = out / re.sub(r"[^a-z0-9]+", "-", f"{name} {recipe.seed}".lower()).strip("-")
+            file = write_whole(folder / "recipe.toml", as_toml(recipe))
+            done = train_all(file, folder, write=write)
+            heads = load_heads(Path(done["heads"]), embedding_table(base))[0]
+            shape = recipe.heads.count, recipe.heads.layers
+            scores = [
+                HeldOutScore(material=kind, **validate_heads(heads, held_out(kind, *shape)))
+                for kind in study.materials
+            ]
+            row = AblationRow(
+                question=question,
+                name=name,
+                changes=changes,
+                seed=recipe.seed,
+                steps=done["steps"],
+                tokens=done["tokens"],
+                scores=tuple(scores),
+            )
             progress(row)
             rows.append(row)
         made = AblationStudy(
@@ -103,44 +130,6 @@ def ablate(
         )
         made.save(out / RESULT)
     return made
-
-
-def _rows(
-    study: Study, trainings: Sequence[Training], base: LanguageModel, write: Continue, out: Path
-) -> Iterator[AblationRow]:
-    """Run each training in its folder and evaluate it on every kind of held-out prompts."""
-    baseline = trainings[0][2].model_dump()
-
-    @cache
-    def held_out(kind: str, count: int, layers: tuple[int, ...]) -> HeldOut:
-        """Return held-out answers for heads of that number that read those layers."""
-        heads = {"count": count, "layers": layers}
-        asked = _merged(baseline, {"generation": {"kinds": [kind]}, "heads": heads})
-        return Materials(Recipe.model_validate(asked), base, write).held_out()
-
-    for question, name, recipe, changes in trainings:
-        folder = out / _file_name(f"{name} {recipe.seed}")
-        file = write_whole(folder / "recipe.toml", as_toml(recipe))
-        done = train_all(file, folder, write=write)
-        shape = recipe.heads.count, recipe.heads.layers
-        yield AblationRow(
-            question=question,
-            name=name,
-            changes=changes,
-            seed=recipe.seed,
-            steps=done["steps"],
-            tokens=done["tokens"],
-            scores=tuple(
-                judge(Path(done["heads"]), base, kind, held_out(kind, *shape))
-                for kind in study.materials
-            ),
-        )
-
-
-def judge(folder: Path, base: LanguageModel, material: str, held_out: HeldOut) -> HeldOutScore:
-    """Evaluate the heads in ``folder`` on held-out answers of the base model."""
-    heads = load_heads(folder, embedding_table(base))[0]
-    return HeldOutScore(material=material, **validate_heads(heads, held_out))
 
 
 def as_toml(recipe: Recipe) -> str:
@@ -161,28 +150,24 @@ def as_toml(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _trainings(study: Study, path: Path) -> Iterator[Training]:
+def _trainings(study: Study, path: Path) -> list[Training]:
     """Return every training, the baseline's first."""
     whole = Recipe.load(path.parent / study.recipe).model_dump()
     common = _merged(_merged(whole, study.always), {"name": study.name})
-    for seed in study.seeds:
-        yield "", BASELINE, _recipe({**common, "seed": seed}, path, BASELINE), {}
-    names = {BASELINE}
-    for variant in study.variant:
-        if variant.name in names:
-            raise LabkitError(f"The study {path} has two variants named {variant.name!r}.")
-        names.add(variant.name)
-        changed = _merged({**common, "seed": study.seeds[0]}, variant.changes)
-        recipe = _recipe(changed, path, variant.name)
-        yield variant.question, variant.name, recipe, variant.changes
-
-
-def _recipe(content: Mapping[str, Any], path: Path, name: str) -> Recipe:
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        problem = first_problem(error, "the whole")
-        raise LabkitError(f"The study {path} makes no recipe of {name!r}: {problem}.") from None
+    planned: list[tuple[str, str, int, Changes]]
+    planned = [("", BASELINE, seed, {}) for seed in study.seeds]
+    planned += [(one.question, one.name, study.seeds[0], one.changes) for one in study.variant]
+    trainings: list[Training] = []
+    for question, name, seed, changes in planned:
+        if changes and name in {known for _, known, *_ in trainings}:
+            raise LabkitError(f"The study {path} has two variants named {name!r}.")
+        try:
+            recipe = Recipe.model_validate(_merged({**common, "seed": seed}, changes))
+        except ValidationError as error:
+            problem = first_problem(error, "the whole")
+            raise LabkitError(f"The study {path} makes no recipe of {name!r}: {problem}.") from None
+        trainings.append((question, name, recipe, changes))
+    return trainings
 
 
 def _merged(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,12 +184,3 @@ def _merged(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         else:
             merged[key] = None if value is False and isinstance(before, Mapping) else value
     return merged
-
-
-def _file_name(text: str) -> str:
-    """Return ``text`` in small letters, digits and hyphens.
-
-    >>> _file_name("Hard labels 0")
-    'hard-labels-0'
-    """
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -23,6 +26,7 @@ from labkit.errors import LabkitError
 from labkit.kernels import choose, engine_for
 from labkit.kernels.engine import Engine
 from labkit.kernels.llama import LlamaWeights
+from labkit.kernels.panel import host_features
 from labkit.models import LanguageModel
 from labkit.models.store import locked
 from labkit.paths import cache_dir
@@ -30,8 +34,7 @@ from labkit.reading import read_text
 from labkit.records import write_whole
 from labkit.sampling import Sampling
 from labkit.speculative.batch import Batch, Row, common_beginning
-from labkit.training.batches import Sequences, from_rows
-from labkit.training.precision import at_hand
+from labkit.training.batches import Runs, Sequences, from_rows, stacked
 from labkit.training.recipe import Precision
 
 SHARD_ROWS = 512
@@ -42,6 +45,8 @@ READ_AT_ONCE = 1024
 """Prompt tokens processed in one step: nobody waits for an answer, so slots fill at once."""
 SLOTS: dict[Precision, int] = {"float32": 24, "bfloat16": 128}
 """Answers written at once; more gain little on a CPU and cost memory."""
+BFLOAT16 = ("avx512bf16", "amx-bf16", "bf16")
+"""Instructions for products of bfloat16, by LLVM's names: two of x86-64, one of ARM."""
 
 
 @dataclass(frozen=True)
@@ -105,79 +110,93 @@ def continue_all(
     return batch.run(prompts, manner.max_new_tokens, sampling, seeds)
 
 
+def at_hand(wanted: Precision, device: torch.device) -> Precision:
+    """Return ``wanted``, or float32, with a warning, on a processor that only imitates bfloat16.
+
+    There torch's products in bfloat16 took ninety times as long as in float32 (two AVX2 cores).
+    """
+    if wanted == "float32" or device.type != "cpu" or any(map(host_features().get, BFLOAT16)):
+        return wanted
+    warnings.warn(
+        "This processor has no instructions for bfloat16: products are in float32.", stacklevel=2
+    )
+    return "float32"
+
+
 def writer(base: LanguageModel, layers: Sequence[int] = ()) -> Continue:
     """Return ``base`` as a `Continue`, which opens a forward pass when it first writes.
 
     The states after ``layers`` are kept too. bfloat16 products are for models that the
     weights-once engine can compute; other models write by their usual forward pass.
     """
-    opened: dict[Precision, Engine] = {}
+
+    @cache
+    def engine(precision: Precision) -> Engine:
+        path = choose(base.config, base.device, base.dtype).path
+        if precision == "bfloat16" and path == "weights_once":
+            from labkit.kernels.many_rows import ManyRows
+
+            return ManyRows(LlamaWeights(base.config, base.weights()))
+        return engine_for(base)
 
     def write(prompts: Sequence[Sequence[int]], manner: Writing, seed: int) -> Written:
         manner = replace(manner, precision=at_hand(manner.precision, base.device))
-        if manner.precision not in opened:
-            opened[manner.precision] = _engine(base, manner.precision)
-        rows = continue_all(opened[manner.precision], prompts, manner, base.eos_ids, seed, layers)
+        opened = engine(manner.precision)
+        rows = continue_all(opened, prompts, manner, base.eos_ids, seed, layers)
         states = torch.cat([part for row in rows for part in row.states])
         return Written([row.output for row in rows], states.cpu().half())
 
     return write
 
 
-def _engine(base: LanguageModel, precision: Precision) -> Engine:
-    """Return the forward pass to write with."""
-    path = choose(base.config, base.device, base.dtype).path
-    if precision == "bfloat16" and path == "weights_once":
-        from labkit.kernels.many_rows import ManyRows
-
-        return ManyRows(LlamaWeights(base.config, base.weights()))
-    return engine_for(base)
-
-
 @dataclass(frozen=True)
 class Answers:
-    """Answers kept in shards.
+    """Answers kept in the shards of a folder.
 
-    Of each sequence: the shard's number in ``paths`` and the place in that shard where its states
-    begin, int64 (R,) each. ``width`` is the width of a state, 0 if none were kept.
+    ``states`` says for each sequence which shard's states, and where in them its own begin;
+    ``width`` is the width of a state, 0 if none were kept.
     """
 
+    folder: Path
     sequences: Sequences
-    paths: tuple[Path, ...]
-    shards: Tensor
-    places: Tensor
+    states: tuple[tuple[Any, int], ...]
     width: int
+
+    def hidden(self, runs: Runs, length: int) -> Tensor:
+        """Read the states that were kept; this is a `labkit.training.features.Hidden`.
+
+        A sequence's last token has no state, and none is needed.
+        """
+        parts = []
+        for row, start, origin, end in torch.stack(list(vars(runs).values()), dim=1).tolist():
+            states, place = self.states[row]
+            begin = place + start - origin - int(self.sequences.given[row]) + 1
+            parts.append(states[begin : begin + min(length, end - 1 - start)].float())
+        return stacked(parts, length)
 
 
 def made_answers(
-    base: LanguageModel,
-    prompts: Sequence[Sequence[int]],
-    write: Continue,
-    manner: Writing,
-    watched: bool = False,
+    base: LanguageModel, prompts: Sequence[Sequence[int]], write: Continue, manner: Writing
 ) -> Answers:
-    """Answer ``prompts`` in the cache folder, unless just these answers are kept there already.
-
-    ``watched`` shows a progress bar.
-    """
+    """Answer ``prompts`` in the cache folder, unless just these answers are kept there already."""
     what = json.dumps([fingerprint(base), asdict(manner), [list(prompt) for prompt in prompts]])
-    folder = cache_dir() / "answers" / hashlib.sha256(what.encode()).hexdigest()[:16]
-    return make_shards(folder, prompts, write, manner, watched=watched)
+    folder = cache_dir() / "answers" / short_digest(what.encode())
+    return make_shards(folder, prompts, write, manner)
 
 
 def fingerprint(base: LanguageModel) -> str:
     """Return a short name for exactly this base model, from the numbers of its output table."""
     table = base.module.get_output_embeddings().weight.detach()
-    return hashlib.sha256(table.float().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+    return short_digest(table.float().cpu().contiguous().numpy().tobytes())
+
+
+def short_digest(*parts: bytes) -> str:
+    """Return a short name for exactly this content."""
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def make_shards(
-    folder: Path,
-    prompts: Sequence[Sequence[int]],
-    write: Continue,
-    manner: Writing,
-    shard_rows: int = SHARD_ROWS,
-    watched: bool = False,
+    folder: Path, prompts: Sequence[Sequence[int]], write: Continue, manner: Writing
 ) -> Answers:
     """Answer every prompt, keep the answers in ``folder`` as shards, and return them all.
 
@@ -185,25 +204,25 @@ def make_shards(
     there, it waits, and then finds the shards. Raises `LabkitError` if ``folder`` holds answers
     made with other prompts or settings, or cannot be written.
     """
-    digest = hashlib.sha256(json.dumps([list(row) for row in prompts]).encode()).hexdigest()[:16]
-    settings = {**asdict(manner), "prompts": digest, "shard_rows": shard_rows}
-    parts = [prompts[first : first + shard_rows] for first in range(0, len(prompts), shard_rows)]
+    digest = short_digest(json.dumps([list(row) for row in prompts]).encode())
+    settings = {**asdict(manner), "prompts": digest, "shard_rows": SHARD_ROWS}
     with locked(folder, wait=True):
         _claim(folder, json.dumps(settings, indent=2, sort_keys=True) + "\n")
-        bar = tqdm(parts, desc="answers", leave=False, disable=not watched)
-        for index, (path, part) in enumerate(zip(shard_paths(folder), bar, strict=False)):
+        for index, (path, part) in enumerate(shards_of(folder, len(prompts), "answers")):
             if not path.exists():
-                written = write(part, manner, manner.seed * 1_000_003 + index)
-                rows = [
-                    [*prompt, *reply] for prompt, reply in zip(part, written.answers, strict=True)
-                ]
-                write_shard(path, rows, list(map(len, part)), written.states)
+                asked = prompts[part]
+                written = write(asked, manner, manner.seed * 1_000_003 + index)
+                pairs = zip(asked, written.answers, strict=True)
+                rows = [[*prompt, *reply] for prompt, reply in pairs]
+                write_shard(path, rows, list(map(len, asked)), written.states)
     return read_answers(folder)
 
 
-def shard_paths(folder: Path) -> Iterator[Path]:
-    """Yield the paths of shards in their order."""
-    return (folder / f"shard-{index:05d}.safetensors" for index in range(100_000))
+def shards_of(folder: Path, count: int, shown: str = "") -> Iterator[tuple[Path, slice]]:
+    """Yield each shard of ``count`` rows, its path and its rows; ``shown`` names a progress bar."""
+    firsts = tqdm(range(0, count, SHARD_ROWS), desc=shown, leave=False, disable=not shown)
+    for index, first in enumerate(firsts):
+        yield folder / f"shard-{index:05d}.safetensors", slice(first, first + SHARD_ROWS)
 
 
 def _claim(folder: Path, settings: str) -> None:
@@ -219,8 +238,7 @@ def write_shard(
     path: Path, rows: Sequence[Sequence[int]], given: Sequence[int], states: Tensor | None = None
 ) -> None:
     """Write one shard: tokens int32 (N,), lengths and given int32 (R,), states float16 (A, D)."""
-    tokens = [token for row in rows for token in row]
-    columns = (tokens, list(map(len, rows)), list(given))
+    columns = [token for row in rows for token in row], list(map(len, rows)), list(given)
     content = {
         name: torch.tensor(column, dtype=torch.int32)
         for name, column in zip(COLUMNS, columns, strict=True)
@@ -238,42 +256,35 @@ def read_answers(folder: Path) -> Answers:
 
     Raises `LabkitError` if there are none or a shard is damaged.
     """
-    paths = tuple(sorted(folder.glob("*.safetensors")))
+    paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise LabkitError(f"There are no answers in {folder}: `labkit train generate` makes them.")
-    rows: dict[tuple[int, ...], tuple[int, int, int]] = {}
+    rows: dict[tuple[int, ...], tuple[int, tuple[Any, int]]] = {}
     widths = set()
-    for number, path in enumerate(paths):
-        tokens, lengths, given, width = _read_shard(path)
-        widths.add(width)
+    for path in paths:
+        (tokens, lengths, given), states = _read_shard(path)
+        widths.add(states.get_shape()[1] if states else 0)
         place = 0
         for row, known in zip(tokens.split(lengths.tolist()), given.tolist(), strict=True):
             if len(row) > known:
-                rows.setdefault(tuple(row.tolist()), (known, number, place))
+                rows.setdefault(tuple(row.tolist()), (known, (states, place)))
             place += len(row) - known
     if not rows:
         raise LabkitError(f"There are no answers in {folder}: every one in it is empty.")
-    known, shards, places = zip(*rows.values(), strict=True)
-    return Answers(
-        from_rows(rows, known),
-        paths,
-        torch.tensor(shards),
-        torch.tensor(places),
-        widths.pop() if len(widths) == 1 else 0,
-    )
+    known, kept = zip(*rows.values(), strict=True)
+    return Answers(folder, from_rows(rows, known), kept, widths.pop() if len(widths) == 1 else 0)
 
 
-def _read_shard(path: Path) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Read tokens, lengths and given of one shard, and the width of the states it holds."""
+def _read_shard(path: Path) -> tuple[list[Tensor], Any]:
+    """Read tokens, lengths and given of one shard, and open its states; None if it has none."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            tokens, lengths, given = (file.get_tensor(name).long() for name in COLUMNS)
-            held = "states" in file.keys()  # noqa: SIM118
-            width = file.get_slice("states").get_shape()[1] if held else 0
+        file: Any = safetensors.safe_open(path, framework="pt")
+        columns = [file.get_tensor(name).long() for name in COLUMNS]
+        states = file.get_slice("states") if "states" in file.keys() else None  # noqa: SIM118
     except (OSError, safetensors.SafetensorError):
         raise LabkitError(f"The shard {path} is damaged: remove it and run again.") from None
-    _check_columns(path, tokens, lengths, given)
-    return tokens, lengths, given, width
+    _check_columns(path, *columns)
+    return columns, states
 
 
 def _check_columns(path: Path, tokens: Tensor, lengths: Tensor, given: Tensor) -> None:
@@ -307,9 +318,7 @@ def convert_answers(source: Path, folder: Path) -> dict[str, int | str]:
     rows = [row.tolist() for row in tokens.split(lengths.tolist())]
     with locked(folder):
         _claim(folder, json.dumps({"converted": source.name, "answers": len(rows)}) + "\n")
-        firsts = range(0, len(rows), SHARD_ROWS)
-        for path, first in zip(shard_paths(folder), firsts, strict=False):
-            part = slice(first, first + SHARD_ROWS)
+        for path, part in shards_of(folder, len(rows)):
             write_shard(path, rows[part], given[part].tolist())
     written = len(tokens) - int(given.sum())
     return {"answers": len(rows), "tokens": written, "folder": str(folder)}

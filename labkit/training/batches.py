@@ -11,7 +11,6 @@ Speculators", 2024). The phases differ in their text, not in their loss.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from labkit.errors import LabkitError
 from labkit.training.recipe import Course, Schedule
@@ -44,14 +44,6 @@ class Sequences:
     def row(self, index: int) -> Tensor:
         """Return sequence ``index``: int64 (length,)."""
         return self.tokens[self.bounds[index] : self.bounds[index + 1]]
-
-    @property
-    def digest(self) -> str:
-        """A short name for exactly these sequences."""
-        content = hashlib.sha256()
-        for part in (self.tokens, self.bounds, self.given):
-            content.update(part.numpy().tobytes())
-        return content.hexdigest()[:16]
 
 
 def from_rows(rows: Iterable[Sequence[int]], given: Iterable[int]) -> Sequences:
@@ -107,20 +99,13 @@ def cut_runs(sequences: Sequences, window: int) -> Runs:
     >>> cut_runs(from_rows([[0, 1, 2, 3, 4, 5]], given=[2]), window=2).starts.tolist()
     [1, 3]
     """
-    starts: list[int] = []
-    rows: list[int] = []
-    for row, given in enumerate(sequences.given.tolist()):
-        begin, end = sequences.bounds[row : row + 2].tolist()
-        places = range(begin + given - 1, end - 2, window)
-        starts.extend(places)
-        rows.extend([row] * len(places))
-    numbers = torch.tensor(rows, dtype=torch.int64)
-    return Runs(
-        numbers,
-        torch.tensor(starts, dtype=torch.int64),
-        sequences.bounds[numbers],
-        sequences.bounds[numbers + 1],
-    )
+    begins = sequences.bounds[:-1] + sequences.given - 1  # (R,)
+    places = (sequences.bounds[1:] - 2 - begins).clamp(min=0)
+    counts = -(-places // window)
+    rows = torch.arange(len(sequences)).repeat_interleave(counts)  # (N,)
+    before = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows]  # runs of the same row
+    origins, ends = sequences.bounds[rows], sequences.bounds[rows + 1]
+    return Runs(rows, begins[rows] + before * window, origins, ends)
 
 
 def batch_indices(step: int, size: int, count: int, seed: int) -> Tensor:
@@ -154,9 +139,10 @@ class TrainingBatch:
     inside: Tensor
     heads: int
 
-    def inputs(self, head: int) -> Tensor:
-        """Return the token that head ``head`` reads along with the state before it: (B, S)."""
-        return self._shift(self.tokens, 1 + head)
+    @property
+    def positions(self) -> int:
+        """S, the positions of a run."""
+        return self.tokens.shape[1] - self.heads - 1
 
     def targets(self, head: int) -> Tensor:
         """Return the token that head ``head`` must predict: (B, S)."""
@@ -171,7 +157,7 @@ class TrainingBatch:
         return torch.stack([self.counted(head).sum() for head in range(self.heads)]).float()
 
     def _shift(self, part: Tensor, by: int) -> Tensor:
-        return part[:, by : by + part.shape[1] - self.heads - 1]
+        return part[:, by : by + self.positions]
 
 
 def make_batch(tokens: Tensor, runs: Runs, window: int, heads: int) -> TrainingBatch:
@@ -180,6 +166,11 @@ def make_batch(tokens: Tensor, runs: Runs, window: int, heads: int) -> TrainingB
     inside = places < runs.ends[:, None]
     taken = tokens[places.clamp(max=len(tokens) - 1)]
     return TrainingBatch(taken * inside, inside, heads)
+
+
+def stacked(parts: Sequence[Tensor], length: int) -> Tensor:
+    """Stack the states (T, W) of runs of different T, zeros after their ends: (B, length, W)."""
+    return torch.stack([functional.pad(part, (0, 0, 0, length - len(part))) for part in parts])
 
 
 def learning_rate_at(step: int, schedule: Schedule | Course) -> float:
@@ -220,10 +211,8 @@ def draw_candidates(
     represents m / n tokens.
     """
     taken = torch.zeros(vocabulary, dtype=torch.bool)
-    taken[targets.flatten()] = True
-    taken[frequent] = True
-    sure = taken.nonzero().squeeze(1)
-    left = (~taken).nonzero().squeeze(1)
+    taken[targets.flatten()] = taken[frequent] = True
+    sure, left = taken.nonzero().squeeze(1), (~taken).nonzero().squeeze(1)
     drawn = min(max(size - len(sure), 1), len(left))
     others = left[torch.randperm(len(left), generator=generator)[:drawn]]
     ids = torch.cat([sure, others])

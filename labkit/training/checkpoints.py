@@ -27,26 +27,23 @@ from labkit.records.base import write_whole
 
 LATEST = "checkpoint.safetensors"
 PREVIOUS = "checkpoint-previous.safetensors"
+WHOLE = gathered.StateDictOptions(full_state_dict=True)
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """Named tensors and a state that JSON can hold."""
-
-    tensors: dict[str, Tensor]
-    state: dict[str, Any]
+Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
+"""Named tensors and a state that JSON can hold."""
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Make ``checkpoint`` the latest in ``folder``; the latest so far becomes the previous one.
+def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+    """Make these the latest checkpoint in ``folder``; the latest so far becomes the previous one.
 
     Raises `LabkitError` if the disk refuses; the latest so far is then still there.
     """
-    tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
-    header = {"state": json.dumps(checkpoint.state), "sha256": digest_of(tensors, checkpoint.state)}
+    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    header = {"state": json.dumps(state), "sha256": digest_of(whole, state)}
     latest, fresh = folder / LATEST, folder / (LATEST + ".new")
     try:
-        write_whole(fresh, save(tensors, metadata=header))
+        write_whole(fresh, save(whole, metadata=header))
         if latest.exists():
             latest.replace(folder / PREVIOUS)
         fresh.replace(latest)
@@ -86,12 +83,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         state = json.loads(header["state"])
-        whole = header["sha256"] == digest_of(tensors, state)
+        if header["sha256"] == digest_of(tensors, state):
+            return tensors, state
     except (OSError, KeyError, ValueError, safetensors.SafetensorError):
-        whole = False
-    if not whole:
-        raise LabkitError(f"The checkpoint {path} is damaged.")
-    return Checkpoint(tensors, state)
+        pass
+    raise LabkitError(f"The checkpoint {path} is damaged.")
 
 
 @dataclass
@@ -107,6 +103,9 @@ class Progress:
 
 class Run:
     """A training run in a folder: model, optimizer and progress, saved whole and resumed exactly.
+
+    It continues from the last good checkpoint, if there is one. Raises `LabkitError` if that is of
+    another recipe, or began with other weights than are given.
 
     Every step depends only on the recipe and the step's number, so a checkpoint needs no state of
     random generators. `accelerate.Accelerator.save_state` is not used: it pickles the optimizer and
@@ -125,11 +124,12 @@ class Run:
         self.out, self.module, self.optimizer, self.recipe = out, module, optimizer, recipe
         self.began_with = began_with
         self.progress = Progress()
+        if checkpoint := load_latest(out):
+            self._resume(*checkpoint)
 
     def states(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the weights and the optimizer's state, whole in every process, by name."""
-        options = gathered.StateDictOptions(full_state_dict=True)
-        return gathered.get_state_dict(self.module, self.optimizer, options=options)
+        return gathered.get_state_dict(self.module, self.optimizer, options=WHOLE)
 
     def save(self, writes: bool = True) -> None:
         """Save a checkpoint; every process takes part, and the one with ``writes`` writes it."""
@@ -141,24 +141,14 @@ class Run:
         for name, entries in optimizer["state"].items():
             for what, value in entries.items():
                 tensors[f"optimizer.{what}.{name}"] = torch.as_tensor(value)
-        state = {
-            "progress": vars(self.progress),
-            "recipe": self.recipe,
-            "began_with": self.began_with,
-        }
-        save_checkpoint(self.out, Checkpoint(tensors, state))
+        progress = vars(self.progress)
+        state = {"progress": progress, "recipe": self.recipe, "began_with": self.began_with}
+        save_checkpoint(self.out, tensors, state)
 
-    def resume(self) -> None:
-        """Continue from the last good checkpoint, if there is one.
-
-        Raises `LabkitError` if it is of another recipe, or began with other weights than are given.
-        """
-        checkpoint = load_latest(self.out)
-        if checkpoint is None:
-            return
-        if checkpoint.state["recipe"] != self.recipe:
+    def _resume(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        if state["recipe"] != self.recipe:
             raise LabkitError(f"{self.out} holds a run of another recipe: give another folder.")
-        began_with = checkpoint.state.get("began_with", self.began_with)
+        began_with = state.get("began_with", self.began_with)
         if self.began_with not in (None, began_with):
             raise LabkitError(
                 f"{self.out} holds a run that did not start from those heads: give another folder."
@@ -166,22 +156,22 @@ class Run:
         self.began_with = began_with
         weights: dict[str, Any] = {}
         moments: dict[str, Any] = {}
-        for key, value in checkpoint.tensors.items():
+        for key, value in tensors.items():
             kind, rest = key.split(".", 1)
             if kind == "model":
                 weights[rest] = value
             else:
                 what, name = rest.split(".", 1)
                 moments.setdefault(name, {})[what] = value
-        groups = self.states()[1]["param_groups"]
+        optimizer = {"state": moments, "param_groups": self.states()[1]["param_groups"]}
         gathered.set_state_dict(
             self.module,
             self.optimizer,
             model_state_dict=weights,
-            optim_state_dict={"state": moments, "param_groups": groups},
-            options=gathered.StateDictOptions(full_state_dict=True),
+            optim_state_dict=optimizer,
+            options=WHOLE,
         )
-        self.progress = Progress(**checkpoint.state["progress"])
+        self.progress = Progress(**state["progress"])
 
 
 def digest_of(tensors: Mapping[str, Tensor], state: Mapping[str, Any] | None = None) -> str:

@@ -20,13 +20,13 @@ from labkit.speculative.drafters.base import Drafter, watches
 from labkit.speculative.drafters.context import looking_back
 from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
 from labkit.speculative.drafters.mlp import Heads
-from labkit.speculative.tree import ROOT, Draft
 from labkit.training.answers import Writing, continue_all
 
 SLOTS = 12
 """Answers written at once: fewer than for training, since all states are held in memory."""
 TREES = {"chain": (8, 1, 1), "tree8": (8, 6, 6), "tree16": (16, 8, 8)}
 """Drafted nodes, width and top-k of each tree that is measured; a chain has one node per head."""
+NO_TOKEN = -1
 
 
 @dataclass(frozen=True)
@@ -48,22 +48,6 @@ def greedy_answers(
     return [GreedyAnswer([*row.prompt], row.output, torch.cat(row.states)) for row in rows]
 
 
-def accepted(draft: Draft, continuation: Sequence[int]) -> int:
-    """Count the nodes of a draft that are accepted where the base model writes ``continuation``.
-
-    >>> from labkit.speculative.tree import chain
-    >>> accepted(chain([5, 6, 7], "example"), [5, 6, 9])
-    2
-    """
-    at, count = ROOT, 0
-    for token in continuation:
-        found = [node for node in draft.children(at) if draft.tokens[node] == token]
-        if not found:
-            break
-        at, count = found[0], count + 1
-    return count
-
-
 def count_steps(drafter: Drafter, answers: Iterable[GreedyAnswer]) -> tuple[int, int]:
     """Count the tokens committed and the steps taken if ``drafter`` drafted for these answers."""
     tokens = steps = 0
@@ -74,7 +58,12 @@ def count_steps(drafter: Drafter, answers: Iterable[GreedyAnswer]) -> tuple[int,
         place = 0
         while rest := answer.tokens[place + 1 :]:
             text = [*answer.prompt, *answer.tokens[: place + 1]]
-            taken = min(accepted(drafter.draft(text, answer.states[place]), rest) + 1, len(rest))
+            draft = drafter.draft(text, answer.states[place])
+            depths = [0, *draft.depths]
+            path = draft.follow(
+                [rest[depth] if depth < len(rest) else NO_TOKEN for depth in depths]
+            )
+            taken = min(len(path) + 1, len(rest))
             if watches(drafter):
                 drafter.see(answer.states[place + 1 : place + 1 + taken])
             place += taken
@@ -86,10 +75,8 @@ def count_steps(drafter: Drafter, answers: Iterable[GreedyAnswer]) -> tuple[int,
 def score_heads(heads: Heads, answers: Iterable[GreedyAnswer]) -> list[dict[str, float | None]]:
     """Return each head's ``loss`` in nats, ``top1`` and ``top4`` hits, given the tokens before.
 
-    None for a head that no answer was long enough for.
-
-    A token outside the draft vocabulary cannot be drafted: it is a miss, and its loss is taken as
-    that of the least probable token of the draft vocabulary.
+    None for a head that no answer was long enough for. A token outside the draft vocabulary cannot
+    be drafted: it is a miss, and its loss is taken as that of the least probable token in it.
     """
     count = heads.config.n_predict
     sums = np.zeros((count, 4))  # loss, top1, top4, places
@@ -111,10 +98,11 @@ def score_heads(heads: Heads, answers: Iterable[GreedyAnswer]) -> list[dict[str,
                 heads.read(answer.states[place : place + 1], answer.tokens[place : place + 1])
     return [
         {
-            name: total / places if places else None
-            for name, total in zip(("loss", "top1", "top4"), totals, strict=True)
+            "loss": loss / places if places else None,
+            "top1": top1 / places if places else None,
+            "top4": top4 / places if places else None,
         }
-        for *totals, places in sums.tolist()
+        for loss, top1, top4, places in sums.tolist()
     ]
 
 

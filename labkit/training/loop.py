@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
@@ -28,24 +28,17 @@ from labkit.records.losslog import LossLog, LossPoint, ValidationPoint
 from labkit.speculative.checkpoint import new_heads
 from labkit.speculative.eagle import Eagle
 from labkit.speculative.speculator import Speculator
+from labkit.training.answers import at_hand
 from labkit.training.batches import (
     Candidates,
-    Runs,
     TrainingBatch,
     batch_indices,
     draw_candidates,
     learning_rate_at,
     make_batch,
 )
-from labkit.training.checkpoints import Progress, Run
-from labkit.training.losses import (
-    HeadLosses,
-    HeldOut,
-    Material,
-    frequent_targets,
-    validate_heads,
-)
-from labkit.training.precision import at_hand
+from labkit.training.checkpoints import Run
+from labkit.training.losses import HeadLosses, HeldOut, Material, frequent_targets, validate_heads
 from labkit.training.recipe import Recipe, Schedule
 
 LOG_NAME = "losslog.jsonl"
@@ -70,7 +63,7 @@ class Trainer:
         self.recipe = recipe
         self.out = out
         self.accelerator = accelerator
-        self.device = self.accelerator.device
+        self.device = accelerator.device
         precision = at_hand(recipe.precision, self.device)
         module = HeadLosses(speculator, base_table, recipe.loss.labels, precision)
         module = module.to(self.device)
@@ -79,11 +72,9 @@ class Trainer:
             module.parameters(), lr=0.0, betas=options.betas, weight_decay=options.weight_decay
         )
         self._vocabulary = len(base_table)
-        self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
-        self._run = Run(
-            out, self.module, self.optimizer, recipe.model_dump(mode="json"), began_with
-        )
-        self._run.resume()
+        self.module, self.optimizer = accelerator.prepare(module, optimizer)
+        settings = recipe.model_dump(mode="json")
+        self._run = Run(out, self.module, self.optimizer, settings, began_with)
         self.progress = self._run.progress
         self._log = self._open_log()
 
@@ -102,78 +93,83 @@ class Trainer:
         """
         if phase < self.progress.phase:
             return
+        processes, micro_batches = self.accelerator.num_processes, schedule.micro_batches
+        if schedule.rows % (processes * micro_batches):
+            raise LabkitError(
+                f"A step has {schedule.rows} rows, which {processes} processes with {micro_batches}"
+                " micro-batches cannot share equally: change rows in the recipe."
+            )
         if phase > self.progress.phase:  # the one before was not run
             self.progress.phase, self.progress.step = phase, 0
-        half = self.recipe.loss.sampled_vocabulary // 2
+        half, watch = self.recipe.loss.sampled_vocabulary // 2, self.recipe.watch
         frequent = frequent_targets(material, self._vocabulary)[:half]
+        if self.progress.total_steps == 0:
+            self._validate(held_out)
         bar = tqdm(
-            total=schedule.steps,
+            range(self.progress.step + 1, schedule.steps + 1),
             initial=self.progress.step,
+            total=schedule.steps,
             desc=f"phase {phase}",
             unit="step",
             disable=not self.accelerator.is_main_process,
         )
-        if self.progress.total_steps == 0:
-            self._validate(held_out)
-        with bar, _deferred_interrupt() as interrupted:
-            while self.progress.step < schedule.steps:
+        with _deferred_interrupt() as interrupted:
+            for step in bar:
                 point = self._step(phase, schedule, material, frequent)
                 self._append(point)
-                bar.update()
-                bar.set_postfix_str(_bar_text(point, self.progress))
-                last = self.progress.step == schedule.steps
-                if last or self.progress.step % self.recipe.watch.validate_every == 0:
+                losses = " ".join(f"{loss:.2f}" for loss in point.loss)
+                speed = self.progress.tokens / max(self.progress.seconds, 1e-9)
+                bar.set_postfix_str(f"loss {losses}, {speed:,.0f} tokens/s")
+                last = step == schedule.steps
+                if last or step % watch.validate_every == 0:
                     self._validate(held_out)
                 if last:
                     self.progress.phase, self.progress.step = phase + 1, 0
-                if (
-                    last
-                    or interrupted()
-                    or self.progress.step % self.recipe.watch.checkpoint_every == 0
-                ):
+                if last or interrupted() or step % watch.checkpoint_every == 0:
                     self._run.save(writes=self.accelerator.is_main_process)
                     self.accelerator.wait_for_everyone()
                 if interrupted():
                     raise KeyboardInterrupt
-                if last:
-                    break
 
     def speculator(self) -> Speculator | Eagle:
         """Return a copy of the heads as they are now, on the CPU."""
         model = self.accelerator.unwrap_model(self.module).speculator
         fresh = new_heads(model.config, model.table.cpu())
-        prefix = "speculator."
-        state = self._run.states()[0]
-        fresh.load_state_dict(
-            {name.removeprefix(prefix): value.cpu() for name, value in state.items()}
-        )
+        weights = self._run.states()[0].items()
+        fresh.load_state_dict({name.removeprefix("speculator."): w.cpu() for name, w in weights})
         return fresh.eval().requires_grad_(False)
 
     def _step(
         self, phase: int, schedule: Schedule, material: Material, frequent: Tensor
     ) -> LossPoint:
         """Do one optimizer step and return its line of the log."""
-        began = time.perf_counter()
-        step, heads = self.progress.step, self.recipe.heads.count
-        indices = batch_indices(step, schedule.rows, len(material.runs), self.recipe.seed + phase)
+        began, device, progress = time.perf_counter(), self.device, self.progress
+        heads, processes = self.recipe.heads.count, self.accelerator.num_processes
+        seed = self.recipe.seed + phase
+        indices = batch_indices(progress.step, schedule.rows, len(material.runs), seed)
         runs = material.runs.take(indices)
         whole = make_batch(material.tokens, runs, schedule.window, heads)
         counts = whole.counts().clamp(min=1)
         candidates = self._candidates(whole, frequent)
-        rate = learning_rate_at(step, schedule)
+        rate = learning_rate_at(progress.step, schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         sums = torch.zeros(heads)
-        parts = self._own_parts(len(runs), schedule.micro_batches)
+        own = torch.arange(schedule.rows)[self.accelerator.process_index :: processes]
+        parts = own.chunk(schedule.micro_batches)
         for number, part in enumerate(parts):
+            hidden = material.hidden(runs.take(part), schedule.window + heads).to(device)
+            tokens, inside = whole.tokens[part].to(device), whole.inside[part].to(device)
             last = number == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.module):
-                sums += self._backward(material, runs.take(part), schedule, candidates, counts)
+                losses = self.module(TrainingBatch(tokens, inside, heads), hidden, candidates)
+                # Processes' gradients are averaged afterwards: each is multiplied by their number.
+                self.accelerator.backward((losses / counts.to(device)).sum() * processes)
+            sums += losses.detach().cpu()
         self.accelerator.clip_grad_norm_(self.module.parameters(), self.recipe.optimizer.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        losses = self.accelerator.reduce(sums.to(self.device), "sum").cpu() / counts
-        progress = self.progress
+        means = self.accelerator.reduce(sums.to(device), "sum").cpu() / counts
         progress.step += 1
         progress.total_steps += 1
         progress.tokens += int(counts[0])
@@ -182,40 +178,10 @@ class Trainer:
             phase=phase,
             step=progress.total_steps,
             tokens=progress.tokens,
-            loss=tuple(losses.tolist()),
+            loss=tuple(means.tolist()),
             lr=rate,
             seconds=progress.seconds,
         )
-
-    def _own_parts(self, rows: int, micro_batches: int) -> list[Tensor]:
-        """Return the row numbers of each of this process's micro-batches."""
-        count = self.accelerator.num_processes
-        if rows % (count * micro_batches):
-            raise LabkitError(
-                f"A step has {rows} rows, which {count} processes with {micro_batches}"
-                " micro-batches cannot share equally: change rows in the recipe."
-            )
-        own = torch.arange(rows)[self.accelerator.process_index :: count]
-        return list(own.chunk(micro_batches))
-
-    def _backward(
-        self,
-        material: Material,
-        runs: Runs,
-        schedule: Schedule,
-        candidates: Candidates | None,
-        counts: Tensor,
-    ) -> Tensor:
-        """Add this part's share of the gradient and return the heads' summed losses (K,)."""
-        heads = self.recipe.heads.count
-        batch = make_batch(material.tokens, runs, schedule.window, heads)
-        hidden = material.features.hidden(runs, schedule.window + heads)
-        moved = TrainingBatch(batch.tokens.to(self.device), batch.inside.to(self.device), heads)
-        sums = self.module(moved, hidden.to(self.device), candidates)
-        # Processes' gradients are averaged afterwards, so each is multiplied by their number.
-        loss = (sums / counts.to(self.device)).sum() * self.accelerator.num_processes
-        self.accelerator.backward(loss)
-        return sums.detach().cpu()
 
     def _candidates(self, batch: TrainingBatch, frequent: Tensor) -> Candidates | None:
         """Draw the tokens that this step's softmax runs over, or None for all."""
@@ -224,24 +190,17 @@ class Trainer:
             return None
         seed = self.recipe.seed * 1_000_003 + self.progress.total_steps
         generator = torch.Generator().manual_seed(seed)
-        targets = torch.cat(
-            [batch.targets(head)[batch.counted(head)] for head in range(batch.heads)]
-        )
+        heads = range(batch.heads)
+        targets = torch.cat([batch.targets(head)[batch.counted(head)] for head in heads])
         drawn = draw_candidates(targets, frequent, size, self._vocabulary, generator)
-        return Candidates(
-            *(part.to(self.device) for part in (drawn.ids, drawn.correction, drawn.places))
-        )
+        return Candidates(*(part.to(self.device) for part in vars(drawn).values()))
 
     @torch.no_grad()
     def _validate(self, held_out: HeldOut) -> None:
         """Evaluate the heads on held-out text; log loss, acceptance and tokens per step."""
-        found = validate_heads(self.speculator(), held_out)
-        progress = self.progress
-        self._append(
-            ValidationPoint(
-                phase=progress.phase, step=progress.total_steps, tokens=progress.tokens, **found
-            )
-        )
+        at, found = self.progress, validate_heads(self.speculator(), held_out)
+        point = ValidationPoint(phase=at.phase, step=at.total_steps, tokens=at.tokens, **found)
+        self._append(point)
 
     def _append(self, point: LossPoint | ValidationPoint) -> None:
         if self._log is None:
@@ -262,28 +221,13 @@ class Trainer:
         """
         if not self.accelerator.is_main_process:
             return None
-        path = self.out / LOG_NAME
-        recipe = self.recipe
-        header = LossLog(
-            name=recipe.name,
-            base=recipe.base,
-            heads=recipe.heads.count,
-            recipe=recipe.model_dump(mode="json"),
-        ).model_dump_json(exclude={"points", "validation"})
+        path, recipe = self.out / LOG_NAME, self.recipe
+        settings = recipe.model_dump(mode="json")
+        log = LossLog(name=recipe.name, base=recipe.base, heads=recipe.heads.count, recipe=settings)
+        header = log.model_dump_json(exclude={"points", "validation"})
         found = path.read_bytes() if self.progress.total_steps and path.exists() else b""
-        kept = found[: found.rfind(b"\n") + 1] or header.encode() + b"\n"
-        write_whole(path, kept)
+        write_whole(path, found[: found.rfind(b"\n") + 1] or f"{header}\n")
         return path.open("a", encoding="utf-8", newline="\n")
-
-
-def new_accelerator() -> Accelerator:
-    """Return accelerate's view of the processes; frozen tables are equal in all and never sent."""
-    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
-
-
-def _bar_text(point: LossPoint, progress: Progress) -> str:
-    losses = " ".join(f"{loss:.2f}" for loss in point.loss)
-    return f"loss {losses}, {progress.tokens / max(progress.seconds, 1e-9):,.0f} tokens/s"
 
 
 @contextmanager

@@ -1,11 +1,7 @@
-"""The heads' losses and how good heads are on held-out text.
-
-`HeadLosses` is the model that training differentiates; `validate_heads` is what validation logs.
-"""
+"""The heads' losses, which training differentiates, and how good heads are on held-out text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +11,17 @@ from torch import Tensor, nn
 from labkit.speculative.eagle import Eagle
 from labkit.speculative.speculator import Speculator
 from labkit.training.batches import Candidates, Runs, TrainingBatch, make_batch
-from labkit.training.features import Features
+from labkit.training.features import Hidden
 from labkit.training.recipe import Precision
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a phase is trained on: flat ``tokens`` int64 (N,), ``runs`` of them, their features."""
+    """What a phase is trained on: flat ``tokens`` int64 (N,), ``runs`` of them, their states."""
 
     tokens: Tensor
     runs: Runs
-    features: Features
+    hidden: Hidden
 
 
 @dataclass(frozen=True)
@@ -88,41 +84,31 @@ class HeadLosses(nn.Module):
 
         ``hidden`` float32 (B, S + K, W). ``candidates`` None: over the whole vocabulary.
         """
+        ids = slice(None) if candidates is None else candidates.ids
+        correction = None if candidates is None else candidates.correction
         with torch.autocast(hidden.device.type, torch.bfloat16, enabled=self.halved):
-            return self._losses(batch, hidden, candidates)
-
-    def _losses(
-        self, batch: TrainingBatch, hidden: Tensor, candidates: Candidates | None
-    ) -> Tensor:
-        heads, places = batch.heads, batch.tokens.shape[1] - batch.heads - 1
-        table = self.speculator.table
-        base_table = self.base_table
-        correction = None
-        if candidates is not None:
-            table, base_table = table[candidates.ids], base_table[candidates.ids]
-            correction = candidates.correction
-        last = hidden[..., -base_table.shape[1] :]  # what the base model's own head reads
-        labels = last @ base_table.T if self.labels == "soft" else None  # (B, S + K, C)
-        wanted = batch.counted(0)
-        states = self.speculator.states(hidden[:, :places], batch.tokens[:, 1:], wanted)
-        sums = []
-        for head, state in enumerate(states):
-            counted = batch.counted(head)
-            logits = self.speculator.logits(head, state[counted[wanted]], table)  # (M, C)
-            if correction is not None:
-                logits = logits + correction
-            if labels is None:
-                targets = batch.targets(head)[counted]
-                loss = hard_loss(
-                    logits, targets if candidates is None else candidates.places[targets]
-                )
-            else:
-                base = labels[:, 1 + head : 1 + head + places][counted]
-                loss = soft_loss(
-                    logits, base if correction is None else base + correction, correction
-                )
-            sums.append(loss.sum())
-        return torch.stack(sums[:heads])
+            table, base_table = self.speculator.table[ids], self.base_table[ids]
+            last = hidden[..., -base_table.shape[1] :]  # what the base model's own head reads
+            labels = last @ base_table.T if self.labels == "soft" else None  # (B, S + K, C)
+            wanted = batch.counted(0)
+            z = hidden[:, : batch.positions]
+            states = self.speculator.states(z, batch.tokens[:, 1:], wanted)
+            sums = []
+            for head, state in zip(range(batch.heads), states, strict=False):
+                counted = batch.counted(head)
+                logits = self.speculator.logits(head, state[counted[wanted]], table)  # (M, C)
+                if correction is not None:
+                    logits = logits + correction
+                if labels is None:
+                    targets = batch.targets(head)[counted]
+                    targets = targets if candidates is None else candidates.places[targets]
+                    loss = hard_loss(logits, targets)
+                else:
+                    base = labels[:, 1 + head : 1 + head + batch.positions][counted]
+                    base = base if correction is None else base + correction
+                    loss = soft_loss(logits, base, correction)
+                sums.append(loss.sum())
+            return torch.stack(sums)
 
 
 def hold_out(material: Material, base_table: Tensor, heads: int, greedy: bool) -> HeldOut:
@@ -130,7 +116,7 @@ def hold_out(material: Material, base_table: Tensor, heads: int, greedy: bool) -
     runs = material.runs
     window = int((runs.ends - runs.starts).max()) - 2
     batch = make_batch(material.tokens, runs, window, heads)
-    hidden = material.features.hidden(runs, window + heads)
+    hidden = material.hidden(runs, window + heads)
     last = hidden[..., -base_table.shape[1] :]
     choices = torch.stack([(row @ base_table.T).argmax(-1) for row in last])
     return HeldOut(batch, hidden, choices, greedy)
@@ -145,39 +131,28 @@ def validate_heads(speculator: Speculator | Eagle, held_out: HeldOut) -> dict[st
     chain of drafts, which on greedy answers is exactly what decoding would do.
     """
     batch, heads = held_out.batch, held_out.batch.heads
-    places = batch.tokens.shape[1] - heads - 1
     losses, hits = torch.zeros(heads), torch.zeros(heads)
-    right = torch.zeros(*batch.inputs(0).shape, heads, dtype=torch.bool)  # (B, S, K)
-    for row, head, state in _states_by_row(speculator, held_out, places):
-        counted = batch.counted(head)[row]
-        logits = speculator.logits(head, state[counted[batch.counted(0)[row]]])  # (M, V)
-        losses[head] += hard_loss(logits, batch.targets(head)[row, counted]).sum()
-        guess = logits.argmax(-1)
-        chosen = held_out.choices[row, 1 + head : 1 + head + places][counted]
-        hits[head] += (guess == chosen).sum()
-        right[row, counted, head] = guess == batch.targets(head)[row, counted]
-    counts = batch.counts()
     inside = batch.counted(0)
+    right = torch.zeros(*inside.shape, heads, dtype=torch.bool)  # (B, S, K)
+    for row in range(len(inside)):  # all states at once would take much memory
+        one = slice(row, row + 1)
+        z = held_out.hidden[one, : batch.positions]
+        states = speculator.states(z, batch.tokens[one, 1:], inside[one])
+        for head, state in enumerate(states):
+            counted, targets = batch.counted(head)[row], batch.targets(head)[row]
+            logits = speculator.logits(head, state[counted[inside[row]]])  # (M, V)
+            losses[head] += hard_loss(logits, targets[counted]).sum()
+            guess = logits.argmax(-1)
+            chosen = held_out.choices[row, 1 + head : 1 + head + batch.positions][counted]
+            hits[head] += (guess == chosen).sum()
+            right[row, counted, head] = guess == targets[counted]
+    counts = batch.counts()
     steps = chain_tokens_per_step(right[inside], inside.sum(1)) if held_out.greedy else None
     return {
         "loss": tuple((losses / counts).tolist()),
         "accept": tuple((hits / counts).tolist()),
         "tokens_per_step": steps,
     }
-
-
-def _states_by_row(
-    speculator: Speculator | Eagle, held_out: HeldOut, places: int
-) -> Iterator[tuple[int, int, Tensor]]:
-    """Compute row by row each head's states (M, I), which together would take much memory."""
-    batch = held_out.batch
-    for row in range(len(held_out.hidden)):
-        one = slice(row, row + 1)
-        states = speculator.states(
-            held_out.hidden[one, :places], batch.tokens[one, 1:], batch.counted(0)[one]
-        )
-        for head, state in enumerate(states):
-            yield row, head, state
 
 
 def chain_tokens_per_step(right: Tensor, lengths: Tensor) -> float:

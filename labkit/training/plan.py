@@ -18,8 +18,9 @@ processor time, measured and by this plan: a pass over 2 x 256 tokens, tiny 0.04
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import math
+import timeit
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,7 @@ class Shape:
     @property
     def layer_weights(self) -> int:
         """Weights of all layers, norms apart."""
-        queries = self.heads * self.head_width
-        others = self.key_value_heads * self.head_width
-        attention = self.width * (2 * queries + 2 * others)
+        attention = 2 * self.width * self.head_width * (self.heads + self.key_value_heads)
         return self.layers * (attention + 3 * self.width * self.inner)
 
     @property
@@ -118,23 +117,20 @@ GPUS = {
 
 def this_cpu() -> Machine:
     """Return this CPU in float32: its rates are measured here, its memory is unlimited."""
-    left, right = torch.randn(512, 576), torch.randn(576, 1536)
-    operations = 2 * 512 * 576 * 1536 / _seconds(lambda: left @ right)
-    block = torch.zeros(16_000_000)
-    bandwidth = 4 * len(block) / _seconds(block.sum)
-    figures = "this CPU", bandwidth, operations, float("inf"), "measured"
-    return Machine(*figures, weight_bytes=4, pass_reach=0.75, head_reach=0.45)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Return the least time of the calls of ``work`` that fit into a fifth of a second."""
-    work()
-    best, end = float("inf"), time.perf_counter() + 0.2
-    while time.perf_counter() < end:
-        began = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - began)
-    return best
+    left, right, block = torch.randn(512, 576), torch.randn(576, 1536), torch.zeros(16_000_000)
+    product, reading = (
+        min(timeit.repeat(work, number=1, repeat=20)) for work in (lambda: left @ right, block.sum)
+    )
+    return Machine(
+        "this CPU",
+        bandwidth=4 * len(block) / reading,
+        speed=2 * 512 * 576 * 1536 / product,
+        memory=float("inf"),
+        source="measured",
+        weight_bytes=4,
+        pass_reach=0.75,
+        head_reach=0.45,
+    )
 
 
 @dataclass(frozen=True)
@@ -176,27 +172,23 @@ class Plan:
         return projections + count * own_table * self.base.width * inner + self.layer_weights
 
     @property
-    def softmax_tokens(self) -> int:
-        """The tokens that the softmax of a training step runs over."""
-        sampled = self.recipe.loss.sampled_vocabulary or self.base.vocabulary
-        return min(sampled, self.base.vocabulary)
-
-    @property
-    def softmaxes(self) -> int:
-        """The tables of logits: one for each head, and the base model's where labels are soft."""
-        return self.recipe.heads.count + (self.recipe.loss.labels == "soft")
+    def softmaxes(self) -> tuple[int, int]:
+        """The softmaxes at a position, with the base model's for soft labels; and their tokens."""
+        loss, vocabulary = self.recipe.loss, self.base.vocabulary
+        count = self.recipe.heads.count + (loss.labels == "soft")
+        return count, min(loss.sampled_vocabulary or vocabulary, vocabulary)
 
     def head_operations(self, positions: int) -> int:
         """Return the operations of a forward and backward pass of all heads over ``positions``."""
-        heads, logits = self.recipe.heads, 2 * self.base.width * self.softmax_tokens
+        heads, (softmaxes, tokens) = self.recipe.heads, self.softmaxes
         if heads.kind == "eagle":  # its layer runs once for each depth
             own = 6 * self.layer_weights * heads.count
-            return positions * (own + logits * (heads.count + self.softmaxes))
-        # No gradient goes on into what is frozen: Z and the tokens' rows of the table.
-        first, table = self.z_width * heads.inner_width, self.base.width * heads.inner_width
-        frozen = first + heads.count * table if heads.hierarchical else heads.count * first
-        own = 2 * (3 * self.head_weights - frozen)
-        return positions * (own + logits * (heads.count + self.softmaxes))
+        else:  # no gradient goes on into what is frozen: Z and the tokens' rows of the table
+            first, table = self.z_width * heads.inner_width, self.base.width * heads.inner_width
+            frozen = first + heads.count * table if heads.hierarchical else heads.count * first
+            own = 2 * (3 * self.head_weights - frozen)
+        logits = 2 * self.base.width * tokens * (heads.count + softmaxes)
+        return positions * (own + logits)
 
     def memory(self, schedule: Schedule) -> dict[str, float]:
         """Return bytes on one device: weights, AdamW's state, activations of a micro-batch."""
@@ -206,7 +198,7 @@ class Plan:
             "base": base.weights * self.machine.weight_bytes,
             "heads": self.head_weights * 16.0,  # weight, gradient and two moments in float32
             # of each table of logits: itself, its softmax and its gradient, in float32
-            "logits": positions * self.softmax_tokens * self.softmaxes * 12.0,
+            "logits": positions * math.prod(self.softmaxes) * 12.0,
             "states": positions * heads.count * (2 * base.width + 4 * heads.inner_width) * 4.0,
             # the widest place of the base model's pass, which keeps nothing
             "pass": positions * (3 * base.inner + 4 * base.width) * self.machine.weight_bytes,
@@ -216,10 +208,9 @@ class Plan:
     def micro_batches(self, schedule: Schedule) -> int | None:
         """Return the fewest micro-batches with which a phase fits into 90% of the memory."""
         for count in range(1, schedule.rows // self.gpus + 1):
-            if schedule.rows % (self.gpus * count):
-                continue
             tried = schedule.model_copy(update={"micro_batches": count})
-            if self.memory(tried)["total"] <= 0.9 * self.machine.memory:
+            divides = not schedule.rows % (self.gpus * count)
+            if divides and self.memory(tried)["total"] <= 0.9 * self.machine.memory:
                 return count
         return None
 
@@ -297,7 +288,7 @@ def shape_named(name: str) -> Shape:
     return shape
 
 
-def _named(what: str, name: str, known: dict[str, Any]) -> Any:
+def _named(what: str, name: str, known: Mapping[str, Any]) -> Any:
     if name not in known:
         raise LabkitError(f"There is no {what} {name!r}: give {', '.join(known)}.")
     return known[name]

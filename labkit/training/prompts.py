@@ -39,41 +39,31 @@ def make_prompts(
     """
     plan = recipe.answers
     documents = [text for text in read_documents(plan.sources) if text.held_out == held_out]
-
-    def passages() -> list[str]:
-        paragraphs = (part for text in documents for part in text.text.split("\n\n"))
-        return [part for part in paragraphs if len(part.split()) >= 40]
-
-    def from_text(count: int, seed: int) -> list[list[int]]:
-        enough = PROMPTS_FROM * count * plan.prompt_tokens
-        stream = some_text(documents, base.tokenizer, enough)
-        return text_prompts(stream, plan.prompt_tokens, count, seed)
-
-    def from_tasks(count: int, seed: int) -> list[list[int]]:
-        return _encoded(base, task_prompts(passages(), count, seed), plan.answer_tokens)
-
-    def from_long_texts(count: int, seed: int) -> list[list[int]]:
-        texts = long_prompts([text.text for text in documents], count, seed)
-        return _encoded(base, texts, plan.answer_tokens)
-
-    def from_talk(count: int, seed: int) -> list[list[int]]:
-        return _second_turns(base, write, plan, task_prompts(passages(), count, seed), seed)
-
-    def self_written(count: int, seed: int) -> list[list[int]]:
-        return _own_prompts(base, write, plan, count, seed)
-
-    makers = {"text": from_text, "tasks": from_tasks, "own": self_written}
-    makers |= {"long": from_long_texts, "talk": from_talk}
+    texts = [document.text for document in documents]
+    passages = [part for text in texts for part in text.split("\n\n") if len(part.split()) >= 40]
     count, kinds = plan.held_out if held_out else plan.count, len(plan.kinds)
     made: list[list[int]] = []
     for number, kind in enumerate(plan.kinds):
         share = count // kinds + (number < count % kinds)
-        made += makers[kind](share, 1_000 * recipe.seed + 2 * number + held_out)
-    return distinct(made)
+        seed = 1_000 * recipe.seed + 2 * number + held_out
+        match kind:
+            case "text":
+                enough = PROMPTS_FROM * share * plan.prompt_tokens
+                stream = some_text(documents, base.tokenizer, enough)
+                made += text_prompts(stream, plan.prompt_tokens, share, seed)
+            case "tasks":
+                made += _encoded(base, task_prompts(passages, share, seed), plan.answer_tokens)
+            case "long":
+                made += _encoded(base, long_prompts(texts, share, seed), plan.answer_tokens)
+            case "talk":
+                made += _second_turns(base, write, plan, task_prompts(passages, share, seed), seed)
+            case "own":
+                made += _own_prompts(base, write, plan, share, seed)
+    return [list(row) for row in dict.fromkeys(map(tuple, made))]
 
 
 def text_prompts(stream: Tensor, length: int, count: int, seed: int) -> list[list[int]]:
-    """Cut ``count`` different prompts of ``length`` tokens at random places; none overlap.
+    """Cut ``count`` prompts of ``length`` tokens at random places; none overlap.
 
     Raises `LabkitError` if the stream (N,) is too short for that many.
     """
@@ -85,16 +75,7 @@ def text_prompts(stream: Tensor, length: int, count: int, seed: int) -> list[lis
         )
     generator = torch.Generator().manual_seed(seed)
     starts = torch.randperm(places, generator=generator)[:count] * length
-    return distinct(stream[start : start + length].tolist() for start in starts.tolist())
-
-
-def distinct(rows: Iterable[Sequence[int]]) -> list[list[int]]:
-    """Return the rows without repetitions, in the order of their first appearance.
-
-    >>> distinct([[1, 2], [3], [1, 2]])
-    [[1, 2], [3]]
-    """
-    return [list(row) for row in dict.fromkeys(map(tuple, rows))]
+    return [stream[start : start + length].tolist() for start in starts.tolist()]
 
 
 def _own_prompts(
@@ -103,10 +84,14 @@ def _own_prompts(
     """Let the chat model write user turns itself, after the opening of its template."""
     if not base.chat:
         raise LabkitError(f"The model {base.name!r} has no chat template, so it writes no prompts.")
+    mark = "\N{BLACK SQUARE}\N{BLACK SQUARE}"
+    turn = [{"role": "user", "content": mark}]
+    template = str(base.tokenizer.apply_chat_template(turn, tokenize=False))
+    opening = base.tokenizer(template.partition(mark)[0], add_special_tokens=False)["input_ids"]
     length = plan.prompt_tokens
     manner = Writing(length, temperature=1.0, top_p=0.95, seed=seed, precision=plan.precision)
-    made = made_answers(base, [_opening(base)] * count, write, manner).sequences
-    turns = (made.row(row)[made.given[row] :].tolist() for row in range(len(made)))
+    made = made_answers(base, [opening] * count, write, manner).sequences
+    turns = (made.row(row)[len(opening) :].tolist() for row in range(len(made)))
     return _encoded(base, (base.decode(turn).strip() for turn in turns), length)
 
 
@@ -138,14 +123,6 @@ def _encoded(base: LanguageModel, texts: Iterable[str], room: int) -> list[list[
     ]
 
 
-def _opening(base: LanguageModel) -> list[int]:
-    """Return the token ids that the chat template puts before a user's words."""
-    mark = "\N{BLACK SQUARE}\N{BLACK SQUARE}"
-    turn = [{"role": "user", "content": mark}]
-    whole = str(base.tokenizer.apply_chat_template(turn, tokenize=False))
-    return base.tokenizer(whole.partition(mark)[0], add_special_tokens=False)["input_ids"]
-
-
 @cache
 def templates() -> dict[str, Any]:
     """Read the templates and the words that fill them: lists of strings by name."""
@@ -158,25 +135,21 @@ def task_prompts(passages: Sequence[str], count: int, seed: int) -> list[str]:
     ``passages`` are longer texts; tasks over a passage use 25 to 110 words of one of them.
     """
     fill = _Filler(np.random.default_rng(seed), passages)
-    makers: tuple[tuple[float, Callable[[], str]], ...] = (
-        (0.20, fill.question),
-        (0.10, fill.how_to),
-        (0.10, fill.in_a_manner),
-        (0.18, fill.over_passage),
-        (0.08, fill.over_notes),
-        (0.12, fill.sum),
-        (0.08, fill.code),
-        (0.05, fill.letter),
-        (0.02, fill.phrases),
-        (0.07, fill.over_sentences),
-    )
-    shares = np.array([share for share, _ in makers])
-    found: dict[str, None] = {}
-    for kind in fill.rng.choice(len(makers), size=4 * count, p=shares / shares.sum()):
-        found[makers[kind][1]()] = None
-        if len(found) == count:
-            break
-    return list(found)
+    makers: dict[Callable[[], str], float] = {
+        fill.question: 0.20,
+        fill.how_to: 0.10,
+        fill.in_a_manner: 0.10,
+        fill.over_passage: 0.18,
+        fill.over_notes: 0.08,
+        fill.sum: 0.12,
+        fill.code: 0.08,
+        fill.letter: 0.05,
+        fill.phrases: 0.02,
+        fill.over_sentences: 0.07,
+    }
+    shares = np.array([*makers.values()])
+    kinds = fill.rng.choice(len(makers), size=4 * count, p=shares / shares.sum())
+    return _first((list(makers)[kind]() for kind in kinds), count)
 
 
 def long_prompts(documents: Sequence[str], count: int, seed: int) -> list[str]:
@@ -185,9 +158,18 @@ def long_prompts(documents: Sequence[str], count: int, seed: int) -> list[str]:
     Every third asks about one of several numbered excerpts.
     """
     fill = _Filler(np.random.default_rng(seed), documents)
+    made = (
+        fill.over_notes(40, 160) if number % 3 == 2 else fill.over_passage(150, 701)
+        for number in range(4 * count)
+    )
+    return _first(made, count)
+
+
+def _first(texts: Iterable[str], count: int) -> list[str]:
+    """Return the first ``count`` distinct texts, without asking for more."""
     found: dict[str, None] = {}
-    for number in range(4 * count):
-        found[fill.over_notes(40, 160) if number % 3 == 2 else fill.over_passage(150, 701)] = None
+    for text in texts:
+        found[text] = None
         if len(found) == count:
             break
     return list(found)
@@ -241,15 +223,11 @@ class _Filler:
 
     def sum(self) -> str:
         a, b, c = (int(n) for n in self.rng.integers(2, 60, size=3))
-        drawn = {"who": self.pick("names"), "other": self.pick("names")}
-        values = {
-            **drawn,
-            **{"thing": self.pick("things"), "a": a, "b": b, "c": c},
-            **{"a*c": a * c, "a*b": a * b, "a*b+c": a * b + c, "b*10": b * 10, "a+b": a + b},
-            **{"a*10": a * 10, "a*c+b": a * c + b, "a+c": a + c, "a*3": a * 3},
-            "1+a%12": 1 + a % 12,
-        }
-        return self.pick("sums").format(**values)
+        words = {"who": self.pick("names"), "other": self.pick("names")}
+        values = {"thing": self.pick("things"), "a": a, "b": b, "c": c, "1+a%12": 1 + a % 12}
+        sums = {"a+b": a + b, "a+c": a + c, "a*b+c": a * b + c, "a*c+b": a * c + b}
+        products = {"a*b": a * b, "a*c": a * c, "a*3": a * 3, "a*10": a * 10, "b*10": b * 10}
+        return self.pick("sums").format(**words, **values, **sums, **products)
 
     def code(self) -> str:
         language = self.pick(("Python", "Python", "Python", "JavaScript", "Java", "C"))

@@ -148,11 +148,20 @@ class Course(Optimizer):
     """The whole training of a small model from scratch: its steps, learning rate and optimizer."""
 
     steps: Positive
+    batch_tokens: Positive
+    """Tokens of a batch; the translator's count padding and both sides."""
     learning_rate: Rate
     """The peak, after the warm-up; a cosine falls from there to ``final_share`` of it."""
     warmup_steps: Annotated[int, Field(ge=1, alias="warmup")]
     final_share: Share
     checkpoint_every: Positive
+
+
+class ModelRecipe(Frozen):
+    """The settings of every small model that is trained from scratch."""
+
+    seed: int
+    training: Course
 
 
 class TextPhase(Schedule):

@@ -1,30 +1,151 @@
-"""The tiny base model: a byte-level BPE tokenizer and a small Llama, trained from scratch.
+"""Small models trained from scratch: the tiny base model, and what the translator shares with it.
 
+The tiny model is a small Llama with a byte-level BPE tokenizer.
 ``python -m labkit.training.tiny RECIPE --out FOLDER`` trains it on one core in about half an hour.
-Killed at any moment and started again with the same command, it continues from its last checkpoint
-and ends where it would have ended anyway.
+
+Checkpoints and the learning rate are those of the heads' training: a step depends only on its
+number. Killed at any moment and started again with the same command, a training continues from its
+last checkpoint and ends where it would have ended anyway.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
-from collections.abc import Iterable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
+from safetensors.torch import save
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from labkit.models.store import locked
-from labkit.training.pretrain import Job, byte_pairs, command_parser, print_result, train_model
-from labkit.training.recipe import Course, Frozen, Positive, Source
+from labkit.errors import LabkitError
+from labkit.models.store import locked, make_manifest
+from labkit.records.base import write_whole
+from labkit.training.batches import learning_rate_at
+from labkit.training.checkpoints import Run
+from labkit.training.recipe import Course, Frozen, ModelRecipe, Positive, Source
 from labkit.training.text import pack_text, read_documents
 
 END_OF_TEXT = "<|endoftext|>"
 INITIAL_SCALE = 0.04  # twice transformers' own: narrow models start too quietly with 0.02
 GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def byte_pairs(
+    texts: Iterable[str], vocabulary: int, special: list[str], leading_space: bool
+) -> Tokenizer:
+    """Learn a byte-level BPE tokenizer of ``vocabulary`` tokens, the ``special`` ones first."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=leading_space)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return tokenizer
+
+
+def train_model(
+    name: str,
+    recipe: ModelRecipe,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    out: Path,
+    *,
+    loss_at: Callable[[int], Tensor],
+    held_out: Callable[[], float],
+    more: Callable[[float], dict[str, float]],
+) -> dict[str, float]:
+    """Do the remaining steps of ``recipe``, with checkpoints in ``out``; save the model when done.
+
+    ``loss_at(step)`` returns a scalar with its gradient, ``held_out()`` nats per token of text that
+    is not trained on. The model goes to ``out/model`` and its figures to ``out/result.json``.
+    Returns these: ``loss`` (held out, of the weights as saved), what ``more`` adds, given the loss,
+    and ``seconds``, those of all runs. A run of another recipe in ``out`` is refused.
+    """
+    course = recipe.training
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=0.0, betas=course.betas, weight_decay=course.weight_decay
+    )
+    run = Run(out, model, optimizer, recipe.model_dump(mode="json"))
+    progress = run.progress
+    started = time.perf_counter() - progress.seconds
+    steps = range(progress.step, course.steps)
+    bar = tqdm(steps, initial=progress.step, total=course.steps, desc=name, mininterval=10)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, course)
+        loss = loss_at(step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), course.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+        progress.step = step + 1
+        progress.seconds = time.perf_counter() - started
+        if progress.step % course.checkpoint_every == 0 or progress.step == course.steps:
+            run.save()
+            bar.write(
+                f"step {progress.step}: loss {loss.item():.3f},"
+                f" held out {held_out():.3f}, {progress.seconds:.0f} s"
+            )
+    folder = out / "model"
+    save_model(model, tokenizer, folder)
+    make_manifest(folder, f"labkit.training.{name}", revision=1, times=False).write(folder)
+    for parameter in model.parameters():  # what `save_model` keeps of them
+        parameter.data = parameter.data.half().float()
+    left = held_out()
+    result = {"loss": left, **more(left), "seconds": progress.seconds}
+    write_whole(out / "result.json", json.dumps(result))
+    return result
+
+
+def command_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser of a recipe's path and ``--out``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+def print_result(train: Callable[[], dict[str, float]]) -> None:
+    """Print the result of ``train`` as JSON; on an error, print one sentence, exit status 2."""
+    try:
+        print(json.dumps(train()))
+    except LabkitError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write model and tokenizer as a folder that transformers loads; weights as float16.
+
+    The configuration says float32, so loading widens them: arithmetic in float16 is slow on most
+    processors, and the file stays half as large.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().half() for name, value in model.named_parameters()}
+    write_whole(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = "float32"
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    tokenizer.save_pretrained(folder)
 
 
 class ModelShape(Frozen):
@@ -48,14 +169,12 @@ class ModelShape(Frozen):
 class TrainingPlan(Course):
     """The settings of the training; batches use the ``windows`` lengths in turn."""
 
-    batch_tokens: Positive
     windows: Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
-class TinyRecipe(Frozen):
+class TinyRecipe(ModelRecipe):
     """Every setting that decides the tiny model's weights."""
 
-    seed: int
     sources: tuple[Source, ...]
     model: ModelShape
     training: TrainingPlan
@@ -134,23 +253,22 @@ def train(recipe: TinyRecipe, out: Path) -> dict[str, float]:
     """
     with locked(out):
         documents = read_documents(recipe.sources)
-        training = [document for document in documents if not document.held_out]
-        held_out = [document for document in documents if document.held_out]
+        training, held_out = ([d for d in documents if d.held_out == held] for held in (0, 1))
         tokenizer = train_tokenizer((text.text for text in training), recipe.model.vocabulary)
         stream, unseen = pack_text(training, tokenizer), pack_text(held_out, tokenizer)
         model = build_model(recipe.model, recipe.seed)
-        job = Job(
-            name="tiny",
-            model=model,
-            tokenizer=tokenizer,
-            course=recipe.training,
-            loss_at=lambda step: _loss(model, batch_at(step, stream, recipe.training, recipe.seed)),
-            held_out=lambda: held_out_loss(model, unseen),
-            recipe=recipe.model_dump(mode="json"),
-        )
         size = sum(len(document.text.encode()) for document in held_out)
         bits = len(unseen) / math.log(2) / size
-        return train_model(job, out, lambda loss: {"bits_per_byte": loss * bits})
+        return train_model(
+            "tiny",
+            recipe,
+            model,
+            tokenizer,
+            out,
+            loss_at=lambda step: _loss(model, batch_at(step, stream, recipe.training, recipe.seed)),
+            held_out=lambda: held_out_loss(model, unseen),
+            more=lambda loss: {"bits_per_byte": loss * bits},
+        )
 
 
 def _loss(model: LlamaForCausalLM, rows: Tensor) -> Tensor:

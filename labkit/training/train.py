@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from labkit.errors import LabkitError
 from labkit.models import LanguageModel, load
 from labkit.models.store import locked
 from labkit.provenance import command_line, provenance
 from labkit.records.losslog import LossLog
-from labkit.speculative.checkpoint import load_heads, new_heads, save_heads
-from labkit.speculative.context import ROTARY_BASE, ContextConfig
-from labkit.speculative.eagle import Eagle, EagleConfig
-from labkit.speculative.speculator import Speculator, SpeculatorConfig
-from labkit.training.answers import (
-    Answers,
-    Continue,
-    Writing,
-    made_answers,
-    read_answers,
-    writer,
-)
+from labkit.speculative.checkpoint import save_heads
+from labkit.speculative.eagle import Eagle
+from labkit.training.answers import Answers, Continue, Writing, made_answers, read_answers, writer
 from labkit.training.batches import cut_runs, text_windows
-from labkit.training.checkpoints import digest_of
-from labkit.training.eagle_start import start_from_base
-from labkit.training.features import ComputedFeatures, answer_features, head_weight
-from labkit.training.loop import LOG_NAME, Trainer, new_accelerator
-from labkit.training.losses import (
-    HeldOut,
-    Material,
-    frequent_targets,
-    hold_out,
-    validate_heads,
-)
+from labkit.training.features import answer_features, computed_features, head_weight
+from labkit.training.heads import embedding_table, new_speculator, start_from_base, take_weights
+from labkit.training.loop import LOG_NAME, Trainer
+from labkit.training.losses import HeldOut, Material, frequent_targets, hold_out, validate_heads
 from labkit.training.prompts import make_prompts
-from labkit.training.recipe import Recipe
+from labkit.training.recipe import Recipe, TextPhase
 from labkit.training.text import read_documents, some_text
 
 HEADS = "heads"
@@ -72,7 +55,8 @@ def train_all(
     another process is training there.
     """
     recipe, out = Recipe.load(recipe_path), Path(out_dir)
-    accelerator = new_accelerator()
+    tables_stay = DistributedDataParallelKwargs(broadcast_buffers=False)  # equal in all processes
+    accelerator = Accelerator(kwargs_handlers=[tables_stay])
     name = f"phase{phases[0]}" if len(phases) == 1 else "all"
     given = {"recipe": recipe_path, "out": out, "answers": answers_dir, "start": start}
     paths = {option: Path(path) for option, path in given.items() if path}
@@ -85,15 +69,14 @@ def train_all(
                 "model, such as real or tiny."
             )
         make = Materials(recipe, base, write or writer(base, layers=recipe.heads.layers))
-        shards = Path(answers_dir) if answers_dir else None
         with accelerator.main_process_first():  # the others find its results in the cache
             held_out = make.held_out()
-            answers = make.answers(shards) if recipe.phase2 and 2 in phases else None
-        text = make.text() if recipe.phase1 and 1 in phases else None
+            answers = make.answers(answers_dir) if recipe.phase2 and 2 in phases else None
+        text = make.text(recipe.phase1) if recipe.phase1 and 1 in phases else None
         heads, material = new_speculator(recipe, base), answers or text
         began_with = None
         if start:
-            began_with = _take_weights(heads, Path(start))
+            began_with = take_weights(heads, Path(start))
         elif isinstance(heads, Eagle) and recipe.heads.from_base and material:
             start_from_base(heads, base, material)
         table = head_weight(base.module).float()
@@ -116,7 +99,7 @@ def generate(recipe_path: str | Path, write: Continue | None = None) -> dict[str
     answers = training_answers(recipe, base, write or writer(base, layers=recipe.heads.layers))
     sequences = answers.sequences
     tokens = len(sequences.tokens) - int(sequences.given.sum())
-    return {"answers": len(sequences), "tokens": tokens, "folder": str(answers.paths[0].parent)}
+    return {"answers": len(sequences), "tokens": tokens, "folder": str(answers.folder)}
 
 
 def training_answers(recipe: Recipe, base: LanguageModel, write: Continue) -> Answers:
@@ -133,7 +116,7 @@ def training_answers(recipe: Recipe, base: LanguageModel, write: Continue) -> An
         precision=plan.precision,
     )
     prompts = [prompt for prompt in prompts if tuple(prompt) not in kept_apart]
-    return made_answers(base, prompts, write, manner, watched=True)
+    return made_answers(base, prompts, write, manner)
 
 
 @dataclass(frozen=True)
@@ -144,32 +127,30 @@ class Materials:
     base: LanguageModel
     write: Continue
 
-    def text(self) -> Material:
+    def text(self, phase: TextPhase) -> Material:
         """Return phase 1's material: every window of the recipe's text, nothing held out."""
-        phase = self.recipe.phase1
-        assert phase is not None
-        return self._windows(phase.steps * phase.rows * phase.window, held_out=False)
+        return self._windows(phase, phase.steps * phase.rows * phase.window, held_out=False)
 
-    def answers(self, shards: Path | None = None) -> Material:
+    def answers(self, folder: str | Path | None = None) -> Material:
         """Return phase 2's material: the base model's answers and their hidden states.
 
-        ``shards`` names a folder of answers to use in place of the recipe's own.
+        ``folder`` holds answers to use in place of the recipe's own. Raises `LabkitError` if the
+        base model cannot have written them.
         """
         assert self.recipe.phase2 is not None
-        own = None if shards else training_answers(self.recipe, self.base, self.write)
-        answers = own or read_answers(shards or Path())
-        if shards:
-            self._check(answers, shards)
-        keep = self.recipe.answers.keep_hidden
-        return self._answered(answers, self.recipe.phase2.window, keep)
-
-    def _check(self, answers: Answers, folder: Path) -> None:
-        """Raise `LabkitError` unless the base model can have written these answers."""
-        tokens, bounds = answers.sequences.tokens, answers.sequences.bounds
-        vocabulary, longest = len(embedding_table(self.base)), int(bounds.diff().max())
-        if int(tokens.max()) >= vocabulary:
+        window, keep = self.recipe.phase2.window, self.recipe.answers.keep_hidden
+        if not folder:
+            own = training_answers(self.recipe, self.base, self.write)
+            return self._answered(own, window, keep)
+        answers = read_answers(Path(folder))
+        largest = int(answers.sequences.tokens.max())
+        longest, vocabulary = (
+            int(answers.sequences.bounds.diff().max()),
+            len(embedding_table(self.base)),
+        )
+        if largest >= vocabulary:
             raise LabkitError(
-                f"The answers in {folder} have the token {int(tokens.max())}, and "
+                f"The answers in {folder} have the token {largest}, and "
                 f"{self.base.name!r} has {vocabulary:,}: they are another model's."
             )
         if longest > self.base.context:
@@ -177,6 +158,7 @@ class Materials:
                 f"The answers in {folder} have up to {longest:,} tokens with their prompts, beyond "
                 f"the {self.base.context:,} of {self.base.name!r}'s context."
             )
+        return self._answered(answers, window, keep)
 
     def held_out(self) -> HeldOut:
         """Return the text to validate on: greedy answers to held-out prompts.
@@ -184,24 +166,21 @@ class Materials:
         A recipe without generation is validated on windows of held-out documents.
         """
         table, heads = head_weight(self.base.module).float(), self.recipe.heads.count
-        plan = self.recipe.generation
-        if plan is None:
-            assert self.recipe.phase1 is not None
-            enough = 4 * HELD_OUT_WINDOWS * self.recipe.phase1.window
-            material = self._windows(enough, held_out=True)
-            count = len(material.runs)
-            spread = torch.linspace(0, count - 1, min(count, HELD_OUT_WINDOWS)).long()
-            some = Material(material.tokens, material.runs.take(spread), material.features)
-            return hold_out(some, table, heads, greedy=False)
-        prompts = make_prompts(self.recipe, self.base, self.write, held_out=True)
-        manner = Writing(plan.answer_tokens, repeats=plan.repeats)
-        answers = made_answers(self.base, prompts, self.write, manner)
-        return hold_out(self._answered(answers, WHOLE, keep=True), table, heads, greedy=True)
-
-    def _windows(self, enough: int, held_out: bool) -> Material:
-        """Cut ordinary text of ``enough`` tokens into windows; held-out ones stay whole."""
+        if plan := self.recipe.generation:
+            prompts = make_prompts(self.recipe, self.base, self.write, held_out=True)
+            manner = Writing(plan.answer_tokens, repeats=plan.repeats)
+            answers = made_answers(self.base, prompts, self.write, manner)
+            return hold_out(self._answered(answers, WHOLE, keep=True), table, heads, greedy=True)
         phase = self.recipe.phase1
         assert phase is not None
+        whole = self._windows(phase, 4 * HELD_OUT_WINDOWS * phase.window, held_out=True)
+        count = len(whole.runs)
+        spread = torch.linspace(0, count - 1, min(count, HELD_OUT_WINDOWS)).long()
+        some = Material(whole.tokens, whole.runs.take(spread), whole.hidden)
+        return hold_out(some, table, heads, greedy=False)
+
+    def _windows(self, phase: TextPhase, enough: int, held_out: bool) -> Material:
+        """Cut ordinary text of ``enough`` tokens into windows; held-out ones stay whole."""
         if phase.window > self.base.context:
             raise LabkitError(
                 f"The windows of phase 1 are {phase.window:,} tokens long, beyond the "
@@ -209,8 +188,8 @@ class Materials:
             )
         documents = [t for t in read_documents(phase.sources) if t.held_out == held_out]
         windows = text_windows(some_text(documents, self.base.tokenizer, enough), phase.window)
-        features = ComputedFeatures(self.base.module, windows, self.recipe.heads.layers)
-        return Material(windows.tokens, cut_runs(windows, phase.window), features)
+        hidden = computed_features(self.base.module, windows, self.recipe.heads.layers)
+        return Material(windows.tokens, cut_runs(windows, phase.window), hidden)
 
     def _answered(self, answers: Answers, window: int, keep: bool) -> Material:
         runs = cut_runs(answers.sequences, window)
@@ -218,67 +197,8 @@ class Materials:
             raise LabkitError(
                 "No answer is long enough to train on: at least one must have two tokens."
             )
-        features = answer_features(self.base, answers, self.recipe.heads.layers, keep)
-        return Material(answers.sequences.tokens, runs, features)
-
-
-def embedding_table(base: LanguageModel) -> Tensor:
-    """Return the base model's embedding table: (V, D) float32."""
-    embeddings: Any = base.module.get_input_embeddings()
-    return embeddings.weight.detach().float()
-
-
-def new_speculator(recipe: Recipe, base: LanguageModel) -> Speculator | Eagle:
-    """Make untrained heads of the recipe's shape on the base's embedding; the seed decides them."""
-    table, shape = embedding_table(base), recipe.heads
-    common: dict[str, Any] = {
-        "base": recipe.base,
-        "vocab_size": table.shape[0],
-        "emb_dim": table.shape[1],
-        "inner_dim": shape.inner_width,
-        "n_predict": shape.count,
-    }
-    config: SpeculatorConfig | EagleConfig
-    if shape.kind == "eagle":
-        config = EagleConfig(**common, heads=base.config.num_attention_heads, layers=shape.layers)
-    else:
-        config = SpeculatorConfig(
-            **common,
-            hierarchical=shape.hierarchical,
-            scale_input=shape.scale_input,
-            layers=shape.layers,
-            tied=shape.tied,
-            groups=shape.groups,
-            context=_context(base, table.shape[1]) if shape.context else None,
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return new_heads(config, table)
-
-
-def _take_weights(heads: Speculator | Eagle, folder: Path) -> str:
-    """Copy the weights of the heads in ``folder`` and return their digest.
-
-    Raises `LabkitError` for heads of another shape.
-
-    Independent heads may start from hierarchical ones of their shape: each from the first, since
-    that one alone reads Z.
-    """
-    found, _ = load_heads(folder, heads.table)
-    weights = found.state_dict()
-    if found.config != heads.config:
-        if found.config.model_copy(update={"hierarchical": False}) != heads.config:
-            raise LabkitError(f"The heads in {folder} are not of the recipe's shape.")
-        weights = {name: weights[re.sub(r"\.\d+\.", ".0.", name)] for name in weights}
-    heads.load_state_dict(weights)
-    return digest_of(heads.state_dict())
-
-
-def _context(base: LanguageModel, width: int) -> ContextConfig:
-    """Return the shape of a context layer like one of the base model's layers."""
-    inner = getattr(base.config, "intermediate_size", None) or 4 * width
-    rotary = (getattr(base.config, "rope_parameters", None) or {}).get("rope_theta", ROTARY_BASE)
-    return ContextConfig(heads=base.config.num_attention_heads, inner_dim=inner, rotary_base=rotary)
+        hidden = answer_features(self.base, answers, self.recipe.heads.layers, keep)
+        return Material(answers.sequences.tokens, runs, hidden)
 
 
 def _finish(

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import lzma
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, model_validator
@@ -26,8 +27,8 @@ from transformers import GenerationConfig, MarianConfig, MarianMTModel, PreTrain
 from labkit.errors import LabkitError
 from labkit.models.store import locked
 from labkit.records.base import write_whole
-from labkit.training.pretrain import Job, byte_pairs, command_parser, print_result, train_model
-from labkit.training.recipe import Course, Frozen, Positive
+from labkit.training.recipe import Frozen, ModelRecipe, Positive
+from labkit.training.tiny import byte_pairs, command_parser, print_result, train_model
 
 PAD, END = "<pad>", "</s>"
 PAD_ID, END_ID = 0, 1
@@ -37,6 +38,8 @@ IGNORED = -100
 """The label of a position without a loss."""
 
 Pair = tuple[str, str]
+Encoded = tuple[Tensor, Tensor]
+"""A pair as token ids, int64: source and target, each ending in `END_ID`."""
 
 
 class TranslatorShape(Frozen):
@@ -58,20 +61,12 @@ class TranslatorShape(Frozen):
         return self
 
 
-class Training(Course):
-    """The settings of the training; ``batch_tokens`` counts padding and both sides."""
-
-    batch_tokens: Positive
-
-
-class TranslatorRecipe(Frozen):
+class TranslatorRecipe(ModelRecipe):
     """Every setting but the pairs that decides the translator's weights."""
 
-    seed: int
     longest: Positive
     """Pairs with a side of more tokens than this are left out."""
     model: TranslatorShape
-    training: Training
 
 
 def read_corpus(path: Path) -> list[Pair]:
@@ -80,8 +75,9 @@ def read_corpus(path: Path) -> list[Pair]:
     Columns after the second are ignored; Tatoeba's exports have such columns.
     """
     pairs: dict[Pair, None] = {}
+    open_as: Any = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
     try:
-        with _open(path) as lines:
+        with open_as(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 columns = line.rstrip("\r\n").split("\t")
                 if len(columns) < 2 or not columns[0].strip() or not columns[1].strip():
@@ -95,15 +91,6 @@ def read_corpus(path: Path) -> list[Pair]:
     if not pairs:
         raise LabkitError(f"The file {path} has no pairs.")
     return list(pairs)
-
-
-def _open(path: Path) -> IO[str]:
-    """Open a text file, decompressing it if its name says that it is compressed."""
-    if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8")
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
 
 
 def split(pairs: Iterable[Pair]) -> tuple[list[Pair], list[Pair]]:
@@ -179,92 +166,65 @@ def build_model(shape: TranslatorShape, seed: int) -> MarianMTModel:
     return model
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Pairs as token ids: two lists of int64 tensors, each ending in `END_ID`."""
-
-    sources: list[Tensor]
-    targets: list[Tensor]
-
-    @classmethod
-    def of(cls, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast, longest: int) -> Encoded:
-        """Encode ``pairs``, without those with a side of more than ``longest`` tokens."""
-        sides = [
-            tokenizer([pair[side] for pair in pairs], return_attention_mask=False)["input_ids"]
-            for side in (0, 1)
-        ]
-        kept = [
-            (torch.tensor(source), torch.tensor(target))
-            for source, target in zip(*sides, strict=True)
-            if max(len(source), len(target)) <= longest
-        ]
-        return cls([source for source, _ in kept], [target for _, target in kept])
-
-    def batches(self, tokens: int, order: Tensor) -> list[list[int]]:
-        """Group pair numbers in batches of at most ``tokens`` padded tokens, both sides counted.
-
-        Pairs of equal lengths share a batch, so there is hardly any padding; ``order``, a
-        permutation, decides which pairs of the same lengths.
-        """
-
-        def lengths(number: int) -> tuple[int, int]:
-            return len(self.targets[number]), len(self.sources[number])
-
-        batches: list[list[int]] = []
-        batch: list[int] = []
-        widest = (0, 0)
-        for number in sorted(order.tolist(), key=lengths):
-            target, source = lengths(number)
-            grown = max(widest[0], target), max(widest[1], source)
-            if batch and sum(grown) * (len(batch) + 1) > tokens:
-                batches.append(batch)
-                batch, grown = [], (target, source)
-            batch.append(number)
-            widest = grown
-        return [*batches, batch]
+def encode(
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast, longest: int
+) -> list[Encoded]:
+    """Encode ``pairs``, without those with a side of more than ``longest`` tokens."""
+    sources, targets = (
+        tokenizer([pair[side] for pair in pairs], return_attention_mask=False)["input_ids"]
+        for side in (0, 1)
+    )
+    return [
+        (torch.tensor(source), torch.tensor(target))
+        for source, target in zip(sources, targets, strict=True)
+        if max(len(source), len(target)) <= longest
+    ]
 
 
-def batch_loss(model: MarianMTModel, pairs: Encoded, numbers: Sequence[int]) -> Tensor:
-    """Return the mean cross-entropy in nats per target token over the pairs ``numbers``."""
-    sources = _padded([pairs.sources[number] for number in numbers], PAD_ID)  # (B, S)
-    labels = _padded([pairs.targets[number] for number in numbers], IGNORED)  # (B, T)
+def batches(pairs: Iterable[Encoded], tokens: int) -> list[list[Encoded]]:
+    """Group pairs in batches of at most ``tokens`` padded tokens, both sides counted.
+
+    Pairs of equal lengths share a batch, so there is hardly any padding; the order given decides
+    which pairs of the same lengths.
+    """
+    made: list[list[Encoded]] = [[]]
+    widest = 0  # source
+    for pair in sorted(pairs, key=lambda pair: (len(pair[1]), len(pair[0]))):
+        source, target = map(len, pair)
+        widest = max(widest, source)
+        if made[-1] and (widest + target) * (len(made[-1]) + 1) > tokens:
+            made.append([])
+            widest = source
+        made[-1].append(pair)
+    return made
+
+
+def shuffled(pairs: Sequence[Encoded], tokens: int, seed: int) -> Iterator[list[Encoded]]:
+    """Yield each step's batch: all of an epoch in random order, then those of the next epoch."""
+    for epoch in itertools.count():
+        generator = torch.Generator().manual_seed(seed * 1009 + epoch)
+        order = torch.randperm(len(pairs), generator=generator).tolist()
+        made = batches([pairs[number] for number in order], tokens)
+        for number in torch.randperm(len(made), generator=generator).tolist():
+            yield made[number]
+
+
+def batch_loss(model: MarianMTModel, pairs: Sequence[Encoded]) -> Tensor:
+    """Return the mean cross-entropy in nats per target token over ``pairs``."""
+    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+    sources = pad([source for source, _ in pairs], padding_value=PAD_ID)  # (B, S)
+    labels = pad([target for _, target in pairs], padding_value=IGNORED)  # (B, T)
     return model(input_ids=sources, attention_mask=(sources != PAD_ID).long(), labels=labels).loss
 
 
-def _padded(rows: list[Tensor], value: int) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
-
-
-class Shuffled:
-    """The pairs of each step: all batches of an epoch in random order, then the next epoch."""
-
-    def __init__(self, pairs: Encoded, tokens: int, seed: int) -> None:
-        self.pairs, self.tokens, self.seed = pairs, tokens, seed
-        self._epoch = -1
-        self._first = 0
-        self._batches: list[list[int]] = []
-
-    def at(self, step: int) -> list[int]:
-        """Return the pair numbers of ``step``; steps must come in order."""
-        while step >= self._first + len(self._batches):
-            self._first += len(self._batches)
-            self._epoch += 1
-            generator = torch.Generator().manual_seed(self.seed * 1009 + self._epoch)
-            order = torch.randperm(len(self.pairs.sources), generator=generator)
-            batches = self.pairs.batches(self.tokens, order)
-            shuffled = torch.randperm(len(batches), generator=generator)
-            self._batches = [batches[number] for number in shuffled.tolist()]
-        return self._batches[step - self._first]
-
-
-def held_out_loss(model: MarianMTModel, pairs: Encoded, tokens: int) -> float:
+def held_out_loss(model: MarianMTModel, pairs: Sequence[Encoded], tokens: int) -> float:
     """Return the cross-entropy in nats per target token over all ``pairs``, without dropout."""
     model.eval()
     total = count = 0.0
     with torch.inference_mode():
-        for numbers in pairs.batches(tokens, torch.arange(len(pairs.sources))):
-            size = sum(len(pairs.targets[number]) for number in numbers)
-            total += batch_loss(model, pairs, numbers).item() * size
+        for batch in batches(pairs, tokens):
+            size = sum(len(target) for _, target in batch)
+            total += batch_loss(model, batch).item() * size
             count += size
     model.train()
     return total / count
@@ -281,28 +241,28 @@ def train(recipe: TranslatorRecipe, corpus: Path, out: Path) -> dict[str, float]
     with locked(out):
         lines = (f"{source}\t{translation}\n" for source, translation in held_out)
         write_whole(out / "held-out.tsv", "".join(lines))
-        plan = recipe.training
         texts = (text for pair in training for text in pair)
         tokenizer = train_tokenizer(texts, recipe.model.vocabulary)
-        pairs = Encoded.of(training, tokenizer, recipe.longest)
-        unseen = Encoded.of(held_out, tokenizer, recipe.longest)
+        pairs, unseen = (encode(part, tokenizer, recipe.longest) for part in (training, held_out))
         model = build_model(recipe.model, recipe.seed).train()
-        shuffled = Shuffled(pairs, plan.batch_tokens, recipe.seed)
+        tokens = recipe.training.batch_tokens
+        steps = enumerate(shuffled(pairs, tokens, recipe.seed))
 
         def loss_at(step: int) -> Tensor:
+            batch = next(batch for at, batch in steps if at == step)
             torch.manual_seed(recipe.seed * 1_000_003 + step)  # what dropout draws
-            return batch_loss(model, pairs, shuffled.at(step))
+            return batch_loss(model, batch)
 
-        job = Job(
-            name="translator",
-            model=model,
-            tokenizer=tokenizer,
-            course=plan,
+        return train_model(
+            "translator",
+            recipe,
+            model,
+            tokenizer,
+            out,
             loss_at=loss_at,
-            held_out=lambda: held_out_loss(model, unseen, plan.batch_tokens),
-            recipe=recipe.model_dump(mode="json"),
+            held_out=lambda: held_out_loss(model, unseen, tokens),
+            more=lambda _loss: {"pairs": len(pairs)},
         )
-        return train_model(job, out, lambda _loss: {"pairs": len(pairs.sources)})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

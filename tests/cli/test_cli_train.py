@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from labkit.cli import main
-from labkit.cli.train import _shared
+from labkit.cli.train import training_text
 from labkit.paths import data_dir
 
 
@@ -56,7 +56,7 @@ def test_plan_prints_memory_time_and_batch():
 
 
 def test_the_end_of_a_run_is_a_row_for_each_head():
-    text = _shared.as_text(
+    text = training_text(
         {
             "final_loss": [3.25, 4.5],
             "accept": [0.5, 0.25],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from labkit.training import pretrain, prompts, text, tiny, train
+from labkit.training import prompts, text, tiny, train
 from labkit.training.answers import Writing, Written
 
 RECIPE = """
@@ -83,7 +83,7 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocabulary=300, width=32, layers=1, inner=32, heads=2, key_value_heads=1, context=512
     )
     tokenizer = tiny.train_tokenizer([document.text for document in documents()], 300)
-    pretrain.save_model(tiny.build_model(shape, seed=1), tokenizer, folder)
+    tiny.save_model(tiny.build_model(shape, seed=1), tokenizer, folder)
     return folder
 
 

@@ -47,23 +47,26 @@ class Writer:
         return Written(answers, states.expand(-1, 3))
 
 
-def test_interrupted_generation_goes_on_with_the_first_missing_shard(tmp_path):
+def test_interrupted_generation_goes_on_with_the_first_missing_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "SHARD_ROWS", 3)
     with pytest.raises(KeyboardInterrupt):
-        make_shards(tmp_path, PROMPTS, Writer(fail_at=2), MANNER, shard_rows=3)
+        make_shards(tmp_path, PROMPTS, Writer(fail_at=2), MANNER)
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
     again = Writer()
-    answers = make_shards(tmp_path, PROMPTS, again, MANNER, shard_rows=3)
+    answers = make_shards(tmp_path, PROMPTS, again, MANNER)
     assert again.calls == 2
     rows = [answers.sequences.row(row).tolist() for row in range(len(answers.sequences))]
     assert rows == [[*prompt, *[sum(prompt)] * 4] for prompt in PROMPTS]
 
 
-def test_equal_answers_count_once_and_empty_ones_not_at_all(tmp_path):
+def test_equal_answers_count_once_and_empty_ones_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "SHARD_ROWS", 2)
+
     def write(prompts, manner, seed):
         del manner, seed
         return Written([[7, 7] if prompt[0] else [] for prompt in prompts])
 
-    answers = make_shards(tmp_path, [[1, 2], [0, 1], [1, 2], [3]], write, MANNER, shard_rows=2)
+    answers = make_shards(tmp_path, [[1, 2], [0, 1], [1, 2], [3]], write, MANNER)
     rows = [answers.sequences.row(row).tolist() for row in range(len(answers.sequences))]
     assert rows == [[1, 2, 7, 7], [3, 7, 7]]
     assert not answers.width
@@ -95,9 +98,10 @@ def test_a_full_disk_keeps_the_shards_so_far(tmp_path, monkeypatch):
             raise RecordError(f"Cannot write {path}: No space left on device.")
         return written(path, content)
 
+    monkeypatch.setattr(keeping, "SHARD_ROWS", 4)
     monkeypatch.setattr(keeping, "write_whole", full)
     with pytest.raises(LabkitError, match="No space left on device"):
-        make_shards(tmp_path, PROMPTS, Writer(), MANNER, shard_rows=4)
+        make_shards(tmp_path, PROMPTS, Writer(), MANNER)
     assert len(read_answers(tmp_path).sequences) == 4
 
 

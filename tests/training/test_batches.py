@@ -39,7 +39,7 @@ def test_every_head_predicts_every_answer_token_that_it_can_once(lengths, window
             counted = batch.counted(head)
             triples = zip(
                 starts[counted].tolist(),
-                batch.inputs(head)[counted].tolist(),
+                batch.tokens[:, 1 + head : 1 + head + window][counted].tolist(),
                 batch.targets(head)[counted].tolist(),
                 strict=True,
             )

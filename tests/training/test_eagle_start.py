@@ -9,10 +9,9 @@ from labkit.errors import LabkitError
 from labkit.models import load
 from labkit.speculative.eagle import Eagle, EagleConfig
 from labkit.training.batches import cut_runs, from_rows
-from labkit.training.eagle_start import start_from_base
-from labkit.training.features import ComputedFeatures, last_hidden
+from labkit.training.features import computed_features, last_hidden
+from labkit.training.heads import embedding_table, start_from_base
 from labkit.training.losses import Material
-from labkit.training.train import embedding_table
 
 
 def drafter(base, inner: int = 32) -> Eagle:
@@ -33,7 +32,7 @@ def base(base_folder):
 def texts() -> Material:
     rows = torch.randint(0, 300, (40, 30), generator=torch.Generator().manual_seed(5)).tolist()
     sequences = from_rows(rows, [1] * 40)
-    return Material(sequences.tokens, cut_runs(sequences, 12), ComputedFeatures(None, sequences))
+    return Material(sequences.tokens, cut_runs(sequences, 12), computed_features(None, sequences))
 
 
 @torch.no_grad()

@@ -8,12 +8,12 @@ import torch
 from labkit.errors import LabkitError
 from labkit.models import load
 from labkit.records import base as records
+from labkit.training import answers as answering
 from labkit.training import features
 from labkit.training.answers import Writing, Written, make_shards
 from labkit.training.batches import cut_runs, from_rows
 from labkit.training.features import (
-    ComputedFeatures,
-    ShardFeatures,
+    computed_features,
     last_hidden,
     store_features,
 )
@@ -43,7 +43,7 @@ def assert_close_where_kept(kept, computed, runs):
 
 def test_computed_states_are_those_of_the_whole_sequence(base, sequences):
     runs = cut_runs(sequences, 5)
-    found = ComputedFeatures(base, sequences).hidden(runs, LENGTH)
+    found = computed_features(base, sequences)(runs, LENGTH)
     for run in range(len(runs)):
         row, start = int(runs.rows[run]), int(runs.starts[run] - runs.origins[run])
         whole = last_hidden(base, sequences.row(row)[None])[0][start : start + LENGTH]
@@ -54,22 +54,22 @@ def test_computed_states_are_those_of_the_whole_sequence(base, sequences):
 def test_states_of_other_layers_stand_before_the_last_ones(sequences, tmp_path):
     base = load("tiny", device="cpu", dtype="float32").module
     runs, layers = cut_runs(sequences, 5), (1, 2)
-    wide = ComputedFeatures(base, sequences, layers).hidden(runs, LENGTH)
-    bare = ComputedFeatures(base, sequences).hidden(runs, LENGTH)
+    wide = computed_features(base, sequences, layers)(runs, LENGTH)
+    bare = computed_features(base, sequences)(runs, LENGTH)
     assert wide.shape[-1] == 3 * bare.shape[-1]
     torch.testing.assert_close(wide[..., -bare.shape[-1] :], bare)
     stored = store_features(base, sequences, tmp_path / "states", layers=layers)
-    assert_close_where_kept(stored.hidden(runs, LENGTH), wide, runs)
+    assert_close_where_kept(stored(runs, LENGTH), wide, runs)
 
 
 def test_stored_states_are_the_computed_ones_in_half_precision(base, sequences, tmp_path):
     runs = cut_runs(sequences, 5)
     stored = store_features(base, sequences, tmp_path / "states").hidden(runs, LENGTH)
-    assert_close_where_kept(stored, ComputedFeatures(base, sequences).hidden(runs, LENGTH), runs)
+    assert_close_where_kept(stored, computed_features(base, sequences)(runs, LENGTH), runs)
 
 
 def test_an_interrupted_pass_goes_on_where_it_was(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "SHARD_ROWS", 32)
+    monkeypatch.setattr(answering, "SHARD_ROWS", 32)
     rows = [[number, *[7] * 4] for number in range(128)]
     sequences, folder = from_rows(rows, [1] * len(rows)), tmp_path / "states"
     calls = []
@@ -87,10 +87,12 @@ def test_an_interrupted_pass_goes_on_where_it_was(base, tmp_path, monkeypatch):
     assert len(calls) == 6 + 8 - 4  # the third shard was not finished
     whole = store_features(base, sequences, tmp_path / "whole")
     runs = cut_runs(sequences, 4)
-    assert torch.equal(resumed.hidden(runs, 5), whole.hidden(runs, 5))
+    assert torch.equal(resumed(runs, 5), whole(runs, 5))
 
 
-def test_states_kept_by_the_writer_stand_where_the_pass_puts_them(base, tmp_path):
+def test_states_kept_by_the_writer_stand_where_the_pass_puts_them(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(answering, "SHARD_ROWS", 4)
+
     def write(prompts, manner, seed):
         del seed
         answers = [
@@ -103,10 +105,10 @@ def test_states_kept_by_the_writer_stand_where_the_pass_puts_them(base, tmp_path
         return Written(answers, torch.cat(states).half())
 
     prompts = [[number, 2 * number][: 1 + number % 2] for number in range(1, 10)]
-    answers = make_shards(tmp_path, prompts, write, Writing(11), shard_rows=4)
+    answers = make_shards(tmp_path, prompts, write, Writing(11))
     runs = cut_runs(answers.sequences, 3)
-    kept = ShardFeatures(answers).hidden(runs, 6)
-    computed = ComputedFeatures(base, answers.sequences).hidden(runs, 6)
+    kept = answers.hidden(runs, 6)
+    computed = computed_features(base, answers.sequences)(runs, 6)
     assert_close_where_kept(kept, computed, runs)
 
 

@@ -19,7 +19,7 @@ from labkit.speculative.checkpoint import export_published, load_heads, save_hea
 from labkit.speculative.context import ContextConfig
 from labkit.speculative.drafters.mlp import TorchHeads
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
-from labkit.training.join import join_folders, joined_heads
+from labkit.training.heads import join_folders, joined_heads
 
 WIDTH, INNER, VOCABULARY = 32, 64, 50
 

@@ -26,7 +26,7 @@ from labkit.records.base import RecordError
 from labkit.records.losslog import LossLog
 from labkit.training import checkpoints, features, loop, tiny, translator
 from labkit.training.answers import read_answers, write_shard
-from labkit.training.join import join_folders
+from labkit.training.heads import join_folders
 from labkit.training.loop import LOG_NAME
 from labkit.training.train import train_all
 from tests.training.conftest import count_up
@@ -155,7 +155,7 @@ def test_interrupted_it_saves_and_goes_on(small_world, make_recipe, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train_all(recipe, out, write=count_up)
     monkeypatch.undo()
-    state = checkpoints.load_latest(out).state["progress"]
+    state = checkpoints.load_latest(out)[1]["progress"]
     assert 0 < state["total_steps"] < 12
     monkeypatch.setenv("LABKIT_CACHE", str(small_world / "cache"))
     monkeypatch.setattr(checkpoints.Run, "save", lambda _self, writes: None)
@@ -321,7 +321,7 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(small_wo
 
 
 def test_a_bit_that_flips_in_a_checkpoint_is_noticed(tmp_path):
-    checkpoints.save_checkpoint(tmp_path, checkpoints.Checkpoint({"x": torch.ones(64)}, {"a": 1}))
+    checkpoints.save_checkpoint(tmp_path, {"x": torch.ones(64)}, {"a": 1})
     path = tmp_path / checkpoints.LATEST
     content = bytearray(path.read_bytes())
     content[-10] ^= 1
@@ -331,21 +331,21 @@ def test_a_bit_that_flips_in_a_checkpoint_is_noticed(tmp_path):
 
 
 def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
-    good = checkpoints.Checkpoint({"x": torch.ones(3)}, {"step": 1})
-    checkpoints.save_checkpoint(tmp_path, good)
+    good = {"x": torch.ones(3)}, {"step": 1}
+    checkpoints.save_checkpoint(tmp_path, *good)
 
     def full(path, _data):
         raise RecordError(f"Cannot write {path}: No space left on device.")
 
     monkeypatch.setattr(checkpoints, "write_whole", full)
     with pytest.raises(LabkitError, match="No space left on device") as caught:
-        checkpoints.save_checkpoint(tmp_path, checkpoints.Checkpoint({}, {"step": 2}))
+        checkpoints.save_checkpoint(tmp_path, {}, {"step": 2})
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith(f"to continue from {tmp_path / checkpoints.LATEST}.")
     with pytest.raises(LabkitError, match="start again: no checkpoint was saved yet") as caught:
-        checkpoints.save_checkpoint(tmp_path / "new", good)
+        checkpoints.save_checkpoint(tmp_path / "new", *good)
     assert "previous" not in str(caught.value)
-    assert checkpoints.load_latest(tmp_path).state == {"step": 1}
+    assert checkpoints.load_latest(tmp_path)[1] == {"step": 1}
 
 
 def test_rows_that_processes_cannot_share_are_named(small_world, make_recipe, monkeypatch):

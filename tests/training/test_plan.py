@@ -13,10 +13,10 @@ from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.training import plan as planning
 from labkit.training.batches import TrainingBatch
 from labkit.training.features import last_hidden
+from labkit.training.heads import new_speculator
 from labkit.training.losses import HeadLosses
 from labkit.training.plan import GPUS, Plan, Shape, plan_training
 from labkit.training.recipe import Recipe
-from labkit.training.train import new_speculator
 
 RECIPES = data_dir() / "recipes"
 

@@ -10,9 +10,10 @@ from labkit.models import load
 from labkit.questions import read_questions
 from labkit.training import train
 from labkit.training.answers import Written
+from labkit.training.heads import new_speculator
 from labkit.training.prompts import long_prompts, make_prompts, task_prompts, templates
 from labkit.training.recipe import Recipe
-from labkit.training.train import new_speculator, training_answers
+from labkit.training.train import training_answers
 from tests.training.conftest import count_up, documents
 from tests.training.overlap import overlapping
 

@@ -13,7 +13,14 @@ from labkit.mbr.conditional import conditional
 from labkit.mbr.search import greedy
 from labkit.models import load
 from labkit.training import translator
-from labkit.training.translator import Encoded, Shuffled, TranslatorRecipe, read_corpus, split
+from labkit.training.translator import (
+    TranslatorRecipe,
+    batches,
+    encode,
+    read_corpus,
+    shuffled,
+    split,
+)
 
 RECIPE = """
 seed = 1
@@ -77,17 +84,17 @@ def test_killed_between_checkpoints_it_ends_at_the_same_weights(
     recipe, corpus, tmp_path, monkeypatch
 ):
     translator.train(recipe, corpus, tmp_path / "whole")
-    at = Shuffled.at
 
-    def dying(self, step):
-        if step == 17:
-            raise SystemExit
-        return at(self, step)
+    def dying(*arguments):
+        for step, batch in enumerate(shuffled(*arguments)):
+            if step == 17:
+                raise SystemExit
+            yield batch
 
-    monkeypatch.setattr(Shuffled, "at", dying)
+    monkeypatch.setattr(translator, "shuffled", dying)
     with pytest.raises(SystemExit):
         translator.train(recipe, corpus, tmp_path / "killed")
-    monkeypatch.setattr(Shuffled, "at", at)
+    monkeypatch.setattr(translator, "shuffled", shuffled)
     translator.train(recipe, corpus, tmp_path / "killed")
     weights = "model/model.safetensors"
     assert (tmp_path / "killed" / weights).read_bytes() == (
@@ -107,25 +114,25 @@ def test_no_text_is_both_trained_on_and_held_out():
 def test_every_pair_stands_in_one_batch_of_an_epoch_and_none_is_too_large(recipe, corpus):
     pairs = read_corpus(corpus)
     tokenizer = translator.train_tokenizer((text for pair in pairs for text in pair), 300)
-    encoded = Encoded.of(pairs, tokenizer, 60)
-    batches = encoded.batches(200, torch.randperm(len(pairs)))
-    assert sorted(number for batch in batches for number in batch) == list(range(len(pairs)))
-    for batch in batches:
-        longest = [
-            max(len(side[number]) for number in batch)
-            for side in (encoded.sources, encoded.targets)
-        ]
+    encoded = encode(pairs, tokenizer, 60)
+    number = {id(pair): place for place, pair in enumerate(encoded)}
+    made = batches(encoded, 200)
+    assert sorted(number[id(pair)] for batch in made for pair in batch) == list(range(len(pairs)))
+    for batch in made:
+        longest = [max(map(len, side)) for side in zip(*batch, strict=True)]
         assert sum(longest) * len(batch) <= 200
-    steps = Shuffled(encoded, 200, seed=3)
-    first = [steps.at(step) for step in range(len(batches))]
-    assert sorted(number for batch in first for number in batch) == list(range(len(pairs)))
-    assert [steps.at(len(batches) + step) for step in range(len(batches))] != first
+    steps = shuffled(encoded, 200, seed=3)
+    first, second = (
+        [[number[id(pair)] for pair in next(steps)] for _ in range(len(made))] for _ in range(2)
+    )
+    assert sorted(place for batch in first for place in batch) == list(range(len(pairs)))
+    assert second != first
 
 
 def test_padding_changes_no_loss(recipe, corpus):
     pairs = read_corpus(corpus)[:6]
     tokenizer = translator.train_tokenizer((text for pair in PAIRS for text in pair), 300)
-    encoded = Encoded.of(pairs, tokenizer, 60)
+    encoded = encode(pairs, tokenizer, 60)
     model = translator.build_model(recipe.model, seed=0).eval()
     together = translator.held_out_loss(model, encoded, 10_000)
     model.eval()

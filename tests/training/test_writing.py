@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from labkit.models import load
-from labkit.training import precision
+from labkit.training import answers as writing
 from labkit.training.answers import Writing, writer
 from labkit.training.features import last_hidden
 
@@ -37,7 +37,7 @@ def test_states_are_those_that_gave_each_token(base):
 
 
 def test_bfloat16_writes_nearly_the_same_and_keeps_the_layers_asked_for(base, monkeypatch):
-    monkeypatch.setattr(precision, "host_features", lambda: {"avx512bf16": True})
+    monkeypatch.setattr(writing, "host_features", lambda: {"avx512bf16": True})
     manner = Writing(6, precision="bfloat16")
     written = writer(base, layers=(1,))(PROMPTS, manner, 0)
     states = written.states.split([len(answer) for answer in written.answers])
@@ -49,7 +49,7 @@ def test_bfloat16_writes_nearly_the_same_and_keeps_the_layers_asked_for(base, mo
 
 
 def test_where_bfloat16_is_only_imitated_float32_takes_its_place(base, monkeypatch):
-    monkeypatch.setattr(precision, "host_features", lambda: {"avx2": True, "bf16": False})
+    monkeypatch.setattr(writing, "host_features", lambda: {"avx2": True, "bf16": False})
     with pytest.warns(UserWarning, match="no instructions for bfloat16"):
         written = writer(base)(PROMPTS, Writing(6, precision="bfloat16"), 0)
     assert torch.equal(written.states, writer(base)(PROMPTS, Writing(6), 0).states)

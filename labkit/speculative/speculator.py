@@ -54,7 +54,7 @@ class SpeculatorConfig(BaseModel):
     heads share P, Q, the norm and, from the second on, the projection, as the published
     ``tie_weights`` has it. A state of several ``groups`` is split into so many parts, each with its
     own norm, which no projection but the first mixes: heads that were trained apart and joined
-    (`training.join`).
+    (`training.heads`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -263,7 +263,7 @@ def read_answers(folder: Path) -> Answers:
     widths = set()
     for path in paths:
         (tokens, lengths, given), states = _read_shard(path)
-        widths.add(states.get_shape()[1] if states else 0)
+        widths.add(0 if states is None else states.get_shape()[1])
         place = 0
         for row, known in zip(tokens.split(lengths.tolist()), given.tolist(), strict=True):
             if len(row) > known:

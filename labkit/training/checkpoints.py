@@ -30,14 +30,11 @@ PREVIOUS = "checkpoint-previous.safetensors"
 WHOLE = gathered.StateDictOptions(full_state_dict=True)
 
 
-Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
-"""Named tensors and a state that JSON can hold."""
-
-
 def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
-    """Make these the latest checkpoint in ``folder``; the latest so far becomes the previous one.
+    """Make ``tensors`` and a ``state`` that JSON can hold the latest checkpoint in ``folder``.
 
-    Raises `LabkitError` if the disk refuses; the latest so far is then still there.
+    The latest so far becomes the previous one. Raises `LabkitError` if the disk refuses; the latest
+    so far is then still there.
     """
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     header = {"state": json.dumps(state), "sha256": digest_of(whole, state)}
@@ -56,7 +53,7 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], state: dict[str
         ) from None
 
 
-def load_latest(folder: Path) -> Checkpoint | None:
+def load_latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Return the latest good checkpoint in ``folder``, or None if there is none yet.
 
     A damaged latest file gives a warning, and the previous one is used. Raises `LabkitError` if
@@ -65,29 +62,23 @@ def load_latest(folder: Path) -> Checkpoint | None:
     present = [folder / name for name in (LATEST, PREVIOUS) if (folder / name).exists()]
     for path in present:
         try:
-            return load_checkpoint(path)
-        except LabkitError as error:
-            warnings.warn(f"{error} Trying the one before it.", stacklevel=2)
+            with safetensors.safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            state = json.loads(header["state"])
+            whole = header["sha256"] == digest_of(tensors, state)
+        except (OSError, KeyError, ValueError, safetensors.SafetensorError):
+            whole = False
+        if whole:
+            return tensors, state
+        damaged = f"The checkpoint {path} is damaged. Trying the one before it."
+        warnings.warn(damaged, stacklevel=2)
     if present:
         raise LabkitError(
             f"No checkpoint in {folder} can be read; to train from the start, remove "
             f"{' and '.join(path.name for path in present)} there."
         )
     return None
-
-
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint file; raises `LabkitError` if it is damaged."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        state = json.loads(header["state"])
-        if header["sha256"] == digest_of(tensors, state):
-            return tensors, state
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError):
-        pass
-    raise LabkitError(f"The checkpoint {path} is damaged.")
 
 
 @dataclass

@@ -9,7 +9,7 @@ of a conversation. Every piece is drawn by seed, so the same arguments always gi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -186,21 +186,23 @@ class _Filler:
         choices = templates()[items] if isinstance(items, str) else items
         return choices[int(self.rng.integers(len(choices)))]
 
+    def fill(self, forms: str, known: Mapping[str, object] | None = None, **drawn: str) -> str:
+        """Draw a form, then a word of each list named in ``drawn``, and put both kinds in."""
+        form = self.pick(forms)
+        return form.format(**known or {}, **{at: self.pick(items) for at, items in drawn.items()})
+
     def question(self) -> str:
-        form, topics = self.pick("questions"), [self.pick("topics") for _ in range(2)]
-        text = form.format(t=topics[0], u=topics[1], p=self.pick("people"))
+        text = self.fill("questions", t="topics", u="topics", p="people")
         return text[0].upper() + text[1:]
 
     def how_to(self) -> str:
-        form = self.pick("action_forms")
-        return form.format(a=self.pick("actions"), b=self.pick("actions"))
+        return self.fill("action_forms", a="actions", b="actions")
 
     def in_a_manner(self) -> str:
         """Ask a question and say how to answer it."""
         question = self.question() if self.rng.random() < 0.6 else self.how_to()
         words, points = 10 * int(self.rng.integers(2, 13)), int(self.rng.integers(2, 8))
-        form = self.pick("role_forms")
-        return form.format(r=self.pick("roles"), q=question, n=words, m=points)
+        return self.fill("role_forms", {"q": question, "n": words, "m": points}, r="roles")
 
     def excerpt(self, least: int, most: int) -> str:
         words = self.pick(self.passages).split()
@@ -209,8 +211,7 @@ class _Filler:
         return " ".join(words[start : start + length])
 
     def over_passage(self, least: int = 25, most: int = 111) -> str:
-        passage = self.excerpt(least, most)
-        return self.pick("passage_tasks").format(x=passage, p=self.pick("people"))
+        return self.fill("passage_tasks", {"x": self.excerpt(least, most)}, p="people")
 
     def over_notes(self, least: int = 12, most: int = 36) -> str:
         """Number some notes and ask about a word of one of them."""
@@ -219,7 +220,7 @@ class _Filler:
         words = [w.strip(".,;:!?\"'") for w in notes[number].split() if len(w) > 4]
         word = self.pick(words or ["it"])
         shown = "\n".join(f"[{place}] {note}" for place, note in enumerate(notes, start=1))
-        return self.pick("note_tasks").format(x=shown, n=number + 1, w=word)
+        return self.fill("note_tasks", {"x": shown, "n": number + 1, "w": word})
 
     def sum(self) -> str:
         a, b, c = (int(n) for n in self.rng.integers(2, 60, size=3))
@@ -227,14 +228,14 @@ class _Filler:
         values = {"thing": self.pick("things"), "a": a, "b": b, "c": c, "1+a%12": 1 + a % 12}
         sums = {"a+b": a + b, "a+c": a + c, "a*b+c": a * b + c, "a*c+b": a * c + b}
         products = {"a*b": a * b, "a*c": a * c, "a*3": a * 3, "a*10": a * 10, "b*10": b * 10}
-        return self.pick("sums").format(**words, **values, **sums, **products)
+        return self.fill("sums", {**words, **values, **sums, **products})
 
     def code(self) -> str:
         language = self.pick(("Python", "Python", "Python", "JavaScript", "Java", "C"))
-        return self.pick("code_forms").format(l=language, c=self.pick("code_tasks"))
+        return self.fill("code_forms", {"l": language}, c="code_tasks")
 
     def letter(self) -> str:
-        return self.pick("letters").format(r=self.pick("receivers"), w=self.pick("wishes"))
+        return self.fill("letters", r="receivers", w="wishes")
 
     def phrases(self) -> str:
         language = self.pick(("French", "German", "Spanish", "Italian", "Portuguese"))
@@ -257,4 +258,4 @@ class _Filler:
             return f"Translate from {language} into English: {text}"
         language = self.pick(("French", "German", "Spanish", "Italian", "Dutch", "Portuguese"))
         text = self.several(self.sentence)
-        return self.pick("sentence_tasks").format(x=text, l=language)
+        return self.fill("sentence_tasks", {"x": text, "l": language})

@@ -74,7 +74,7 @@ class Heads(Frozen):
     """Whether the base model's hidden state is normalised first and scaled by 1/sqrt(2)."""
     from_base: bool = False
     """Whether an eagle starts as a copy of the base model's last layer, with its input fitted on
-    what is trained on (`labkit.training.eagle_start`), in place of random weights."""
+    what is trained on (`labkit.training.heads`), in place of random weights."""
     draft_vocabulary: Annotated[int, Field(ge=0, multiple_of=16)] = 0
     """How many tokens the finished heads may draft: the most frequent in what they were trained on
     last, so that a draft costs less; 0 is all."""

@@ -247,9 +247,8 @@ def held_out_loss(model: LlamaForCausalLM, stream: Tensor) -> float:
 def train(recipe: TinyRecipe, out: Path) -> dict[str, float]:
     """Train by ``recipe``, keep checkpoints in ``out``, write the finished model to ``out/model``.
 
-    Returns ``loss`` (held out, nats per token, of the weights as saved), ``bits_per_byte`` and
-    ``seconds`` (spent training, over all runs). Raises `LabkitError` if another process is training
-    in ``out``.
+    Returns what `train_model` does and ``bits_per_byte``. Raises `LabkitError` if another process
+    is training in ``out``.
     """
     with locked(out):
         documents = read_documents(recipe.sources)

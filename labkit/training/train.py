@@ -71,12 +71,12 @@ def train_all(
         make = Materials(recipe, base, write or writer(base, layers=recipe.heads.layers))
         with accelerator.main_process_first():  # the others find its results in the cache
             held_out = make.held_out()
-            answers = make.answers(answers_dir) if recipe.phase2 and 2 in phases else None
+            answers = make.answers(paths.get("answers")) if recipe.phase2 and 2 in phases else None
         text = make.text(recipe.phase1) if recipe.phase1 and 1 in phases else None
         heads, material = new_speculator(recipe, base), answers or text
         began_with = None
-        if start:
-            began_with = take_weights(heads, Path(start))
+        if "start" in paths:
+            began_with = take_weights(heads, paths["start"])
         elif isinstance(heads, Eagle) and recipe.heads.from_base and material:
             start_from_base(heads, base, material)
         table = head_weight(base.module).float()
@@ -131,7 +131,7 @@ class Materials:
         """Return phase 1's material: every window of the recipe's text, nothing held out."""
         return self._windows(phase, phase.steps * phase.rows * phase.window, held_out=False)
 
-    def answers(self, folder: str | Path | None = None) -> Material:
+    def answers(self, folder: Path | None = None) -> Material:
         """Return phase 2's material: the base model's answers and their hidden states.
 
         ``folder`` holds answers to use in place of the recipe's own. Raises `LabkitError` if the
@@ -142,7 +142,7 @@ class Materials:
         if not folder:
             own = training_answers(self.recipe, self.base, self.write)
             return self._answered(own, window, keep)
-        answers = read_answers(Path(folder))
+        answers = read_answers(folder)
         largest = int(answers.sequences.tokens.max())
         longest, vocabulary = (
             int(answers.sequences.bounds.diff().max()),

@@ -103,14 +103,14 @@ def split(pairs: Iterable[Pair]) -> tuple[list[Pair], list[Pair]]:
     >>> len(training), len(held_out)
     (1000, 0)
     """
-    held_out: list[Pair] = []
-    rest: list[Pair] = []
+    pairs = list(pairs)
+    held_out = []
     for pair in pairs:
         digest = hashlib.sha256(_letters(pair[0]).encode()).digest()
-        chosen = int.from_bytes(digest[:8], "big") % HELD_OUT_SHARE == 0
-        (held_out if chosen else rest).append(pair)
+        if int.from_bytes(digest[:8], "big") % HELD_OUT_SHARE == 0:
+            held_out.append(pair)
     seen = {_letters(text) for pair in held_out for text in pair}
-    return [pair for pair in rest if not any(_letters(text) in seen for text in pair)], held_out
+    return [pair for pair in pairs if seen.isdisjoint(map(_letters, pair))], held_out
 
 
 def _letters(text: str) -> str:
@@ -233,9 +233,8 @@ def held_out_loss(model: MarianMTModel, pairs: Sequence[Encoded], tokens: int) -
 def train(recipe: TranslatorRecipe, corpus: Path, out: Path) -> dict[str, float]:
     """Train by ``recipe`` on the pairs in ``corpus``; the finished model goes to ``out/model``.
 
-    Returns ``loss`` (held out, nats per token, of the weights as saved), ``pairs`` trained on and
-    ``seconds`` spent training, over all runs. Raises `LabkitError` if another process is training
-    in ``out``.
+    Returns what `train_model` does and the number of ``pairs`` trained on. Raises `LabkitError` if
+    another process is training in ``out``.
     """
     training, held_out = split(read_corpus(corpus))
     with locked(out):

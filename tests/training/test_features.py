@@ -64,7 +64,7 @@ def test_states_of_other_layers_stand_before_the_last_ones(sequences, tmp_path):
 
 def test_stored_states_are_the_computed_ones_in_half_precision(base, sequences, tmp_path):
     runs = cut_runs(sequences, 5)
-    stored = store_features(base, sequences, tmp_path / "states").hidden(runs, LENGTH)
+    stored = store_features(base, sequences, tmp_path / "states")(runs, LENGTH)
     assert_close_where_kept(stored, computed_features(base, sequences)(runs, LENGTH), runs)
 
 

@@ -35,8 +35,8 @@ from labkit.speculative.checkpoint import load_heads, new_heads, save_heads
 from labkit.speculative.context import ROTARY_BASE, ContextConfig
 from labkit.speculative.eagle import Eagle, EagleConfig
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
-from labkit.training.checkpoints import digest_of
 from labkit.training.features import last_hidden
+from labkit.training.loop import digest_of
 from labkit.training.losses import Material
 from labkit.training.recipe import Recipe
 

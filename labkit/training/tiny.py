@@ -31,7 +31,7 @@ from labkit.errors import LabkitError
 from labkit.models.store import locked, make_manifest
 from labkit.records.base import write_whole
 from labkit.training.batches import learning_rate_at
-from labkit.training.checkpoints import Run
+from labkit.training.loop import Run
 from labkit.training.recipe import Course, Frozen, ModelRecipe, Positive, Source
 from labkit.training.text import pack_text, read_documents
 

@@ -24,7 +24,7 @@ from labkit.models.store import locked
 from labkit.paths import data_dir
 from labkit.records.base import RecordError
 from labkit.records.losslog import LossLog
-from labkit.training import checkpoints, features, loop, tiny, translator
+from labkit.training import features, loop, tiny, translator
 from labkit.training.answers import read_answers, write_shard
 from labkit.training.heads import join_folders
 from labkit.training.loop import LOG_NAME
@@ -155,10 +155,10 @@ def test_interrupted_it_saves_and_goes_on(small_world, make_recipe, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train_all(recipe, out, write=count_up)
     monkeypatch.undo()
-    state = checkpoints.load_latest(out)[1]["progress"]
+    state = loop.load_latest(out)[1]["progress"]
     assert 0 < state["total_steps"] < 12
     monkeypatch.setenv("LABKIT_CACHE", str(small_world / "cache"))
-    monkeypatch.setattr(checkpoints.Run, "save", lambda _self, writes: None)
+    monkeypatch.setattr(loop.Run, "save", lambda _self, writes: None)
     for user in ("prompts", "train"):
         monkeypatch.setattr(f"labkit.training.{user}.read_documents", _documents)
     again = train_all(recipe, out, write=count_up)
@@ -306,12 +306,12 @@ def test_a_window_beyond_the_context_and_another_kind_of_model_are_refused(
 def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(small_world, make_recipe):
     recipe, out = make_recipe(), small_world / "out"
     whole = train_all(recipe, out, write=count_up)
-    latest = out / checkpoints.LATEST
+    latest = out / loop.LATEST
     latest.write_bytes(latest.read_bytes()[:-100])
     with pytest.warns(UserWarning, match=r"checkpoint\.safetensors is damaged"):
         again = train_all(recipe, out, write=count_up)
     assert again["final_loss"] == pytest.approx(whole["final_loss"], abs=1e-5)
-    for name in (checkpoints.LATEST, checkpoints.PREVIOUS):
+    for name in (loop.LATEST, loop.PREVIOUS):
         (out / name).write_bytes(b"no checkpoint")
     with (
         pytest.warns(UserWarning),
@@ -321,8 +321,8 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(small_wo
 
 
 def test_a_bit_that_flips_in_a_checkpoint_is_noticed(tmp_path):
-    checkpoints.save_checkpoint(tmp_path, {"x": torch.ones(64)}, {"a": 1})
-    path = tmp_path / checkpoints.LATEST
+    loop.save_checkpoint(tmp_path, {"x": torch.ones(64)}, {"a": 1})
+    path = tmp_path / loop.LATEST
     content = bytearray(path.read_bytes())
     content[-10] ^= 1
     path.write_bytes(content)
@@ -330,25 +330,25 @@ def test_a_bit_that_flips_in_a_checkpoint_is_noticed(tmp_path):
         pytest.warns(UserWarning, match="damaged"),
         pytest.raises(LabkitError, match="No checkpoint"),
     ):
-        checkpoints.load_latest(tmp_path)
+        loop.load_latest(tmp_path)
 
 
 def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
     good = {"x": torch.ones(3)}, {"step": 1}
-    checkpoints.save_checkpoint(tmp_path, *good)
+    loop.save_checkpoint(tmp_path, *good)
 
     def full(path, _data):
         raise RecordError(f"Cannot write {path}: No space left on device.")
 
-    monkeypatch.setattr(checkpoints, "write_whole", full)
+    monkeypatch.setattr(loop, "write_whole", full)
     with pytest.raises(LabkitError, match="No space left on device") as caught:
-        checkpoints.save_checkpoint(tmp_path, {}, {"step": 2})
+        loop.save_checkpoint(tmp_path, {}, {"step": 2})
     assert "\n" not in str(caught.value)
-    assert str(caught.value).endswith(f"to continue from {tmp_path / checkpoints.LATEST}.")
+    assert str(caught.value).endswith(f"to continue from {tmp_path / loop.LATEST}.")
     with pytest.raises(LabkitError, match="start again: no checkpoint was saved yet") as caught:
-        checkpoints.save_checkpoint(tmp_path / "new", *good)
+        loop.save_checkpoint(tmp_path / "new", *good)
     assert "previous" not in str(caught.value)
-    assert checkpoints.load_latest(tmp_path)[1] == {"step": 1}
+    assert loop.load_latest(tmp_path)[1] == {"step": 1}
 
 
 def test_rows_that_processes_cannot_share_are_named(small_world, make_recipe, monkeypatch):

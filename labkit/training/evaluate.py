@@ -27,6 +27,7 @@ SLOTS = 12
 TREES = {"chain": (8, 1, 1), "tree8": (8, 6, 6), "tree16": (16, 8, 8)}
 """Drafted nodes, width and top-k of each tree that is measured; a chain has one node per head."""
 NO_TOKEN = -1
+"""The choice beyond the end of an answer: no draft token equals it."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,9 @@ def count_steps(drafter: Drafter, answers: Iterable[GreedyAnswer]) -> tuple[int,
         while rest := answer.tokens[place + 1 :]:
             text = [*answer.prompt, *answer.tokens[: place + 1]]
             draft = drafter.draft(text, answer.states[place])
-            depths = [0, *draft.depths]
-            path = draft.follow(
-                [rest[depth] if depth < len(rest) else NO_TOKEN for depth in depths]
-            )
-            taken = min(len(path) + 1, len(rest))
+            ahead = dict(enumerate(rest))
+            choices = [ahead.get(depth, NO_TOKEN) for depth in (0, *draft.depths)]
+            taken = min(len(draft.follow(choices)) + 1, len(rest))
             if watches(drafter):
                 drafter.see(answer.states[place + 1 : place + 1 + taken])
             place += taken

@@ -1,4 +1,4 @@
-"""The command line: one file a command, found by its name and imported only when it is used.
+"""The command line: one file for each kind of command.
 
 A command parses, calls a public function of labkit, and prints. Its file imports nothing heavy at
 its top, so that ``labkit --help`` is quick.

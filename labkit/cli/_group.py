@@ -1,8 +1,7 @@
-"""A command group that finds its own modules and prints one sentence for every mistake."""
-
-from __future__ import annotations
+"""A command group that finds its commands and prints one sentence for every mistake."""
 
 import importlib
+import io
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -10,43 +9,21 @@ from typing import Any
 
 import click
 
-from labkit.cli._output import print_whatever_the_terminal_holds
 from labkit.errors import LabkitError
-
-MISTAKE = 2
-"""Exit status for input that cannot be used."""
 
 
 class CommandGroup(click.Group):
-    """The modules of a package as commands, each in a variable ``command``, and added commands.
+    """The commands in the modules of a package (see `commands_in`), or those added later."""
 
-    Modules whose names begin with an underscore are skipped; a folder is a group of its own.
-    """
-
-    def __init__(self, name: str, package: str = "", **settings: Any) -> None:
-        settings.setdefault("context_settings", {"max_content_width": 100})
-        super().__init__(name, no_args_is_help=False, invoke_without_command=True, **settings)
-        self.package = package
-        self.callback = self._show_help
-
-    @staticmethod
-    @click.pass_context
-    def _show_help(context: click.Context) -> None:
-        if context.invoked_subcommand is None:
-            click.echo(context.get_help())
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands in alphabetical order."""
-        path = importlib.import_module(self.package).__path__ if self.package else ()
-        modules = (module.name for module in pkgutil.iter_modules(path))
-        return sorted([*self.commands, *(name for name in modules if not name.startswith("_"))])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return the command of that name."""
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        added = self.commands.get(cmd_name)
-        return added or importlib.import_module(f"{self.package}.{cmd_name}").command
+    def __init__(self, name: str, package: str = "", help: str | None = None) -> None:
+        super().__init__(
+            name,
+            commands_in(package) if package else None,
+            help=help,
+            callback=_show_help,
+            invoke_without_command=True,
+            context_settings={"max_content_width": 100},
+        )
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -61,7 +38,9 @@ class CommandGroup(click.Group):
     def main(self, args: Sequence[str] | None = None, **settings: Any) -> Any:  # type: ignore[override]
         """Run a command; a mistake prints one sentence on standard error with exit status 2."""
         settings["standalone_mode"] = False
-        print_whatever_the_terminal_holds()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # ASCII and cp1252 lack an Ł
         try:
             status = super().main(args, **settings)
         except (click.exceptions.Abort, KeyboardInterrupt):
@@ -70,8 +49,29 @@ class CommandGroup(click.Group):
             sentence = as_sentence(error)
             if sentence is None:
                 raise
-            _stop(sentence, MISTAKE)
+            _stop(sentence, 2)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def commands_in(package: str) -> dict[str, click.Command]:
+    """Return the commands in the modules of a package, by name.
+
+    A variable ``command`` is a module's only one, usually a group, and goes by the module's name.
+    Modules whose names begin with an underscore are skipped.
+    """
+    found: dict[str, click.Command] = {}
+    for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if not info.name.startswith("_"):
+            names = vars(importlib.import_module(f"{package}.{info.name}"))
+            names = {info.name: names["command"]} if "command" in names else names
+            found |= {n: value for n, value in names.items() if isinstance(value, click.Command)}
+    return found
+
+
+@click.pass_context
+def _show_help(context: click.Context) -> None:
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def as_sentence(error: Exception) -> str | None:

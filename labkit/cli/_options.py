@@ -1,7 +1,5 @@
 """Options that several commands share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,83 +31,76 @@ def together(*options: Decorator) -> Decorator:
     return add
 
 
+def names(text: str | None) -> list[str] | None:
+    """Return the names in a text that has commas between them; None for no text."""
+    return [name.strip() for name in text.split(",")] if text else None
+
+
 def base_option(default: str = "real") -> Decorator:
     """Return the option ``--base``, the model that decodes."""
     return click.option(
         "--base",
         default=default,
-        show_default=True,
         help="Model: real, tiny, another shipped one, a folder, or a name on a hub.",
     )
-
-
-device_option = click.option("--device", help="Device: cpu, cuda, mps (default: the best here).")
-"""The device of the model."""
 
 
 def longest_option(default: int, *also: str) -> Decorator:
     """Return the option ``--max-new-tokens``, the longest output; ``also`` are other names."""
     return click.option(
-        "--max-new-tokens",
-        *also,
-        type=COUNT,
-        default=default,
-        show_default=True,
-        help="Longest output, in tokens.",
+        "--max-new-tokens", *also, type=COUNT, default=default, help="Longest output, in tokens."
     )
 
 
 max_new_tokens_option = longest_option(64)
 
-seed_option = click.option(
-    "--seed", type=int, default=0, show_default=True, help="Seed of everything random."
-)
-"""The seed of a run."""
+device_option = click.option("--device", help="Device: cpu, cuda, mps (default: the best here).")
+
+seed_option = click.option("--seed", default=0, help="Seed of everything random.")
 
 prompts_option = click.option(
     "--prompts",
     type=EXISTING_FILE,
     help="JSON lines with id, category, and prompt or turns (default: the lab's own 48).",
 )
-"""The prompts of a benchmark."""
-
 
 storage_option = click.option(
     "--storage",
     default="float32",
     help="How the fast path on a CPU stores weights: float32, bfloat16, q4_1, q4_1_int8.",
 )
-"""The format of the weights on a CPU."""
+
+draft_model_option = click.option(
+    "--draft-model", help="A smaller model of the same tokenizer, by name."
+)
 
 
-def samples_option(default: int) -> Decorator:
-    """Return the option ``--samples``, the number of draws for each source."""
-    return click.option("--samples", type=COUNT, default=default, help="Draws for each source.")
+def sampling_options(
+    samples: int, weights: str | None, epsilon: float, longest: int, *more: Decorator
+) -> Decorator:
+    """Return the options of drawing samples and deciding by them, with these defaults.
 
-
-utility_option = click.option("--utility", default="chrf", help="chrf, bleu, chrf++, exact, …")
-"""The utility that decides."""
-
-
-def weights_option(default: str) -> Decorator:
-    """Return the option ``--weights``, how samples are weighed."""
-    return click.option(
+    Without ``weights`` there is no option ``--weights``. ``more`` come after ``--temperature``.
+    """
+    weights_option = click.option(
         "--weights",
         "weighting",
         type=click.Choice(WEIGHTINGS),
-        default=default,
+        default=weights,
         help="How samples stand for p(y|x).",
     )
-
-
-temperature_option = click.option("--temperature", default=1.0, help="1: the model's own.")
-"""The temperature of sampling."""
-
-
-def epsilon_option(default: float) -> Decorator:
-    """Return the option ``--epsilon``, the least probability of a token that may be drawn."""
-    return click.option(
-        "--epsilon",
-        default=default,
-        help="Never draw a token less probable than this; 0 draws from all.",
+    return together(
+        click.option("--samples", type=COUNT, default=samples, help="Draws for each source."),
+        click.option("--utility", default="chrf", help="chrf, bleu, chrf++, exact, …"),
+        *([weights_option] if weights else []),
+        click.option("--temperature", default=1.0, help="1: the model's own."),
+        *more,
+        click.option(
+            "--epsilon",
+            default=epsilon,
+            help="Never draw a token less probable than this; 0 draws from all.",
+        ),
+        longest_option(longest),
+        seed_option,
+        device_option,
     )

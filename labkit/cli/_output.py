@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import json
 import string
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -16,38 +15,10 @@ from click.core import ParameterSource
 
 from labkit.errors import LabkitError
 
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print exactly one JSON object on standard output."
-)
-"""The option that every command has."""
-
-
-def print_whatever_the_terminal_holds() -> None:
-    """Let printing replace what the terminal's encoding lacks, as ASCII and cp1252 lack an Ł."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
 
 def say(message: str) -> None:
     """Print a progress message on standard error."""
     click.echo(message, err=True)
-
-
-@contextlib.contextmanager
-def only_results_on_stdout() -> Iterator[Callable[[dict[str, Any] | str], None]]:
-    """Send everything that libraries print to standard error; yield the printer of the result.
-
-    A dictionary is printed as one JSON object without NaN and infinity.
-    """
-    stdout = sys.stdout
-
-    def show(result: dict[str, Any] | str) -> None:
-        text = result if isinstance(result, str) else json.dumps(result, allow_nan=False)
-        click.echo(text, file=stdout)
-
-    with contextlib.redirect_stdout(sys.stderr):
-        yield show
 
 
 def given_command() -> str:
@@ -81,23 +52,26 @@ class Report(NamedTuple):
 def reports(function: Callable[..., Report | None]) -> click.Command:
     """Make a command that prints what a function returns; None prints nothing.
 
-    The command takes ``--json``, which prints the result in place of the text, and its help shows
-    every default.
+    The command takes ``--json``, which prints the result in place of the text as one JSON object
+    without NaN and infinity, and its help shows every default. Only the report goes to standard
+    output.
     """
 
     @functools.wraps(function)
     def run(*, as_json: bool, **given: Any) -> int:
-        with only_results_on_stdout() as show:
+        with contextlib.redirect_stdout(sys.stderr):  # for all that libraries print
             report = function(**given)
-            if report is None:
-                return 0
-            show(report.result if as_json else report.text)
-            if report.problem:
-                raise LabkitError(report.problem)
-            return report.status
+        if report is None:
+            return 0
+        text = json.dumps(report.result, allow_nan=False) if as_json else report.text
+        click.echo(text, file=sys.stdout)  # by default click would not keep to its encoding
+        if report.problem:
+            raise LabkitError(report.problem)
+        return report.status
 
-    command = click.command(context_settings={"show_default": True})(json_option(run))
-    command.params.append(command.params.pop(0))  # --json comes last in the help
+    command = click.command(context_settings={"show_default": True})(run)
+    told = "Print exactly one JSON object on standard output."
+    command.params.append(click.Option(["--json", "as_json"], is_flag=True, help=told))
     return command
 
 

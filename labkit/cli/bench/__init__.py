@@ -1,4 +1,4 @@
-"""``labkit bench …``: methods measured against each other, one file a benchmark."""
+"""``labkit bench …``: methods measured against each other, one file for each part of labkit."""
 
 from labkit.cli._group import CommandGroup
 

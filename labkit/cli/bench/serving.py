@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,42 +21,39 @@ from labkit.cli._output import Report, columns, given_command, reports, say
 from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
-    from labkit.serving.bench import Loads, Outcome
+    from labkit.serving.bench import Outcome
 
-MEASURED_USERS, SIMULATED_USERS = "1,2,4,8", "1,2,4,8,16,32,64,128"
+MEASURED_USERS = (1, 2, 4, 8)
+SIMULATED_USERS = (*MEASURED_USERS, 16, 32, 64, 128)
 
 
-class Numbers(click.ParamType):
-    """Numbers above 0 with commas between them."""
+def numbers_of(kind: type[int] | type[float]) -> Callable[[str], tuple[float, ...]]:
+    """Return a parser of numbers above 0 with commas between them."""
 
-    name = "numbers"
-
-    def __init__(self, kind: type[int] | type[float]) -> None:
-        self.kind = kind
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return a tuple of the numbers; fail with a sentence on an invalid value."""
-        if not isinstance(value, str):
-            return value
+    def numbers(text: str) -> tuple[float, ...]:
         try:
-            found = tuple(self.kind(part) for part in value.split(","))
+            found = tuple(kind(part) for part in text.split(","))
         except ValueError:
             found = ()
         if not found or not all(0 < number < float("inf") for number in found):
-            what = "whole numbers" if self.kind is int else "numbers"
-            self.fail(f"{value!r} is not a list of {what} above 0, such as 1,2,4.", param, ctx)
+            what = "whole numbers" if kind is int else "numbers"
+            raise click.BadParameter(f"{text!r} is not a list of {what} above 0, such as 1,2,4.")
         return found
+
+    return numbers
 
 
 @reports
 @base_option()
 @click.option(
     "--users",
-    type=Numbers(int),
-    help=f"Users at once, level by level (default: {MEASURED_USERS}; simulated up to 128).",
+    type=numbers_of(int),
+    help="Users at once, level by level (default: 1,2,4,8; simulated up to 128).",
 )
 @click.option(
-    "--rates", type=Numbers(float), help="Instead of users: requests a second (a Poisson process)."
+    "--rates",
+    type=numbers_of(float),
+    help="Instead of users: requests a second (a Poisson process).",
 )
 @click.option(
     "--requests", type=COUNT, default=24, help="Requests at each level, at least one for each user."
@@ -84,7 +81,7 @@ class Numbers(click.ParamType):
 )
 @click.option(
     "--acceptance",
-    type=Numbers(float),
+    type=numbers_of(float),
     help="How often each head is right, as 0.6,0.5,0.4 (default: as the heads of --base are).",
 )
 @click.option(
@@ -92,38 +89,13 @@ class Numbers(click.ParamType):
 )
 @seed_option
 @device_option
-def command(
+def serving(
     *,
-    out: Path | None,
+    base: str,
     users: tuple[int, ...] | None,
     rates: tuple[float, ...] | None,
     requests: int,
     max_new_tokens: int,
-    seed: int,
-    **target: Any,
-) -> Report:
-    """Measure TTFT, ITL and time per token as users grow, plain and speculative."""
-    if sum(bool(target[name]) for name in ("simulate", "url", "shape")) > 1:
-        raise LabkitError("Give only one of --simulate, --url and --shape.")
-    if users and rates:
-        raise LabkitError("Give --users, who wait for their answers, or --rates, not both.")
-    from labkit.serving.bench import Level, Loads
-
-    default = SIMULATED_USERS if target["simulate"] else MEASURED_USERS
-    counts = users or map(int, default.split(","))
-    levels = [Level(rate=rate) for rate in rates or ()] or [Level(users=many) for many in counts]
-    loads = Loads(levels, requests, max_new_tokens, seed, given_command())
-    outcome = measure(loads, **target)
-    if out:
-        outcome.log.save(out)
-    lost = f"{outcome.lost} The figures above are from before that." if outcome.lost else ""
-    return Report(as_object(outcome), as_text(outcome), problem=lost)
-
-
-def measure(
-    loads: Loads,
-    *,
-    base: str,
     prompts: Path | None,
     methods: str,
     slots: int | None,
@@ -134,42 +106,47 @@ def measure(
     simulate: bool,
     model_params: float,
     gpu: str,
-    acceptance: tuple[float, ...] | None,
+    acceptance: Sequence[float] | None,
+    out: Path | None,
+    seed: int,
     device: str | None,
-) -> Outcome:
-    """Put the loads on the simulation, the random weights, the server or the model here."""
+) -> Report:
+    """Measure TTFT, ITL and time per token as users grow, plain and speculative."""
+    if sum(map(bool, (simulate, url, shape))) > 1:
+        raise LabkitError("Give only one of --simulate, --url and --shape.")
+    if users and rates:
+        raise LabkitError("Give --users, who wait for their answers, or --rates, not both.")
+    from labkit import Decoder, load, read_questions
     from labkit.serving import bench
+    from labkit.serving.replay import bench_replayed
+    from labkit.serving.targets import RemoteServer
 
-    accept: Sequence[float] = acceptance or ()
-    if (simulate or shape) and not accept:
-        accept = bench.shipped_acceptance(base)
+    counts = users or (SIMULATED_USERS if simulate else MEASURED_USERS)
+    levels = [bench.Level(rate=rate) for rate in rates or ()]
+    loads = bench.Loads(
+        levels or [bench.Level(users=count) for count in counts],
+        requests,
+        max_new_tokens,
+        seed,
+        given_command(),
+    )
+    accept = acceptance or (bench.shipped_acceptance(base) if simulate or shape else ())
     if simulate:
-        return bench.bench_simulated(gpu, model_params, [[share] for share in accept], loads)
-    if shape:
-        from labkit.serving.replay import bench_replayed
-
-        return bench_replayed(shape, accept, loads, device, slots, say)
-
-    from labkit.questions import read_questions
-
-    texts = [question.turns[0] for question in read_questions(prompts)]
-    if url:
-        from labkit.serving.targets import RemoteServer
-
-        return bench.bench_server(RemoteServer(url, model), texts, loads, say)
-
-    from labkit.models import load
-    from labkit.speculative.decoder import Decoder
-
-    decoder = Decoder(load(base, device))
-    names = [name.strip() for name in methods.split(",")]
-    return bench.bench_engine(decoder, texts, loads, names, slots, check, say)
-
-
-def as_object(outcome: Outcome) -> dict[str, Any]:
-    """Return the outcome as a JSON object."""
+        outcome = bench.bench_simulated(gpu, model_params, [[share] for share in accept], loads)
+    elif shape:
+        outcome = bench_replayed(shape, accept, loads, device, slots, say)
+    else:
+        texts = [question.turns[0] for question in read_questions(prompts)]
+        if url:
+            outcome = bench.bench_server(RemoteServer(url, model), texts, loads, say)
+        else:
+            decoder = Decoder(load(base, device))
+            chosen = [name.strip() for name in methods.split(",")]
+            outcome = bench.bench_engine(decoder, texts, loads, chosen, slots, check, say)
+    if out:
+        outcome.log.save(out)
     kept = {"name", "base", "target", "max_new_tokens", "rows"}
-    return outcome.log.model_dump(mode="json", include=kept) | {
+    result = outcome.log.model_dump(mode="json", include=kept) | {
         "identical": outcome.identical,
         "decisions": outcome.decisions,
         "checks": [
@@ -186,6 +163,8 @@ def as_object(outcome: Outcome) -> dict[str, Any]:
         "contended": outcome.contended,
         "lost": outcome.lost,
     }
+    lost = f"{outcome.lost} The figures above are from before that." if outcome.lost else ""
+    return Report(result, as_text(outcome), problem=lost)
 
 
 def as_text(outcome: Outcome) -> str:

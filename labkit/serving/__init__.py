@@ -19,15 +19,14 @@ from labkit.facade import public_names
 __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
-        "labkit.serving.bench": "PUBLISHED PUBLISHED_GAINS Level Loads bench_engine bench_server "
-        "bench_simulated",
+        "labkit.serving.bench": "PUBLISHED PUBLISHED_GAINS Level Loads bench_command bench_engine "
+        "bench_server bench_simulated",
         "labkit.serving.costs": "NodeTable",
         "labkit.serving.engine": "ServingEngine",
         "labkit.serving.load": "Answer",
         "labkit.serving.replay": "bench_replayed",
         "labkit.records": "gains",
         "labkit.serving.simulate": "check_prediction",
-        "labkit.serving.started": "bench_command",
         "labkit.training.plan": "GPUS",
     },
 )

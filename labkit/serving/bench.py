@@ -7,9 +7,12 @@ that the ServingCurves widget and `labkit.plots.plot_serving` draw.
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +20,7 @@ from labkit import threads
 from labkit.errors import LabkitError
 from labkit.paths import data_dir
 from labkit.provenance import FROM_PYTHON, provenance
+from labkit.questions import read_questions
 from labkit.records import LossLog, ServingLog, ServingRow
 from labkit.serving.costs import NodeTable
 from labkit.serving.engine import ServingEngine
@@ -44,8 +48,8 @@ MOST_SLOTS = 32
 OPEN_SLOTS = 16
 """Slots for requests that arrive at a rate."""
 
-SIMULATED_PROMPT = 128
-"""Tokens of a simulated prompt on average; they lie between half and one and a half of it."""
+SHORTEST, LONGEST = 64, 192
+"""Tokens of made-up prompts, which are spread evenly between these."""
 
 SIMULATED_NODES = 12
 """The most nodes that a simulated server drafts."""
@@ -58,6 +62,9 @@ PUBLISHED = (
 
 PUBLISHED_GAINS = {1: 2.0, 64: 1.0}
 """The same as points, by users: the gain in time per token. The text gives both with "about"."""
+
+PAUSE = 1.0
+"""Seconds between two attempts to reach a server that is starting."""
 
 Say = Callable[[str], None]
 
@@ -99,11 +106,9 @@ class Loads:
         return max(level.users for level in self.levels)
 
     @property
-    def slots(self) -> int:
-        """The slots that an engine has by default."""
-        return min(
-            max(OPEN_SLOTS if level.rate else level.users for level in self.levels), MOST_SLOTS
-        )
+    def most_requests(self) -> int:
+        """The requests of the largest level."""
+        return max(self.requests, self.most_users)
 
     def choose(self, prompts: Sequence[str]) -> list[str]:
         """Return the prompts of the largest level; all of them before any is used again.
@@ -115,9 +120,9 @@ class Loads:
             raise LabkitError("There is no prompt: give at least one.")
         rng = np.random.default_rng(self.seed)
         found: list[str] = []
-        while len(found) < max(self.requests, self.most_users):
+        while len(found) < self.most_requests:
             found += [prompts[place] for place in rng.permutation(len(prompts))]
-        return found[: max(self.requests, self.most_users)]
+        return found[: self.most_requests]
 
     def put(self, level: Level, target: Target, chosen: Sequence[str]) -> Load:
         """Put a level's load on a target."""
@@ -128,12 +133,7 @@ class Loads:
         return closed_loop(target, sent, level.users, self.max_new_tokens)
 
     def log(
-        self,
-        name: str,
-        base: str,
-        target: str,
-        rows: Sequence[ServingRow],
-        note: str = "",
+        self, name: str, base: str, target: str, rows: Sequence[ServingRow], *, note: str = ""
     ) -> ServingLog:
         """Return the record of these loads."""
         return ServingLog(
@@ -151,46 +151,22 @@ class Outcome:
     """The result of a benchmark.
 
     ``identical`` says whether every prompt got the same answer by every method and at every load
-    (None: not compared). ``tables`` has the best number of draft nodes for each batch size, by
-    method. ``contention`` is the share of the processor that other processes took; ``lost`` says
-    why the target stopped answering, if it did.
+    (None: not compared). ``decisions`` has by method, in words, the best number of draft nodes for
+    each batch size. ``contention`` is the share of the processor that other processes took;
+    ``lost`` says why the target stopped answering, if it did.
     """
 
     log: ServingLog
     identical: bool | None = None
-    tables: Mapping[str, NodeTable] = field(default_factory=dict)
-    slots: int = 0
+    decisions: Mapping[str, list[str]] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
     contention: float | None = None
     lost: str | None = None
 
     @property
-    def decisions(self) -> dict[str, list[str]]:
-        """The tables in words."""
-        batches = [2**i for i in range(self.slots.bit_length())]
-        return {name: [t.describe(size) for size in batches] for name, t in self.tables.items()}
-
-    @property
     def contended(self) -> bool:
         """Whether other processes took so much of the processor that the times mean little."""
         return self.contention is not None and self.contention > threads.CONTENDED
-
-
-@dataclass(frozen=True)
-class Served:
-    """A model in this process: how to open its engines, and what it is asked.
-
-    ``prompts`` has the token ids of each prompt. ``note`` is what a reader of the
-    record must know.
-    """
-
-    name: str
-    base: str
-    engine: str
-    slots: int
-    prompts: Mapping[str, Sequence[int]]
-    open: Callable[[str], ServingEngine]
-    note: str = ""
 
 
 def bench_engine(
@@ -210,34 +186,42 @@ def bench_engine(
     encode, most = decoder.encode, loads.max_new_tokens
     ids = {prompt: encode(prompt, most) for prompt in dict.fromkeys(loads.choose(prompts))}
     capacity = max(map(len, ids.values())) + max(most, MEASURED_TOKENS)
-    slots = slots or loads.slots
-    base = decoder.base.name
-    served = Served(
-        name=f"{base} served here",
-        base=base,
-        engine=decoder.engine.name,
-        slots=slots,
-        prompts=ids,
-        open=lambda method: ServingEngine.of(decoder, method, slots, capacity),
-    )
-    return bench_served(served, loads, methods, check, say)
+    wanted = max(OPEN_SLOTS if level.rate else level.users for level in loads.levels)
+    slots = slots or min(wanted, MOST_SLOTS)
+    base, target = decoder.base.name, f"this process, {decoder.engine.name}, {slots} slots"
+    engines = {name: partial(ServingEngine.of, decoder, name, slots, capacity) for name in methods}
+    record = partial(loads.log, f"{base} served here", base, target)
+    return bench_served(engines, ids, loads, record, check, say)
 
 
 def bench_served(
-    served: Served, loads: Loads, methods: Sequence[str], check: bool, say: Say
+    methods: Mapping[str, Callable[[], ServingEngine]],
+    prompts: Mapping[str, Sequence[int]],
+    loads: Loads,
+    record: Callable[[Sequence[ServingRow]], ServingLog],
+    check: bool,
+    say: Say,
 ) -> Outcome:
-    """Measure a model in this process; see `bench_engine`."""
-    chosen = loads.choose(list(served.prompts))
+    """Measure a model in this process; see `bench_engine`.
+
+    ``methods`` open their engines, ``prompts`` have their token ids, ``record`` makes the record of
+    the rows.
+    """
+    chosen = loads.choose(list(prompts))
     rows: list[ServingRow] = []
     simulated: list[ServingRow] = []
     answers: dict[str, set[object]] = {}
     taken = [threads.contention()]
     with ExitStack() as stack:
         engines: dict[str, ServingEngine] = {}
-        for method in methods:
+        for method, opened in methods.items():
             say(f"{method}: measuring what steps take")
-            engines[method] = stack.enter_context(served.open(method))
+            engines[method] = stack.enter_context(opened())
         tables = {method: engine.table for method, engine in engines.items() if engine.table}
+        decisions = {
+            method: [table.describe(2**i) for i in range(engines[method].batch.slots.bit_length())]
+            for method, table in tables.items()
+        }
         if check and not (VANILLA in engines and tables):
             raise LabkitError(
                 "A prediction is checked for a speculative method against vanilla: name both."
@@ -245,28 +229,25 @@ def bench_served(
         for level in loads.levels:
             jobs: list[Job] = []
             for method, engine in engines.items():
-                load, row = _measure(engine, method, level, loads, chosen, served)
-                rows.append(row)
-                say(f"{level}, {method}: {in_words(row)}")
+                load = _measure(engine, level, loads, chosen, prompts)
+                rows.append(summarise(load, level.users, method, rate=level.rate))
+                say(f"{level}, {method}: {in_words(rows[-1])}")
                 for answer in load.good:
                     answers.setdefault(answer.prompt, set()).add(answer.output)
                 if method == VANILLA:
-                    jobs = [Job(len(served.prompts[a.prompt]), a.tokens) for a in load.good]
+                    jobs = [Job(len(prompts[a.prompt]), a.tokens) for a in load.good]
             if check and not level.rate:
                 costs = next(iter(tables.values())).costs
+                slots = engines[VANILLA].batch.slots
                 for method, table in {VANILLA: NodeTable(costs, ()), **tables}.items():
-                    made = simulate(
-                        table, jobs, level.users, served.slots, PREFILL_ROWS, loads.seed
-                    )
-                    simulated.append(made.row(level.users, method))
+                    made = simulate(table, jobs, level.users, slots, PREFILL_ROWS, loads.seed)
+                    simulated.append(summarise(made, level.users, method, "simulated"))
             taken.append(threads.contention())
-    target = f"this process, {served.engine}, {served.slots} slots"
     rows += simulated
     return Outcome(
-        loads.log(served.name, served.base, target, rows, served.note),
+        record(rows),
         identical=all(len(outputs) == 1 for outputs in answers.values()),
-        tables=tables,
-        slots=served.slots,
+        decisions=decisions,
         checks=tuple(check_prediction(rows)),
         contention=float(np.mean(taken)),
     )
@@ -274,26 +255,24 @@ def bench_served(
 
 def _measure(
     engine: ServingEngine,
-    method: str,
     level: Level,
     loads: Loads,
     chosen: Sequence[str],
-    served: Served,
-) -> tuple[Load, ServingRow]:
-    """Put one level's load on an engine; return it and its row."""
-    target = EngineTarget(engine, served.prompts.__getitem__)
+    prompts: Mapping[str, Sequence[int]],
+) -> Load:
+    """Put one level's load on an engine."""
+    target = EngineTarget(engine, prompts.__getitem__)
     target.ask(chosen[0], 4)  # so that nothing is slow for the first time within the load
     before = engine.totals
     load = loads.put(level, target, chosen)
     engine.drain()
-    row, done = level_row(level, load, method), engine.totals - before
-    if done["row_steps"]:
-        update = {
-            "tokens_per_step": done["committed"] / done["row_steps"],
-            "nodes_per_step": done["drafted"] / done["row_steps"],
-        }
-        row = row.model_copy(update=update)
-    return load, row
+    done = engine.totals - before
+    steps = done["row_steps"]
+    if not steps:
+        return load
+    return replace(
+        load, tokens_per_step=done["committed"] / steps, nodes_per_step=done["drafted"] / steps
+    )
 
 
 def bench_server(
@@ -310,7 +289,7 @@ def bench_server(
         load = loads.put(level, server, chosen)
         lost = load.lost
         try:
-            rows.append(level_row(level, load, SERVER))
+            rows.append(summarise(load, level.users, SERVER, rate=level.rate))
             say(f"{level}: {in_words(rows[-1])}")
         except LabkitError as error:
             if not rows:
@@ -323,42 +302,90 @@ def bench_server(
     return Outcome(log, lost=lost)
 
 
+def bench_command(
+    command: Sequence[str],
+    url: str = "http://127.0.0.1:8000",
+    users: Sequence[int] = (1, 8),
+    requests: int = 24,
+    start_s: float = 600.0,
+) -> ServingLog:
+    """Start the server, measure it under each number of users, stop it, and return the log.
+
+    Raises `LabkitError` if the command cannot be run, ends, or does not answer within ``start_s``.
+    """
+    try:
+        process = subprocess.Popen([*command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError as error:
+        raise LabkitError(f"Cannot start {command[0]!r}: {error.strerror or error}.") from None
+    try:
+        server = _reached(process, url, time.monotonic() + start_s)
+        prompts = [question.turns[0] for question in read_questions()]
+        return bench_server(server, prompts, Loads([Level(n) for n in users], requests)).log
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _reached(process: subprocess.Popen, url: str, until: float) -> RemoteServer:
+    """Return the server once it answers."""
+    while True:
+        try:
+            return RemoteServer(url)
+        except LabkitError as error:
+            if process.poll() is not None:
+                raise LabkitError(
+                    f"The server's command ended with status {process.returncode}: run it in a "
+                    "terminal to see why."
+                ) from None
+            if time.monotonic() > until:
+                raise LabkitError(f"The server did not start in time. {error}") from None
+        time.sleep(PAUSE)
+
+
 def bench_simulated(
     gpu: str, parameters: float, accept: Sequence[Sequence[float]], loads: Loads
 ) -> Outcome:
     """Compute every level for a Llama-shaped model on a GPU, vanilla and with heads.
 
-    ``accept[h][r]`` is how often the choice of rank r of head h + 1 is right. Prompts have about
-    `SIMULATED_PROMPT` tokens.
+    ``accept[h][r]`` is how often the choice of rank r of head h + 1 is right.
     """
     if any(level.rate for level in loads.levels):
         raise LabkitError("A simulation has users who wait for their answers: give no rates.")
     check_acceptance(accept)
-    longest = SIMULATED_PROMPT * 3 // 2
-    costs = GpuCosts.of(gpu, parameters, longest + loads.max_new_tokens, len(accept))
+    capacity = LONGEST + loads.max_new_tokens
+    costs = GpuCosts.of(gpu, parameters, capacity, len(accept))
     tables = {
         VANILLA: NodeTable(costs, ()),
         SPECULATIVE: NodeTable(costs, tuple(chances_by_rank(accept, SIMULATED_NODES))),
     }
     rng = np.random.default_rng(loads.seed)
-    room = costs.slots(longest + loads.max_new_tokens)
+    room = costs.slots(capacity)
     rows = []
     for level in loads.levels:
-        count = max(loads.requests, 4 * level.users)
-        lengths = rng.permutation(np.linspace(SIMULATED_PROMPT // 2, longest, count).astype(int))
-        jobs = [Job(int(length), loads.max_new_tokens) for length in lengths]
+        lengths = made_up_lengths(max(loads.requests, 4 * level.users), rng)
+        jobs = [Job(length, loads.max_new_tokens) for length in lengths]
         for method, table in tables.items():
             made = simulate(table, jobs, level.users, min(level.users, room), seed=loads.seed)
-            rows.append(made.row(level.users, method))
+            rows.append(summarise(made, level.users, method, "simulated"))
     billions = parameters / 1e9
     log = loads.log(
         name=f"{billions:g}B on {costs.gpu.name}",
         base=f"Llama-shaped, {billions:g}B",
-        target=f"{costs.gpu.name}, weights in {costs.width_name}, {room} slots",
+        target=f"{costs.gpu.name}, weights in {costs.weight}, {room} slots",
         rows=rows,
         note=PUBLISHED,
     )
     return Outcome(log)
+
+
+def made_up_lengths(count: int, rng: np.random.Generator) -> list[int]:
+    """Return the tokens of so many made-up prompts, in a random order."""
+    even = np.linspace(SHORTEST, LONGEST, count).astype(int)
+    return [int(length) for length in rng.permutation(even)]
 
 
 def check_acceptance(accept: Sequence[Sequence[float]]) -> None:
@@ -390,12 +417,6 @@ def shipped_acceptance(base: str) -> list[float]:
     if not validation:
         raise LabkitError(f"{path} has no validation: say how often each head is right.")
     return list(validation[-1].accept)
-
-
-def level_row(level: Level, load: Load, method: str) -> ServingRow:
-    """Return a measured level as a row; at a rate, ``users`` are those under way on average."""
-    users = max(1, round(load.in_flight)) if level.rate else level.users
-    return summarise(load, users, method).model_copy(update={"rate_per_s": level.rate})
 
 
 def in_words(row: ServingRow) -> str:

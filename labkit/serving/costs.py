@@ -7,7 +7,8 @@ user's token. So the best number of draft nodes after each row depends on the ba
     tokens a second = batch * (1 + chance of node 1 + ... + chance of node n) / seconds(batch, n)
 
 `NodeTable` holds it for each batch size: the engine looks it up at every step, and
-`labkit.serving.simulate` computes it for machines that are not at hand.
+`labkit.serving.simulate` computes it for machines that are not at hand. `node_table` measures what
+the table needs here: what steps take, and how often drafts are accepted.
 """
 
 from __future__ import annotations
@@ -15,8 +16,25 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Protocol
+
+import numpy as np
+
+from labkit.speculative.batch import Batch, BatchStep, Row
+from labkit.speculative.calibrate import PROMPTS
+
+PROMPTS_MEASURED = (1, 8, 16, 32, 64)
+"""Prompt tokens of a chunk whose prefill is measured."""
+
+ROWS_MEASURED = 128
+"""The largest pass that is measured; beyond it the costs are a straight line."""
+
+REPEATS = 4
+"""Times that each kind of step is measured."""
+
+STEPS_PER_TEXT = 16
+"""Steps of each text whose drafts are counted."""
 
 
 class Costs(Protocol):
@@ -84,46 +102,6 @@ class Measured:
         return self.draft(batch * nodes) if nodes else 0.0
 
 
-def tokens_per_second(
-    costs: Costs,
-    batch: int,
-    chances: Sequence[float],
-    cached: int = 0,
-    filled: float = 1.0,
-) -> dict[int, float]:
-    """Return the expected tokens a second for each number of nodes in `budgets`.
-
-    ``chances`` (N,) are those of the node of each rank to be accepted. ``filled`` is the share of
-    the nodes allowed that is drafted: prompt lookup drafts none where nothing matches.
-
-    >>> def expected(*check):
-    ...     costs = Measured(Curve({1: 0.1}), Curve(dict(enumerate(check, 1))), Curve({1: 0.0}))
-    ...     return tokens_per_second(costs, 1, (0.5, 0.3))
-    >>> expected(0.1, 0.1, 0.1)  # three rows for the price of one
-    {0: 10.0, 1: 15.0, 2: 18.0}
-    >>> expected(0.1, 0.2, 0.3)  # each row at full price
-    {0: 10.0, 1: 7.5, 2: 6.0}
-    """
-    return {
-        nodes: batch
-        * (1 + float(sum(chances[:nodes])))
-        / (
-            costs.draft_s(batch, nodes * filled)
-            + costs.check_s(batch * (1 + nodes * filled), cached)
-        )
-        for nodes in budgets(len(chances))
-    }
-
-
-def best_nodes(rates: Mapping[int, float]) -> int:
-    """Return the number of nodes with the highest rate; the fewest of equals.
-
-    >>> best_nodes({0: 10.0, 1: 15.0, 2: 15.0})
-    1
-    """
-    return max(rates, key=lambda nodes: rates[nodes])
-
-
 def budgets(max_nodes: int) -> tuple[int, ...]:
     """Return the numbers of nodes to choose from: none, then doubling, then all.
 
@@ -138,9 +116,15 @@ def budgets(max_nodes: int) -> tuple[int, ...]:
 class NodeTable:
     """The best number of draft nodes for each batch size.
 
-    ``chances`` (N,) are those of the node of each rank to be accepted, ``filled`` is the share of
-    the nodes allowed that is drafted (see `tokens_per_second`).
+    ``chances`` (N,) are those of the node of each rank to be accepted. ``filled`` is the share of
+    the nodes allowed that is drafted: prompt lookup drafts none where nothing matches.
 
+    >>> def machine(*check):
+    ...     return Measured(Curve({1: 0.1}), Curve(dict(enumerate(check, 1))), Curve({1: 0.0}))
+    >>> NodeTable(machine(0.1, 0.1, 0.1), (0.5, 0.3)).rates(1)  # three rows for the price of one
+    {0: 10.0, 1: 15.0, 2: 18.0}
+    >>> NodeTable(machine(0.1, 0.2, 0.3), (0.5, 0.3)).rates(1)  # each row at full price
+    {0: 10.0, 1: 7.5, 2: 6.0}
     >>> free = Measured(Curve({1: 1.0}), Curve({4: 0.1, 8: 0.2}), Curve({1: 0.001}))
     >>> table = NodeTable(free, (0.6, 0.4, 0.2))
     >>> [table.nodes(batch) for batch in (1, 2, 4, 8)]
@@ -155,14 +139,22 @@ class NodeTable:
     _best: dict[tuple[int, int], int] = field(default_factory=dict, repr=False)
 
     def rates(self, batch: int, cached: int = 0) -> dict[int, float]:
-        """Return the expected tokens a second for each number of nodes."""
-        return tokens_per_second(self.costs, batch, self.chances, cached, self.filled)
+        """Return the expected tokens a second for each number of nodes in `budgets`."""
+        found = {}
+        for nodes in budgets(len(self.chances)):
+            drafted = nodes * self.filled
+            draft_s = self.costs.draft_s(batch, drafted)
+            check_s = self.costs.check_s(batch * (1 + drafted), cached)
+            tokens = batch * (1 + float(sum(self.chances[:nodes])))
+            found[nodes] = tokens / (draft_s + check_s)
+        return found
 
     def nodes(self, batch: int, cached: int = 0) -> int:
-        """Return the best number of nodes; 0 is vanilla."""
+        """Return the number of nodes with the highest rate, the fewest of equals; 0 is vanilla."""
         key = batch, cached // (64 * batch)
         if key not in self._best:
-            self._best[key] = best_nodes(self.rates(batch, cached))
+            rates = self.rates(batch, cached)
+            self._best[key] = max(rates, key=rates.__getitem__)
         return self._best[key]
 
     def describe(self, batch: int) -> str:
@@ -172,3 +164,102 @@ class NodeTable:
             f"batch of {batch}: draft {best} nodes a row, {rates[best]:.1f} tokens/s expected; "
             f"vanilla {rates[0]:.1f}"
         )
+
+
+def node_table(batch: Batch, texts: Sequence[Sequence[int]] = ()) -> NodeTable:
+    """Return the best number of draft nodes for each batch size, measured on an empty batch.
+
+    ``texts`` are prompts as token ids on which acceptance is measured (random tokens where none
+    fits a slot).
+    """
+    return NodeTable(measure_costs(batch), *measure_acceptance(batch, texts))
+
+
+def measure_acceptance(
+    batch: Batch, texts: Sequence[Sequence[int]]
+) -> tuple[tuple[float, ...], float]:
+    """Return how often the node of each rank is accepted (N,), and the share of nodes drafted.
+
+    Each text is continued by up to `STEPS_PER_TEXT` steps with as many draft nodes as there may be;
+    the batch is empty again afterwards.
+    """
+    rng = np.random.default_rng(0)
+    fitting = [text for text in texts if len(text) + STEPS_PER_TEXT <= batch.capacity]
+    short = min(8, batch.capacity // 2)
+    fitting = fitting or [rng.integers(0, batch.engine.vocabulary, short).tolist() for _ in PROMPTS]
+    pace, batch.pace = batch.pace, lambda _: batch.max_nodes
+    steps: list[BatchStep] = []
+    try:
+        for text in fitting:
+            row = batch.join(text, batch.capacity - len(text))
+            taken: list[BatchStep] = []
+            while row in batch.running and len(taken) < STEPS_PER_TEXT:
+                step = batch.step()
+                taken += [step] if step.batch else []
+            steps += taken
+            _leave(batch)
+    finally:
+        _leave(batch)
+        batch.pace = pace
+    rows = max(1, sum(step.batch for step in steps))
+    accepted = sum((np.array(step.taken) for step in steps), np.zeros(batch.max_nodes)) / rows
+    drafted = sum(step.drafted for step in steps) / (rows * batch.max_nodes)
+    return tuple(accepted.tolist()), drafted
+
+
+def measure_costs(batch: Batch) -> Measured:
+    """Measure what steps of a batch take here, on random prompts; leaves the batch empty.
+
+    All kinds of step take turns, `REPEATS` times, and of each the fastest counts: something may be
+    compiled the first time, and other processes can only make a step slower. Takes a few seconds on
+    a small model.
+    """
+    rng = np.random.default_rng(0)
+    length = min(32, batch.capacity // 2)
+    pace, eos_ids = batch.pace, batch.eos_ids
+    batch.eos_ids = frozenset()  # a random request runs to its limit
+    nodes = 0
+    batch.pace = lambda _: nodes  # which the loop below changes
+    prefill: dict[int, list[float]] = {}
+    steps: dict[tuple[int, int], list[BatchStep]] = {}
+
+    def join(tokens: int) -> None:
+        prompt = rng.integers(0, batch.engine.vocabulary, tokens).tolist()
+        batch.join(prompt, batch.capacity - tokens)
+
+    try:
+        for _ in range(REPEATS):
+            for tokens in PROMPTS_MEASURED:
+                if tokens < batch.capacity:
+                    join(tokens)
+                    prefill.setdefault(tokens, []).append(batch.step().prefill_s)
+                    _leave(batch)
+            for count, nodes in product(budgets(batch.slots)[1:], budgets(batch.max_nodes)):
+                if nodes and count * (1 + nodes) > ROWS_MEASURED:
+                    continue
+                _leave(batch, [row for row in batch.running if row.left < row.limit / 2])
+                while len(batch.running) < count:
+                    join(length)
+                steps.setdefault((count, nodes), []).append(batch.step())
+            _leave(batch)
+    finally:
+        _leave(batch)
+        batch.pace, batch.eos_ids = pace, eos_ids
+    check: dict[int, list[float]] = {}
+    draft: dict[int, list[float]] = {}
+    for taken in steps.values():
+        step = min(taken, key=lambda one: one.draft_s + one.check_s + one.rest_s)
+        check.setdefault(step.rows, []).append(step.check_s + step.rest_s)
+        if step.drafted:
+            draft.setdefault(step.drafted, []).append(step.draft_s)
+    return Measured(
+        Curve({tokens: min(seconds) for tokens, seconds in prefill.items()}),
+        Curve({rows: float(np.mean(seconds)) for rows, seconds in check.items()}),
+        Curve({nodes: float(np.mean(seconds)) for nodes, seconds in draft.items()} or {1: 0.0}),
+    )
+
+
+def _leave(batch: Batch, rows: Sequence[Row] | None = None) -> None:
+    """Free the slots of ``rows``, by default of all."""
+    for row in list(batch.running) if rows is None else rows:
+        batch.leave(row)

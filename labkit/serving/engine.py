@@ -15,13 +15,13 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from labkit.errors import LabkitError
 from labkit.sampling import Sampling
-from labkit.serving.costs import NodeTable
-from labkit.serving.measure import node_table
+from labkit.serving.costs import NodeTable, node_table
 from labkit.speculative.batch import Batch, Emitted, Row, drafting_for
 from labkit.speculative.calibrate import PROMPTS
 
@@ -35,10 +35,6 @@ WAITING_LINE = 256
 """Requests that may wait for a slot unless told otherwise."""
 
 
-class QueueFullError(LabkitError):
-    """The waiting line is full, so a request was refused."""
-
-
 @dataclass(frozen=True)
 class Piece:
     """One streamed output: its tokens, and when they were ready (`time.perf_counter`)."""
@@ -47,34 +43,23 @@ class Piece:
     at: float
 
 
+@dataclass(eq=False)
 class Request:
-    """A user's request: iterate over it to get outputs as they come; may be used by any thread."""
+    """A user's request: iterate over it to get outputs as they come; may be used by any thread.
 
-    def __init__(
-        self,
-        prompt: Sequence[int],
-        max_new_tokens: int,
-        sampling: Sampling,
-        seed: int,
-        on_cancel: Callable[[Request], None],
-    ) -> None:
-        self.prompt = tuple(prompt)
-        self.max_new_tokens = max_new_tokens
-        self.sampling, self.seed = sampling, seed
-        self.submitted = time.perf_counter()
-        self._on_cancel = on_cancel
-        self._changed = threading.Condition()
-        self._state: State = "waiting"
-        self._pieces: list[Piece] = []
-        self._failure: LabkitError | None = None
+    ``submitted`` is when it was made (`time.perf_counter`).
+    """
 
-    def __repr__(self) -> str:
-        return f"Request({len(self.prompt)} tokens, {self._state}, {len(self.tokens)} answered)"
-
-    @property
-    def state(self) -> State:
-        """The request's state now."""
-        return self._state
+    prompt: tuple[int, ...]
+    max_new_tokens: int
+    sampling: Sampling
+    seed: int
+    on_cancel: Callable[[Request], None] = field(repr=False)
+    submitted: float = field(default_factory=time.perf_counter)
+    state: State = "waiting"
+    _pieces: list[Piece] = field(default_factory=list, repr=False)
+    _failure: LabkitError | None = field(default=None, repr=False)
+    _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
 
     @property
     def tokens(self) -> list[int]:
@@ -90,7 +75,7 @@ class Request:
         place = 0
         while True:
             with self._changed:
-                while len(self._pieces) == place and self._state not in OVER:
+                while len(self._pieces) == place and self.state not in OVER:
                     self._changed.wait()
                 new = self._pieces[place:]
             if not new:
@@ -102,38 +87,36 @@ class Request:
 
     def result(self) -> list[int]:
         """Wait for the answer and return its tokens (if it was cancelled, those before)."""
-        for _ in self:
-            pass
-        return self.tokens
+        return [token for piece in self for token in piece.tokens]
 
     def cancel(self) -> None:
         """Cancel the request; its slot is free before the engine's next step."""
-        self._on_cancel(self)
+        self.on_cancel(self)
+
+    def deliver(self, tokens: tuple[int, ...], at: float) -> None:
+        """Add an output, unless the request is over. Called by the engine."""
+        with self._changed:
+            if self.state not in OVER:
+                self._pieces.append(Piece(tokens, at))
+            self._changed.notify_all()
 
     def settle(self, state: State, failure: LabkitError | None = None) -> None:
         """Set the state, unless the request is over. Called by the engine."""
         with self._changed:
-            if self._state not in OVER:
-                self._state, self._failure = state, failure
-            self._changed.notify_all()
-
-    def deliver(self, tokens: tuple[int, ...], at: float, ended: bool) -> None:
-        """Add an output. Called by the engine."""
-        with self._changed:
-            self._pieces.append(Piece(tokens, at))
-            if ended and self._state not in OVER:
-                self._state = "finished"
+            if self.state not in OVER:
+                self.state, self._failure = state, failure
             self._changed.notify_all()
 
 
-class ServingEngine:
+class ServingEngine(AbstractContextManager["ServingEngine"]):
     """Serves requests on one base model with continuous batching; `submit` from any thread.
 
     ``batch`` decodes: as many requests at once as it has slots, the cache for all of them allocated
     once. ``line`` requests may wait, in their order; the next is refused. ``nodes`` is how much is
     drafted after each row, a number for any load or a `NodeTable` (see `node_table`). ``totals``
     sums the steps: ``row_steps`` counts a step once for each row that it answered, so the tokens
-    per step of one request are ``committed`` / ``row_steps``.
+    per step of one request are ``committed`` / ``row_steps``. ``failure`` is the error that stopped
+    the engine, if one did.
     """
 
     def __init__(self, batch: Batch, nodes: int | NodeTable = 0, line: int = WAITING_LINE) -> None:
@@ -142,17 +125,14 @@ class ServingEngine:
         if not isinstance(nodes, NodeTable) and not 0 <= nodes <= batch.max_nodes:
             raise LabkitError(f"{nodes} nodes a row were asked for: give 0 to {batch.max_nodes}.")
         self.table = nodes if isinstance(nodes, NodeTable) else None
-        self._batch = batch
-        most = 0 if isinstance(nodes, NodeTable) else nodes
-        self._batch.pace = self.table.nodes if self.table else lambda _: most
-        self.line = line
+        self.batch, self.line = batch, line
+        batch.pace = nodes.nodes if isinstance(nodes, NodeTable) else lambda _: nodes
         self.totals: Counter[str] = Counter()
+        self.failure: LabkitError | None = None
         self._waiting: deque[Request] = deque()
         self._rows: dict[Row, Request] = {}
-        self._cancelled: set[Request] = set()
         self._changed = threading.Condition()
         self._closing = False
-        self._failure: LabkitError | None = None
         self._thread = threading.Thread(target=self._run, name="labkit serving", daemon=True)
         self._thread.start()
 
@@ -177,28 +157,8 @@ class ServingEngine:
             return cls(batch, node_table(batch, [base.encode(text) for text in PROMPTS]))
         return cls(batch, nodes or 0)
 
-    def __enter__(self) -> ServingEngine:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def failure(self) -> LabkitError | None:
-        """The error that stopped the engine, or None."""
-        return self._failure
-
-    @property
-    def free_slots(self) -> int:
-        """Slots that no request holds."""
-        with self._changed:
-            return len(self._batch.free)
-
-    @property
-    def waiting(self) -> int:
-        """Requests in the waiting line."""
-        with self._changed:
-            return len(self._waiting)
 
     def submit(
         self,
@@ -209,19 +169,19 @@ class ServingEngine:
     ) -> Request:
         """Request a continuation of ``prompt`` (token ids); returns at once.
 
-        Its output is what it would be alone, greedy or sampled by ``seed``. Raises
-        `QueueFullError` if slots and line are full, and `LabkitError` for a request that no slot
-        could serve, or after the engine was closed.
+        Its output is what it would be alone, greedy or sampled by ``seed``. Raises `LabkitError`
+        if slots and line are full, for a request that no slot could serve, and after the engine was
+        closed.
         """
         sampling = sampling or Sampling()
-        self._batch.check(prompt, max_new_tokens, sampling)
-        request = Request(prompt, max_new_tokens, sampling, seed, self._cancel)
+        self.batch.check(prompt, max_new_tokens, sampling)
+        request = Request(tuple(prompt), max_new_tokens, sampling, seed, self._cancel)
         with self._changed:
-            if self._failure or self._closing:
-                raise self._failure or LabkitError("The engine is closed: start another.")
-            if len(self._waiting) >= self.line + len(self._batch.free):
-                raise QueueFullError(
-                    f"The engine is full: {self._batch.slots} slots are taken and {self.line} "
+            if self.failure or self._closing:
+                raise self.failure or LabkitError("The engine is closed: start another.")
+            if len(self._waiting) >= self.line + len(self.batch.free):
+                raise LabkitError(
+                    f"The engine is full: {self.batch.slots} slots are taken and {self.line} "
                     "requests wait, as many as may: try again later."
                 )
             self._waiting.append(request)
@@ -244,73 +204,61 @@ class ServingEngine:
         with self._changed:
             if request in self._waiting:
                 self._waiting.remove(request)
-                request.settle("cancelled")
-            elif request.state == "running":
-                self._cancelled.add(request)
+            request.settle("cancelled")
 
     def _run(self) -> None:
         """Run the engine's thread: let requests join and leave, then take a step, until closed."""
         try:
             while self._arrange():
-                step = self._batch.step(self._deliver)
+                step = self.batch.step(self._deliver)
                 self.totals = self.totals + Counter(  # a new one: others hold the old sums
                     row_steps=step.batch, drafted=step.drafted, committed=step.committed
                 )
         except Exception as error:  # of any kind: no request may wait for ever
             reason = f"The engine stopped on an error ({type(error).__name__}: {error})."
-            self._failure = LabkitError(reason)
-            self._failure.__cause__ = error
+            self.failure = LabkitError(reason)
+            self.failure.__cause__ = error
         self._finish()
 
     def _arrange(self) -> bool:
         """Let requests leave and join, wait if there are none; return False to close."""
         with self._changed:
             while not self._closing:
-                self._let_out()
-                self._let_in()
+                for row, request in list(self._rows.items()):
+                    if request.state == "cancelled":
+                        self.batch.leave(row)
+                        del self._rows[row]
+                while self._waiting and self.batch.free:
+                    request = self._waiting.popleft()
+                    row = self.batch.join(
+                        request.prompt, request.max_new_tokens, request.sampling, request.seed
+                    )
+                    self._rows[row] = request
+                    request.settle("running")
                 if self._rows:
                     return True
                 self._changed.notify_all()  # wakes drain()
                 self._changed.wait()
             return False
 
-    def _let_out(self) -> None:
-        """Free the slots of cancelled requests."""
-        for row, request in list(self._rows.items()):
-            if request in self._cancelled:
-                self._batch.leave(row)
-                del self._rows[row]
-                request.settle("cancelled")
-        self._cancelled.clear()
-
-    def _let_in(self) -> None:
-        """Give free slots to waiting requests, in their order."""
-        while self._waiting and self._batch.free:
-            request = self._waiting.popleft()
-            row = self._batch.join(
-                request.prompt, request.max_new_tokens, request.sampling, request.seed
-            )
-            self._rows[row] = request
-            request.settle("running")
-
     def _deliver(self, emitted: Emitted) -> None:
         """Pass the batch's output on to its request."""
         request = self._rows[emitted.row]
-        request.deliver(emitted.tokens, time.perf_counter(), emitted.ended)
+        request.deliver(emitted.tokens, time.perf_counter())
         if emitted.ended:
+            request.settle("finished")
             with self._changed:
                 del self._rows[emitted.row]
 
     def _finish(self) -> None:
         """End all unanswered requests and free their slots."""
-        state: State = "failed" if self._failure else "cancelled"
+        state: State = "failed" if self.failure else "cancelled"
         with self._changed:
-            for row, request in self._rows.items():
-                if row in self._batch.running:
-                    self._batch.leave(row)
-                request.settle(state, self._failure)
-            for request in self._waiting:
-                request.settle(state, self._failure)
+            for row in self._rows:
+                if row in self.batch.running:
+                    self.batch.leave(row)
+            for request in (*self._rows.values(), *self._waiting):
+                request.settle(state, self.failure)
             self._rows.clear()
             self._waiting.clear()
             self._changed.notify_all()

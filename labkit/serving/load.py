@@ -73,8 +73,6 @@ class Answer:
 class Target(Protocol):
     """Something that answers requests, from many threads at once."""
 
-    name: str
-
     def ask(self, prompt: str, max_new_tokens: int) -> Answer:
         """Send a request and read its answer to the end; a failure is an `Answer` with an error."""
 
@@ -87,11 +85,15 @@ class Load:
     """The result of a load: the answers to the requests that were sent, and how long it took.
 
     ``lost`` says why the target stopped answering, if it did; the answers before that count.
+    ``tokens_per_step`` and ``nodes_per_step`` are the tokens and the draft nodes of one request's
+    step on average, where they are known.
     """
 
     answers: tuple[Answer, ...]
     seconds: float
     lost: str | None = None
+    tokens_per_step: float | None = None
+    nodes_per_step: float | None = None
 
     @property
     def good(self) -> list[Answer]:
@@ -113,7 +115,7 @@ def closed_loop(target: Target, prompts: Sequence[str], users: int, max_new_toke
     """Let ``users`` send the ``prompts`` between them, each the next one after an answer."""
     if users < 1 or not prompts:
         raise LabkitError(f"{users} users with {len(prompts)} prompts: give at least 1 of each.")
-    return _Running(target, prompts, [0.0] * len(prompts), max_new_tokens).run(users)
+    return _run(target, prompts, [0.0] * len(prompts), users, max_new_tokens)
 
 
 def open_loop(
@@ -127,64 +129,50 @@ def open_loop(
     if rate <= 0 or not prompts:
         raise LabkitError(f"{rate} requests a second of {len(prompts)}: give more than 0 of each.")
     due = np.cumsum(rng.exponential(1 / rate, len(prompts))).tolist()
-    return _Running(target, prompts, due, max_new_tokens).run(len(prompts))
+    return _run(target, prompts, due, len(prompts), max_new_tokens)
 
 
-class _Running:
-    """A load under way: users in threads take the next prompt and send it when it is due."""
+def _run(
+    target: Target, prompts: Sequence[str], due: Sequence[float], users: int, max_new_tokens: int
+) -> Load:
+    """Let each user, in a thread, take the next prompt and send it when it is due.
 
-    def __init__(
-        self, target: Target, prompts: Sequence[str], due: Sequence[float], max_new_tokens: int
-    ) -> None:
-        self.target, self.max_new_tokens = target, max_new_tokens
-        self.lock = threading.Lock()
-        self.line = iter(zip(prompts, due, strict=True))
-        self.answers: list[Answer] = []
-        self.lost: str | None = None
-        self.over = threading.Event()
+    They stop when there are no prompts left, or the target is lost.
+    """
+    began = time.perf_counter()
+    lock, over = threading.Lock(), threading.Event()
+    line = iter(zip(prompts, due, strict=True))
+    answers: list[Answer] = []
+    losses: list[str] = []
 
-    def use(self, began: float) -> None:
-        """Be a user: send prompts until there are none, or the target is lost."""
+    def use() -> None:
         while True:
-            with self.lock:
-                prompt, due = next(self.line, (None, 0.0))
-            if prompt is None or self.over.wait(max(0.0, began + due - time.perf_counter())):
+            with lock:
+                prompt, wait = next(line, (None, 0.0))
+            if prompt is None or over.wait(max(0.0, began + wait - time.perf_counter())):
                 return
-            self.ask(prompt)
+            sent = time.perf_counter()
+            try:
+                answer = target.ask(prompt, max_new_tokens)
+            except Exception as error:  # of any kind, so that no user drops out unnoticed
+                answer = Answer(prompt, sent, (), 0, error=f"{type(error).__name__}: {error}")
+            lost = target.lost() if answer.error else None
+            with lock:
+                answers.append(answer)
+                if lost:
+                    losses.append(lost)
+                    over.set()
 
-    def ask(self, prompt: str) -> None:
-        """Send one request and keep its answer; after a failure, see whether the target is lost.
-
-        An unexpected error becomes that of the answer, so that no user drops out unnoticed.
-        """
-        sent = time.perf_counter()
-        try:
-            answer = self.target.ask(prompt, self.max_new_tokens)
-        except Exception as error:
-            answer = Answer(prompt, sent, (), 0, error=f"{type(error).__name__}: {error}")
-        lost = self.target.lost() if answer.error else None
-        with self.lock:
-            self.answers.append(answer)
-            self.lost = self.lost or lost
-        if lost:
-            self.over.set()
-
-    def run(self, users: int) -> Load:
-        """Run every user in a thread of its own and collect the answers."""
-        began = time.perf_counter()
-        threads = [
-            threading.Thread(target=self.use, args=(began,), daemon=True) for _ in range(users)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(GRACE)
-        with self.lock:
-            answers = tuple(sorted(self.answers, key=lambda answer: answer.sent))
-        ends = [answer.arrivals[-1] for answer in answers if answer.arrivals]
-        seconds = max(ends) - min(answer.sent for answer in answers) if ends else 0.0
-        return Load(answers, seconds, self.lost)
+    threads = [threading.Thread(target=use, daemon=True) for _ in range(users)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(GRACE)
+    ends = [answer.arrivals[-1] for answer in answers if answer.arrivals]
+    seconds = max(ends) - min(answer.sent for answer in answers) if ends else 0.0
+    in_order = tuple(sorted(answers, key=lambda answer: answer.sent))
+    return Load(in_order, seconds, next(iter(losses), None))
 
 
 def spread(seconds: Sequence[float]) -> Spread:
@@ -199,15 +187,22 @@ def spread(seconds: Sequence[float]) -> Spread:
 
 
 def summarise(
-    load: Load, users: int, method: str, origin: Literal["measured", "simulated"] = "measured"
+    load: Load,
+    users: int,
+    method: str,
+    origin: Literal["measured", "simulated"] = "measured",
+    rate: float | None = None,
 ) -> ServingRow:
-    """Return a load as a row of the record; raises `LabkitError` if nothing was answered."""
+    """Return a load as a row of the record; raises `LabkitError` if nothing was answered.
+
+    At a ``rate``, the row's users are the requests under way on average.
+    """
     good = load.good
     if not good:
         said = next((answer.error for answer in load.answers if answer.error), load.lost)
         raise LabkitError(f"None of {len(load.answers)} requests was answered: {said}")
     return ServingRow(
-        users=users,
+        users=max(1, round(load.in_flight)) if rate else users,
         method=method,
         origin=origin,
         ttft_ms=spread([answer.ttft for answer in good]),
@@ -215,6 +210,9 @@ def summarise(
         tpot_ms=spread([tpot for answer in good if (tpot := answer.tpot) is not None]),
         e2e_ms=spread([answer.e2e for answer in good]),
         tokens_per_s=sum(answer.tokens for answer in good) / load.seconds if load.seconds else 0.0,
+        tokens_per_step=load.tokens_per_step,
+        nodes_per_step=load.nodes_per_step,
+        rate_per_s=rate,
         requests=len(load.answers),
         errors=load.errors,
     )

@@ -9,9 +9,10 @@ kept with a given probability, if those before it were.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import UserDict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -23,26 +24,23 @@ from labkit.errors import LabkitError
 from labkit.kernels import engine_for
 from labkit.kernels.engine import Engine, Output, Rows
 from labkit.serving.bench import (
-    SIMULATED_PROMPT,
+    LONGEST,
     SPECULATIVE,
     VANILLA,
     Loads,
     Outcome,
     Say,
-    Served,
     bench_served,
     check_acceptance,
+    made_up_lengths,
 )
+from labkit.serving.costs import NodeTable, measure_costs
 from labkit.serving.engine import ServingEngine
-from labkit.serving.measure import node_table
-from labkit.serving.simulate import chances_by_rank
+from labkit.serving.simulate import HEAD_WIDTH, chances_by_rank
 from labkit.speculative.batch import Batch, Drafting, Row
 from labkit.speculative.checkpoint import PublishedConfig, PublishedSpeculator
 from labkit.speculative.tree import Draft, chain
 from labkit.training.plan import Shape, shape_named
-
-HEAD_WIDTH = 4096
-"""The inner width of the published speculators; a narrower model has heads of its own width."""
 
 CONTEXT = 4096
 """Positions of a model with random weights."""
@@ -63,45 +61,41 @@ def bench_replayed(
     `LabkitError` for an unknown shape, or a model that the memory cannot hold.
     """
     check_acceptance([[share] for share in accept])
+    chances = tuple(chances_by_rank([[share] for share in accept], len(accept)))
     slots = slots or loads.most_users
-    longest = SIMULATED_PROMPT * 3 // 2
+    capacity = LONGEST + loads.max_new_tokens
     rng = np.random.default_rng(loads.seed)
     model = RandomModel(shape_named(shape), device, loads.seed)
-    count = max(loads.requests, loads.most_users)
-    lengths = rng.permutation(np.linspace(SIMULATED_PROMPT // 2, longest, count).astype(int))
     prompts = {
         str(number): rng.integers(0, model.shape.vocabulary, length).tolist()
-        for number, length in enumerate(lengths)
+        for number, length in enumerate(made_up_lengths(loads.most_requests, rng))
     }
-    capacity = longest + loads.max_new_tokens
     model.check_memory(len(accept), 2 * slots * capacity)  # vanilla has a cache of its own
     say(f"making {shape} with random weights")
     engine = engine_for(model)
     drafting = RandomHeads(model.speculator(len(accept)))
 
-    def opened(method: str) -> ServingEngine:
-        """Return an engine; random words never end by themselves, so there is no end token."""
-        if method == VANILLA:
-            return ServingEngine(Batch(engine, slots, capacity))
+    def plain() -> ServingEngine:
+        return ServingEngine(Batch(engine, slots, capacity))
+
+    def speculative() -> ServingEngine:
         replayed = ReplayedEngine(engine, accept, slots, capacity, loads.seed)
-        batch = Batch(replayed, slots, capacity, (), drafting)
-        chances = chances_by_rank([[share] for share in accept], len(accept))
-        return ServingEngine(batch, node_table(batch, chances=chances))
+        batch = Batch(replayed, slots, capacity, drafting=drafting)
+        return ServingEngine(batch, NodeTable(measure_costs(batch), chances))
 
     shares = ",".join(f"{share:.3g}" for share in accept)
-    served = Served(
-        name=f"{shape} with random weights",
-        base=f"{shape}, random weights",
-        engine=f"{engine.name} on {model.place}",
-        slots=slots,
-        prompts=prompts,
-        open=opened,
+    record = partial(
+        loads.log,
+        f"{shape} with random weights",
+        f"{shape}, random weights",
+        f"this process, {engine.name} on {model.place}, {slots} slots",
         note=(
             "The weights are random: the words are noise, the times are real. The acceptance is "
             f"replayed: a draft of head 1, 2, ... is kept with probability {shares}."
         ),
     )
-    found = bench_served(served, loads, (VANILLA, SPECULATIVE), check=True, say=say)
+    methods = {VANILLA: plain, SPECULATIVE: speculative}
+    found = bench_served(methods, prompts, loads, record, True, say)
     return replace(found, identical=None)  # vanilla's noise is another
 
 
@@ -187,25 +181,19 @@ class RandomModel:
             )
 
 
-class RandomWeights(Mapping[str, np.ndarray]):
+class RandomWeights(UserDict[str, Any]):
     """Random weights of these shapes, of which only the one that is read takes memory."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> None:
-        self.shapes = shapes
+        super().__init__(shapes)
         rng = np.random.default_rng(seed)
         self._numbers = rng.standard_normal((1 << 20) + 7, np.float32)  # a length that fits no row
 
     def __getitem__(self, name: str) -> np.ndarray:
-        shape = self.shapes[name]
+        shape = self.data[name]
         if len(shape) == 1:  # a norm
             return np.ones(shape, np.float32)
         return np.resize(self._numbers, shape) / np.float32(math.sqrt(shape[1]))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        return len(self.shapes)
 
 
 class RandomHeads(Drafting):
@@ -265,17 +253,17 @@ class ReplayedEngine:
     ) -> Output:
         """See `labkit.kernels.engine.Engine.forward`."""
         out = self.engine.forward(rows, cache, logits, layers)
-        places: list[int] = []
-        tokens: list[int] = []
-        kept: list[bool] = []
-        first = 0
-        for piece in rows if logits == "all" else ():
-            drafted = len(piece.tokens) - 1
-            places += range(first, first + drafted)
-            tokens += piece.tokens[1:]
-            kept += self._keeps[piece.slot, cache.lengths[piece.slot], :drafted].tolist()
-            first += drafted + 1
-        if places:
-            extremes = torch.tensor([math.inf if keep else -math.inf for keep in kept])
+        tokens = [token for piece in rows for token in piece.tokens[1:]]
+        if logits == "all" and tokens:
+            sizes = [len(piece.tokens) for piece in rows]
+            ends = np.cumsum(sizes) - 1  # no draft follows there
+            places = np.setdiff1d(np.arange(sum(sizes)), ends).tolist()
+            keeps = np.concatenate(
+                [
+                    self._keeps[piece.slot, cache.lengths[piece.slot], : size - 1]
+                    for piece, size in zip(rows, sizes, strict=True)
+                ]
+            )
+            extremes = torch.from_numpy(np.where(keeps, math.inf, -math.inf))
             out.logits[places, tokens] = extremes.to(out.logits)
         return out

@@ -19,88 +19,67 @@ import numpy as np
 from labkit.errors import LabkitError
 from labkit.records import ServingRow, gains
 from labkit.serving.costs import NodeTable
-from labkit.serving.load import Answer, Load, summarise
+from labkit.serving.load import Answer, Load
 from labkit.speculative.theory import Roofline
 from labkit.training.plan import GPUS, Machine
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
-
 BYTES_A_WEIGHT = {"16 bits": 2.0, "8 bits": 1.0, "4 bits": 0.5}
 """Sizes of a stored weight; the largest that fits the memory is taken."""
 
+BANDWIDTH_REACHED, SPEED_REACHED = 0.75, 0.6
+"""The shares of the data sheet's figures that a good server reaches: assumed, not measured."""
 
-@dataclass(frozen=True)
-class ModelSize:
-    """A Llama-shaped model: ``layers`` of ``width``, and heads that speculate on top of it."""
+LAUNCH_S = 1e-3
+"""The overhead of a step: assumed as well."""
 
-    parameters: float
-    layers: int
-    width: int
-    heads: int
-    vocabulary: int = 32_000
+VOCABULARY = 32_000
+"""Llama 2's."""
 
-    @classmethod
-    def of(cls, parameters: float, heads: int = 3) -> ModelSize:
-        """Return the size of a model of that many parameters, in the proportions of Llama.
-
-        A layer has 12 width^2 weights, and a Llama is 128 times as wide as it has layers (Touvron
-        et al. 2023: 40 layers of 5,120 for 13 billion).
-
-        >>> size = ModelSize.of(13e9)
-        >>> size.layers, size.width
-        (40, 5176)
-        """
-        if not 1e6 <= parameters <= 1e13:
-            raise LabkitError(
-                f"A model of {parameters:g} parameters was asked for: give 1e6 to 1e13."
-            )
-        width = (128 * parameters / 12) ** (1 / 3)
-        return cls(parameters, max(1, round(width / 128)), round(width), heads)
-
-    @property
-    def inner(self) -> int:
-        """The heads' width: 4,096 as published, or the model's own if that is smaller."""
-        return min(4096, self.width)
-
-    @property
-    def head_parameters(self) -> int:
-        """Weights that one head reads: its projection and its table over the vocabulary."""
-        return self.inner * (max(self.inner, self.width) + self.vocabulary)
-
-    @property
-    def cache_bytes(self) -> int:
-        """Keys and values of one token in 16 bits, in every layer, as many heads as queries."""
-        return 2 * 2 * self.layers * self.width
+HEAD_WIDTH = 4096
+"""The inner width of the published speculators; a narrower model has heads of its own width."""
 
 
 @dataclass(frozen=True)
 class GpuCosts:
-    """Costs of a model on a GPU by its roofline; see `labkit.serving.costs.Costs`.
+    """Costs of a Llama-shaped model on a GPU by its roofline; see `labkit.serving.costs.Costs`.
 
     A pass reads the weights once and the cache of all its rows, and multiplies each row by every
-    weight; attention's own arithmetic is left out, since it is small at these lengths. ``reached``
-    are the shares of the data sheet's bandwidth and speed that a good server reaches, ``launch_s``
-    is the overhead of a step: both are assumed, not measured.
+    weight; attention's own arithmetic is left out, since it is small at these lengths. The model
+    has ``layers`` of ``width``, and ``heads`` that speculate on top of it; a weight is stored in
+    ``weight`` (see `BYTES_A_WEIGHT`).
     """
 
     gpu: Machine
-    size: ModelSize
-    bytes_a_weight: float
-    reached: tuple[float, float] = (0.75, 0.6)
-    launch_s: float = 1e-3
+    parameters: float
+    layers: int
+    width: int
+    heads: int
+    weight: str
 
     @classmethod
     def of(cls, gpu: str, parameters: float, capacity: int, heads: int = 3) -> GpuCosts:
         """Return a model on a GPU, with the widest weights that leave room for ``capacity`` tokens.
 
-        Raises `LabkitError` for an unknown GPU, or a model that does not fit even in 4 bits.
+        It has the proportions of Llama: a layer has 12 width^2 weights, and a model is 128 times as
+        wide as it has layers (Touvron et al. 2023: 40 layers of 5,120 for 13 billion). Raises
+        `LabkitError` for an unknown GPU, or a model that does not fit even in 4 bits.
+
+        >>> costs = GpuCosts.of("a100", 13e9, 256)
+        >>> costs.layers, costs.width, costs.weight
+        (40, 5176, '16 bits')
         """
         if gpu not in GPUS:
             raise LabkitError(f"There is no GPU {gpu!r}: give one of {', '.join(GPUS)}.")
-        size = ModelSize.of(parameters, heads)
-        for bytes_a_weight in BYTES_A_WEIGHT.values():
-            costs = cls(GPUS[gpu], size, bytes_a_weight)
+        if not 1e6 <= parameters <= 1e13:
+            raise LabkitError(
+                f"A model of {parameters:g} parameters was asked for: give 1e6 to 1e13."
+            )
+        width = (128 * parameters / 12) ** (1 / 3)
+        layers = max(1, round(width / 128))
+        for weight in BYTES_A_WEIGHT:
+            costs = cls(GPUS[gpu], parameters, layers, round(width), heads, weight)
             if costs.slots(capacity) >= 1:
                 return costs
         raise LabkitError(
@@ -109,22 +88,28 @@ class GpuCosts:
         )
 
     @property
-    def width_name(self) -> str:
-        """The size of a stored weight, in words."""
-        return next(name for name, size in BYTES_A_WEIGHT.items() if size == self.bytes_a_weight)
+    def head_parameters(self) -> int:
+        """Weights that one head reads: its projection and its table over the vocabulary."""
+        inner = min(HEAD_WIDTH, self.width)
+        return inner * (max(inner, self.width) + VOCABULARY)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Keys and values of one token in 16 bits, in every layer, as many heads as queries."""
+        return 2 * 2 * self.layers * self.width
 
     def slots(self, capacity: int) -> int:
         """Return how many texts of ``capacity`` tokens fit into what the weights leave free."""
-        weights = self.size.parameters + self.size.heads * self.size.head_parameters
-        left = 0.9 * self.gpu.memory - weights * self.bytes_a_weight
-        return int(left // (capacity * self.size.cache_bytes))
+        weights = self.parameters + self.heads * self.head_parameters
+        left = 0.9 * self.gpu.memory - weights * BYTES_A_WEIGHT[self.weight]
+        return int(left // (capacity * self.cache_bytes))
 
     def _roofline(self, parameters: float) -> Roofline:
         return Roofline(
-            pass_bytes=parameters * self.bytes_a_weight,
+            pass_bytes=parameters * BYTES_A_WEIGHT[self.weight],
             parameters=parameters,
-            bandwidth=self.gpu.bandwidth * self.reached[0],
-            speed=self.gpu.speed * self.reached[1],
+            bandwidth=self.gpu.bandwidth * BANDWIDTH_REACHED,
+            speed=self.gpu.speed * SPEED_REACHED,
         )
 
     def prefill_s(self, rows: int) -> float:
@@ -133,18 +118,17 @@ class GpuCosts:
 
     def check_s(self, rows: float, cached: int) -> float:
         """See `labkit.serving.costs.Costs.check_s`."""
-        roof = self._roofline(self.size.parameters)
-        reading = cached * self.size.cache_bytes / roof.bandwidth
-        return self.launch_s + roof.seconds(math.ceil(rows)) + reading
+        roof = self._roofline(self.parameters)
+        reading = cached * self.cache_bytes / roof.bandwidth
+        return LAUNCH_S + roof.seconds(math.ceil(rows)) + reading
 
     def draft_s(self, batch: int, nodes: float) -> float:
         """See `labkit.serving.costs.Costs.draft_s`; the heads run one after another."""
         if not nodes:
             return 0.0
-        run = min(self.size.heads, math.ceil(nodes))
+        run = min(self.heads, math.ceil(nodes))
         rows = math.ceil(batch * nodes / run)
-        roof = self._roofline(self.size.head_parameters)
-        return run * (self.launch_s / 10 + roof.seconds(rows))
+        return run * (LAUNCH_S / 10 + self._roofline(self.head_parameters).seconds(rows))
 
 
 def chances_by_rank(accept: Sequence[Sequence[float]], nodes: int) -> list[float]:
@@ -157,9 +141,7 @@ def chances_by_rank(accept: Sequence[Sequence[float]], nodes: int) -> list[float
     [0.5, 0.2, 0.2, 0.08]
     """
     chances = [
-        math.prod(accept[head][rank] for head, rank in enumerate(path))
-        for depth in range(1, len(accept) + 1)
-        for path in product(*(range(len(row)) for row in accept[:depth]))
+        math.prod(path) for depth in range(1, len(accept) + 1) for path in product(*accept[:depth])
     ]
     return sorted(chances, reverse=True)[:nodes]
 
@@ -189,20 +171,6 @@ class _Row:
         return self.phase
 
 
-@dataclass(frozen=True)
-class Simulated:
-    """A simulated load, with the tokens and the draft nodes of a row's step on average."""
-
-    load: Load
-    tokens_per_step: float
-    nodes_per_step: float
-
-    def row(self, users: int, method: str) -> ServingRow:
-        """Return the load as a row of the record."""
-        steps = {"tokens_per_step": self.tokens_per_step, "nodes_per_step": self.nodes_per_step}
-        return summarise(self.load, users, method, "simulated").model_copy(update=steps)
-
-
 def simulate(
     table: NodeTable,
     jobs: Sequence[Job],
@@ -210,7 +178,7 @@ def simulate(
     slots: int | None = None,
     prefill_rows: int = 512,
     seed: int = 0,
-) -> Simulated:
+) -> Load:
     """Let ``users`` send the ``jobs`` between them, each the next one once its last is answered.
 
     ``table`` has the costs, the chances of draft nodes (none: vanilla) and how many are drafted at
@@ -229,9 +197,9 @@ def simulate(
             run.running.append(run.waiting.popleft())
         run.prefill(prefill_rows)
         run.answer()
-    load = Load(tuple(sorted(run.done, key=lambda answer: answer.sent)), run.clock)
+    answers = tuple(sorted(run.done, key=lambda answer: answer.sent))
     steps = max(run.steps, 1)
-    return Simulated(load, run.committed / steps, run.drafted / steps)
+    return Load(answers, run.clock, None, run.committed / steps, run.drafted / steps)
 
 
 class _Run:

@@ -40,7 +40,6 @@ class EngineTarget:
     """The `ServingEngine` of this process. ``encode`` turns a prompt into token ids."""
 
     def __init__(self, engine: ServingEngine, encode: Callable[[str], Sequence[int]]) -> None:
-        self.name = "this process"
         self.engine, self.encode = engine, encode
 
     def ask(self, prompt: str, max_new_tokens: int) -> Answer:
@@ -49,13 +48,14 @@ class EngineTarget:
         sent = time.perf_counter()
         arrivals: list[float] = []
         output: list[int] = []
+        error = None
         try:
             for piece in self.engine.submit(ids, max_new_tokens):
                 arrivals.append(time.perf_counter())
                 output += piece.tokens
-        except LabkitError as error:
-            return Answer(prompt, sent, tuple(arrivals), len(output), tuple(output), str(error))
-        return Answer(prompt, sent, tuple(arrivals), len(output), tuple(output))
+        except LabkitError as failure:
+            error = str(failure)
+        return Answer(prompt, sent, tuple(arrivals), len(output), tuple(output), error)
 
     def lost(self) -> str | None:
         """See `labkit.serving.load.Target.lost`."""
@@ -71,32 +71,20 @@ class Said:
     last: bool = False
 
 
-@dataclass(frozen=True)
-class Way:
-    """A form of request. Servers differ in what they accept.
+def forms(chat: bool, prompt: str, max_new_tokens: int) -> list[dict[str, Any]]:
+    """Return every form of a request for a chat or a plain completion, the usual one first.
 
-    ``usage`` asks for the number of tokens at the end of the stream, ``limit`` is the name of the
-    most new tokens, ``greedy`` sends a temperature of 0 (some models take none).
+    Servers differ in what they accept: a temperature of 0 (some models take none), the question how
+    many tokens there were, and the name of the most new tokens.
     """
-
-    chat: bool
-    greedy: bool = True
-    usage: bool = True
-    limit: str = "max_tokens"
-
-    def body(self, prompt: str, max_new_tokens: int) -> dict[str, Any]:
-        """Return the request's fields, the model's name apart."""
-        asked: dict[str, Any] = {self.limit: max_new_tokens, "stream": True}
-        asked |= {"messages": [{"role": "user", "content": prompt}]} if self.chat else {}
-        asked |= {} if self.chat else {"prompt": prompt}
-        asked |= {"stream_options": {"include_usage": True}} if self.usage else {}
-        return asked | ({"temperature": 0} if self.greedy else {})
-
-
-def ways(chat: bool) -> list[Way]:
-    """Return every form of a chat or a plain completion, the usual one first."""
+    text = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
+    greedy: tuple[dict[str, Any], ...] = ({"temperature": 0}, {})
+    usage: tuple[dict[str, Any], ...] = ({"stream_options": {"include_usage": True}}, {})
     limits = ("max_tokens", "max_completion_tokens") if chat else ("max_tokens",)
-    return [Way(chat, *form) for form in product((True, False), (True, False), limits)]
+    return [
+        {**text, "stream": True, limit: max_new_tokens, **with_usage, **with_greedy}
+        for with_greedy, with_usage, limit in product(greedy, usage, limits)
+    ]
 
 
 class RemoteServer:
@@ -123,7 +111,7 @@ class RemoteServer:
             timeout=PATIENCE,
         )
         self.model = model or self._first_model()
-        self._way = self._find_way()
+        self._chat, self._form = self._find_form()
         self._client = self._client.with_options(max_retries=0)  # failures from now on are counted
 
     def _first_model(self) -> str:
@@ -149,15 +137,15 @@ class RemoteServer:
             raise LabkitError(f"The server at {self.name} lists no model: name one with --model.")
         return models[0]
 
-    def _find_way(self) -> Way:
-        """Return the first form of request that the server answers with some output."""
+    def _find_form(self) -> tuple[bool, int]:
+        """Return the first of the `forms` that the server answers with some output."""
         refusals = []
         for chat in (True, False):
             refused = []
-            for way in ways(chat):
+            for place, body in enumerate(forms(chat, "Hello", 2)):
                 try:
-                    if any(said.text or said.tokens for said in self._events(way, "Hello", 2)):
-                        return way
+                    if any(said.text or said.tokens for said in self._events(chat, body)):
+                        return chat, place
                     refused.append("an empty answer")
                 except Exception as error:
                     refused.append(_reason(error))
@@ -170,17 +158,17 @@ class RemoteServer:
             f"({completions}) with the model {_printable(self.model)!r}: name another model."
         )
 
-    def _events(self, way: Way, prompt: str, max_new_tokens: int) -> Iterator[Said]:
-        ends = self._client.chat.completions if way.chat else self._client.completions
-        body = way.body(prompt, max_new_tokens)
+    def _events(self, chat: bool, body: dict[str, Any]) -> Iterator[Said]:
+        ends = self._client.chat.completions if chat else self._client.completions
         with ends.with_streaming_response.create(model=self.model, **body) as response:
             yield from read_events(response.iter_bytes())
 
     def _events_in_time(self, prompt: str, max_new_tokens: int) -> Iterator[Said]:
         """Return the events of an answer; wait and send again while the server is too busy."""
+        body = forms(self._chat, prompt, max_new_tokens)[self._form]
         for attempt in range(TRIES):
             try:
-                yield from self._events(self._way, prompt, max_new_tokens)
+                yield from self._events(self._chat, body)
                 return
             except self._openai.APIStatusError as error:  # before the first event
                 hint = error.response.headers.get("retry-after")

@@ -16,9 +16,8 @@ import pytest
 from labkit.errors import LabkitError
 from labkit.kernels.engine import Output, Rows
 from labkit.sampling import Sampling
-from labkit.serving.costs import Measured
-from labkit.serving.engine import QueueFullError, Request, ServingEngine
-from labkit.serving.measure import measure_acceptance, node_table
+from labkit.serving.costs import Measured, measure_acceptance, node_table
+from labkit.serving.engine import Request, ServingEngine
 from labkit.speculative.batch import Batch, Drafting
 from labkit.speculative.generate import generate
 from labkit.speculative.tree import Draft
@@ -141,10 +140,10 @@ def test_many_at_once_are_answered_as_alone_or_refused_and_the_cancelled_harm_no
     with serving(toy, (), made, slots=5, capacity=40, line=100, nodes=nodes) as engine:
         toy.gated = True
         for number, prompt in enumerate(prompts):
-            with contextlib.suppress(QueueFullError):
+            with contextlib.suppress(LabkitError):
                 requests.append(engine.submit(prompt, 12, seed=number))
         assert len(requests) == 105
-        with pytest.raises(QueueFullError, match="5 slots are taken and 100 requests wait"):
+        with pytest.raises(LabkitError, match="5 slots are taken and 100 requests wait"):
             engine.submit([1], 12)
         readers = [threading.Thread(target=request.result) for request in requests]
         for reader in readers:
@@ -157,8 +156,8 @@ def test_many_at_once_are_answered_as_alone_or_refused_and_the_cancelled_harm_no
         for reader in readers:
             reader.join()
         engine.drain()
-        assert engine.free_slots == 5
-        assert engine.waiting == 0
+        assert len(engine.batch.free) == 5
+        assert not engine._waiting
         assert engine.submit([1], 5).result() == toy.greedy([1], 5)
     for index, request in enumerate(requests):
         alone = toy.greedy(request.prompt, 12)
@@ -200,7 +199,7 @@ def test_those_who_wait_are_served_in_the_order_in_which_they_came(toy: GatedEng
     with serving(toy, slots=1, capacity=40) as engine:
         toy.gated = True
         requests = [engine.submit([i], 3) for i in range(6)]
-        wait_until(lambda: engine.free_slots == 0)
+        wait_until(lambda: len(engine.batch.free) == 0)
         assert [request.state for request in requests] == ["running"] + ["waiting"] * 5
         toy.open()
         for request in requests:
@@ -215,7 +214,7 @@ def test_a_place_in_the_line_that_is_given_up_is_somebody_elses(toy: GatedEngine
         running = engine.submit([1], 8)
         wait_until(lambda: running.state == "running")
         waiting = engine.submit([2], 3)
-        with pytest.raises(QueueFullError, match="1 slots are taken and 1 requests wait"):
+        with pytest.raises(LabkitError, match="1 slots are taken and 1 requests wait"):
             engine.submit([3], 3)
         waiting.cancel()
         assert waiting.state == "cancelled"
@@ -240,7 +239,7 @@ def test_closing_ends_every_request_and_refuses_new_ones(toy: GatedEngine) -> No
     closer.join()
     assert running.state == waiting.state == "cancelled"
     assert waiting.result() == []
-    assert engine.free_slots == 1
+    assert len(engine.batch.free) == 1
     with pytest.raises(LabkitError, match="The engine is closed"):
         engine.submit([1], 3)
     engine.close()
@@ -317,7 +316,7 @@ def test_measuring_covers_every_kind_of_step_and_leaves_the_batch_as_it_was(
     assert set(costs.prefill.sizes) == {1, 8, 16, 32}
     assert (batch.eos_ids, batch.pace, batch.running) == ({4}, pace, [])
     with ServingEngine(batch, table) as engine:
-        assert engine.free_slots == 3
+        assert len(engine.batch.free) == 3
         assert engine.submit([1], 12).result() == generate(toy, [1], 12, eos_ids={4}).tokens
 
 
@@ -341,11 +340,6 @@ def test_a_drafter_that_seldom_drafts_is_charged_for_what_it_drafts_only(toy: Ga
     chances, drafted = measure_acceptance(batch, [[1, 2], [3]])
     assert chances == pytest.approx([0.25] * 4)
     assert drafted == pytest.approx(0.25)
-
-
-def test_known_chances_are_taken_as_they_are(toy: GatedEngine) -> None:
-    batch = Batch(toy, 2, 40, (), drafting(toy))
-    assert node_table(batch, chances=[0.5, 0.2]).chances == (0.5, 0.2)
 
 
 def test_memory_comes_back_once_a_crowd_has_gone(toy: GatedEngine) -> None:

@@ -20,8 +20,6 @@ from tests.speculative.fakes import ToyEngine
 class Desk:
     """A target that answers at once, and remembers who stood at it at the same time."""
 
-    name = "desk"
-
     def __init__(self, lost_after: int | None = None, fail: frozenset[int] = frozenset()) -> None:
         self.lock = threading.Lock()
         self.asked: list[str] = []

@@ -97,7 +97,7 @@ def test_random_weights_are_of_the_shape_and_cost_nothing_until_they_are_read() 
     for name in ("tiny-random", "llama3-8b", "smollm2-1.7b"):
         shape = SHAPES[name]
         weights = RandomModel(shape, "cpu").weights()
-        sizes = [np.prod(size) for size in weights.shapes.values() if len(size) == 2]
+        sizes = [np.prod(size) for size in weights.data.values() if len(size) == 2]
         assert sum(map(int, sizes)) == shape.weights
         assert ("lm_head.weight" in weights) == (not shape.tied)
     model = RandomModel(SHAPES["tiny-random"], "cpu")

@@ -16,10 +16,11 @@ from labkit.serving.bench import Level, Loads, bench_simulated, shipped_acceptan
 from labkit.serving.costs import Costs, Curve, Measured, NodeTable
 from labkit.serving.load import summarise
 from labkit.serving.simulate import (
+    BYTES_A_WEIGHT,
+    LAUNCH_S,
     Check,
     GpuCosts,
     Job,
-    ModelSize,
     chances_by_rank,
     check_prediction,
     gains,
@@ -47,17 +48,17 @@ class Stubborn(NodeTable):
 
 def test_one_user_alone_by_hand() -> None:
     made = simulate(vanilla(FLAT), [Job(10, 4)] * 2, users=1)
-    first, second = made.load.answers
+    first, second = made.answers
     assert first.arrivals == (0.5, 1.5, 2.5, 3.5)
     assert second.sent == 3.5
     assert second.arrivals == (4.0, 5.0, 6.0, 7.0)
-    assert made.load.seconds == 7.0
+    assert made.seconds == 7.0
     assert (made.tokens_per_step, made.nodes_per_step) == (1.0, 0.0)
 
 
 def test_certain_drafts_by_hand() -> None:
     made = simulate(NodeTable(FLAT, (1.0, 1.0)), [Job(10, 7)], 1)
-    (answer,) = made.load.answers
+    (answer,) = made.answers
     assert answer.arrivals == (0.5, 1.75, 3.0)
     assert answer.tokens == 7
     assert (made.tokens_per_step, made.nodes_per_step) == (3.0, 2.0)
@@ -65,7 +66,7 @@ def test_certain_drafts_by_hand() -> None:
 
 def test_a_user_who_comes_later_waits_for_a_slot_and_for_the_chunk_before_his() -> None:
     made = simulate(vanilla(FLAT), [Job(10, 3)] * 3, users=3, slots=2, prefill_rows=15)
-    a, b, c = made.load.answers
+    a, b, c = made.answers
     assert a.arrivals == (0.5, 1.5, 3.0)
     assert b.arrivals == (2.0, 3.0, 4.5)
     assert c.arrivals == (3.5, 4.5, 5.5)
@@ -95,7 +96,7 @@ def test_it_takes_the_steps_that_the_batch_itself_takes(
     simulated = simulate(table, [Job(*job) for job in jobs], len(jobs), slots, PREFILL_ROWS)
     prompts = sum(step.prompt_rows > 0 for step in steps)
     answers = sum(step.batch > 0 for step in steps)
-    assert simulated.load.seconds == pytest.approx(prompts + 1000 * answers)
+    assert simulated.seconds == pytest.approx(prompts + 1000 * answers)
 
 
 def test_chances_are_products_along_paths_in_falling_order() -> None:
@@ -125,7 +126,7 @@ def test_drafting_on_regardless_becomes_a_loss() -> None:
     jobs = [Job(128, 32)] * 256
     chances = tuple(chances_by_rank(ACCEPT, 12))
     plain, stubborn, clever = (
-        summarise(simulate(table, jobs, 128).load, 128, "x").tokens_per_s
+        summarise(simulate(table, jobs, 128), 128, "x").tokens_per_s
         for table in (vanilla(costs), Stubborn(costs, chances), NodeTable(costs, chances))
     )
     assert stubborn < 0.75 * plain
@@ -135,13 +136,11 @@ def test_drafting_on_regardless_becomes_a_loss() -> None:
 def test_a_decoding_step_of_13b_takes_what_reading_its_weights_takes() -> None:
     costs = GpuCosts.of("a100", 13e9, 256)
     reading = 26e9 / (0.75 * 2039e9)
-    assert costs.check_s(1, 0) == pytest.approx(reading + costs.launch_s)
+    assert costs.check_s(1, 0) == pytest.approx(reading + LAUNCH_S)
     assert costs.check_s(8, 0) == costs.check_s(1, 0)
-    assert costs.check_s(1000, 0) == pytest.approx(
-        2 * 13e9 * 1000 / (0.6 * 312e12) + costs.launch_s
-    )
+    assert costs.check_s(1000, 0) == pytest.approx(2 * 13e9 * 1000 / (0.6 * 312e12) + LAUNCH_S)
     assert costs.check_s(1, 10_000) - costs.check_s(1, 0) == pytest.approx(
-        10_000 * 4 * 40 * costs.size.width / (0.75 * 2039e9)
+        10_000 * 4 * 40 * costs.width / (0.75 * 2039e9)
     )
     assert GpuCosts.of("a100", 13e9, 256, heads=5).draft_s(1, 8) > costs.draft_s(1, 8)
     assert costs.draft_s(1, 0) == 0
@@ -161,9 +160,9 @@ def test_a_decoding_step_of_13b_takes_what_reading_its_weights_takes() -> None:
 )
 def test_weights_are_as_wide_as_the_memory_allows(gpu: str, parameters: float, width: str) -> None:
     costs = GpuCosts.of(gpu, parameters, 256)
-    assert costs.width_name == width
+    assert costs.weight == width
     assert costs.slots(256) >= 1
-    used = parameters * costs.bytes_a_weight + costs.slots(256) * 256 * costs.size.cache_bytes
+    used = parameters * BYTES_A_WEIGHT[costs.weight] + costs.slots(256) * 256 * costs.cache_bytes
     assert used < GPUS[gpu].memory
 
 
@@ -209,17 +208,18 @@ def test_the_same_seed_gives_the_same_log() -> None:
 
 
 def test_mlp_shape_of_llamas() -> None:
-    assert ModelSize.of(13e9).layers == 40
-    assert ModelSize.of(13e9).inner == 4096
-    assert ModelSize.of(1e8).inner == ModelSize.of(1e8).width < 4096
-    assert ModelSize.of(7e9).layers == 33
+    large, middle, small = (GpuCosts.of("a100", size, 256) for size in (13e9, 7e9, 1e8))
+    assert (large.layers, middle.layers) == (40, 33)
+    assert large.head_parameters == 4096 * (large.width + 32_000)
+    assert small.head_parameters == small.width * (small.width + 32_000)
+    assert small.width < 4096
 
 
 def row(users: int, method: str, origin: str, tpot_s: float) -> ServingRow:
     made = simulate(
         vanilla(Measured(Curve({1: 0.0}), Curve({1: tpot_s}), Curve({1: 0.0}))), [Job(1, 5)], 1
     )
-    return summarise(made.load, users, method, origin)
+    return summarise(made, users, method, origin)
 
 
 def test_predicted_and_measured_gains_stand_side_by_side_where_there_are_both() -> None:

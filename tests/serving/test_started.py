@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 
 from labkit.errors import LabkitError
-from labkit.serving import bench_command, started
+from labkit.serving import bench, bench_command
 
 SERVER = """
 import json, sys
@@ -49,7 +49,7 @@ def port() -> int:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(started, "PAUSE", 0.1)
+    monkeypatch.setattr(bench, "PAUSE", 0.1)
 
 
 def test_a_server_is_started_measured_and_stopped(port):

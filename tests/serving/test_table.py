@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labkit.serving.costs import Curve, Measured, NodeTable, best_nodes, budgets, tokens_per_second
+from labkit.serving.costs import Curve, Measured, NodeTable, budgets
 from labkit.speculative.batch import Batch, Drafting
 from tests.speculative.fakes import Planned, ToyEngine
 
@@ -49,10 +49,9 @@ def test_drafts_that_take_longer_than_they_save_are_not_made() -> None:
 
 def test_a_drafter_that_seldom_finds_anything_is_charged_for_what_it_drafts_only() -> None:
     costs = machine(free_rows=1)
-    full = tokens_per_second(costs, 4, [0.1])[1]
-    seldom = tokens_per_second(costs, 4, [0.1], filled=0.2)[1]
+    full = NodeTable(costs, (0.1,)).rates(4)[1]
+    seldom = NodeTable(costs, (0.1,), filled=0.2).rates(4)[1]
     assert seldom > full
-    assert NodeTable(costs, (0.1,), 0.2).rates(4)[1] == seldom
 
 
 def test_the_batch_drafts_as_much_as_the_table_says() -> None:
@@ -78,6 +77,9 @@ def test_a_curve_never_falls_and_goes_on_beyond_its_end() -> None:
 
 
 def test_equal_rates_are_settled_for_the_fewest_nodes() -> None:
-    assert best_nodes({0: 1.0, 2: 1.0, 4: 0.5}) == 0
+    free = Measured(Curve({1: 1.0}), Curve({1: 1.0}), Curve({1: 0.0}))
+    assert set(NodeTable(free, (0.0, 0.0)).rates(1).values()) == {1.0}
+    assert NodeTable(free, (0.0, 0.0)).nodes(1) == 0
+    assert NodeTable(free, (0.5, 0.0)).nodes(1) == 1
     assert budgets(0) == (0,)
     assert budgets(1) == (0, 1)

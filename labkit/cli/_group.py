@@ -25,9 +25,7 @@ class CommandGroup(click.Group):
             context_settings={"max_content_width": 100},
         )
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Return the command that the first argument names, or list the known ones."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:

@@ -7,8 +7,6 @@ from typing import Any
 import click
 
 COUNT = click.IntRange(min=1)
-"""A number of things, at least one."""
-
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -36,6 +34,12 @@ def names(text: str | None) -> list[str] | None:
     return [name.strip() for name in text.split(",")] if text else None
 
 
+def out_option(help: str, default: str | None = None) -> Decorator:
+    """Return the option ``--out``, a folder to write into; required if it has no default."""
+    required = default is None
+    return click.option("--out", type=FOLDER, default=default, required=required, help=help)
+
+
 def base_option(default: str = "real") -> Decorator:
     """Return the option ``--base``, the model that decodes."""
     return click.option(
@@ -45,14 +49,12 @@ def base_option(default: str = "real") -> Decorator:
     )
 
 
-def longest_option(default: int, *also: str) -> Decorator:
+def longest_option(default: int = 64, *also: str) -> Decorator:
     """Return the option ``--max-new-tokens``, the longest output; ``also`` are other names."""
     return click.option(
         "--max-new-tokens", *also, type=COUNT, default=default, help="Longest output, in tokens."
     )
 
-
-max_new_tokens_option = longest_option(64)
 
 device_option = click.option("--device", help="Device: cpu, cuda, mps (default: the best here).")
 

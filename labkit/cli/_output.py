@@ -1,7 +1,5 @@
 """Printing: one JSON object or a text on standard output, everything else on standard error."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json
@@ -96,13 +94,7 @@ def columns(rows: Iterable[Any], *shown: tuple[str, str]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of text under a header, in columns of the least width.
-
-    >>> print(table(("method", "tokens/s"), [("vanilla", "31"), ("mlp", "52")]))
-    method   tokens/s
-    vanilla  31
-    mlp      52
-    """
+    """Return rows of text under a header, in columns of the least width."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     lines = (header, *rows)

@@ -10,7 +10,7 @@ from labkit.cli._options import (
     EXISTING_FOLDER,
     base_option,
     device_option,
-    max_new_tokens_option,
+    longest_option,
     prompts_option,
     sampling_options,
     storage_option,
@@ -18,14 +18,11 @@ from labkit.cli._options import (
 from labkit.cli._output import Report, columns, reports, say, table
 from labkit.errors import LabkitError
 
-SHOWN = 10
-"""Hypotheses in the table for a person."""
-
 
 @reports
 @base_option()
 @click.option("--prompt", required=True, help="What the model answers.")
-@max_new_tokens_option
+@longest_option()
 @click.option(
     "--method",
     default="mlp",
@@ -126,7 +123,7 @@ def mbr(
     ranked = sorted(zip(found.risk, found.hypotheses, strict=True), key=lambda pair: pair[0])
     rows = [
         (f"{risk:.4f}", str(sample.count), " ".join(sample.text.split())[:70])
-        for risk, sample in ranked[:SHOWN]
+        for risk, sample in ranked[:10]
     ]
     shown = table(("risk", "drawn", "text"), rows)
     return Report(result, f"{found.hypotheses[found.best].text}\n\n{shown}")
@@ -140,7 +137,7 @@ def mbr(
     type=EXISTING_FOLDER,
     help="Folder of trained heads (default: those shipped for the base model).",
 )
-@max_new_tokens_option
+@longest_option()
 @device_option
 def explain(
     *, base: str, prompts: Path | None, heads: Path | None, max_new_tokens: int, device: str | None

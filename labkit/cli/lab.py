@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from labkit.cli._options import FOLDER, base_option
+from labkit.cli._options import FOLDER, base_option, out_option
 from labkit.cli._output import Report, given_command, reports, say
 from labkit.errors import LabkitError
 
@@ -41,12 +41,7 @@ def fetch(*, _name: str) -> Report:
 
 @reports
 @base_option()
-@click.option(
-    "--out",
-    type=FOLDER,
-    required=True,
-    help="Folder for the records; those shipped are in data/records.",
-)
+@out_option("Folder for the records; those shipped are in data/records.")
 @click.option(
     "--only", type=click.Choice(RECORDS), multiple=True, help="Make only these; all without it."
 )
@@ -60,7 +55,7 @@ def record(*, base: str, out: Path, only: tuple[str, ...]) -> Report:
 
 
 @reports
-@click.option("--out", required=True, type=FOLDER, help="Folder for the site; open its index.html.")
+@out_option("Folder for the site; open its index.html.")
 @click.option(
     "--pictures",
     type=FOLDER,

@@ -1,22 +1,18 @@
 """Commands for teachers: the students' copies, their grades, and a check of the course."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from labkit.cli._options import COUNT, EXISTING_FILE, FOLDER, base_option
+from labkit.cli._options import COUNT, EXISTING_FILE, FOLDER, base_option, out_option
 from labkit.cli._output import Report, columns, reports, say
 
 
 @reports
 @click.argument("names", nargs=-1)
-@click.option(
-    "--out",
-    default=Path("build/release"),
-    type=FOLDER,
-    help="Folder for the copies, NAME/NAME.ipynb in it.",
-)
+@out_option("Folder for the copies, NAME/NAME.ipynb in it.", "build/release")
 def assignments(*, names: tuple[str, ...], out: Path) -> Report:
     """Make the students' copies of the assignments called NAMES, or of all.
 
@@ -29,11 +25,8 @@ def assignments(*, names: tuple[str, ...], out: Path) -> Report:
 
 
 @reports
-@click.option(
-    "--out",
-    default=Path("build/students"),
-    type=FOLDER,
-    help="Folder for the course; one that this command wrote before is replaced.",
+@out_option(
+    "Folder for the course; one that this command wrote before is replaced.", "build/students"
 )
 def students(*, out: Path) -> Report:
     """Write the course for students: notebooks, released assignments, and what they need.
@@ -48,12 +41,7 @@ def students(*, out: Path) -> Report:
 
 @reports
 @click.argument("submissions", type=FOLDER)
-@click.option(
-    "--out",
-    default=Path("build"),
-    type=FOLDER,
-    help="Folder for grades.csv, feedback/ and graded/ (what was graded already).",
-)
+@out_option("Folder for grades.csv, feedback/ and graded/ (what was graded already).", "build")
 @click.option("--jobs", type=COUNT, default=1, help="How many at a time.")
 @click.option("--again", is_flag=True, help="Grade again what is graded already.")
 @click.option("--cell-seconds", type=COUNT, default=120, help="For each cell and test.")
@@ -72,14 +60,8 @@ def grade(*, submissions: Path, out: Path, jobs: int, again: bool, **limits: int
     from labkit.grading.limits import Limits
 
     batch = loop.find(submissions)
-    grades = loop.grade(
-        batch,
-        out,
-        Limits(**limits),
-        jobs=jobs,
-        again=again,
-        watch=lambda done: tqdm(done, total=len(batch), desc="graded", unit=""),
-    )
+    watch = partial(tqdm, total=len(batch), desc="graded", unit="")
+    grades = loop.grade(batch, out, Limits(**limits), jobs=jobs, again=again, watch=watch)
     rows = [{name: getattr(one, name) for name in loop.COLUMNS} for one in grades]
     text = columns(
         rows,

@@ -42,11 +42,8 @@ VANILLA, SPECULATIVE, SERVER = "vanilla", "mlp", "server"
 MEASURED_TOKENS = 8
 """Output tokens for which a slot has room at least: costs are measured on steps after the first."""
 
-MOST_SLOTS = 32
-"""The most slots by default, however many users there are."""
-
-OPEN_SLOTS = 16
-"""Slots for requests that arrive at a rate."""
+OPEN_SLOTS, MOST_SLOTS = 16, 32
+"""Slots by default: for requests that arrive at a rate; the most, however many users there are."""
 
 SHORTEST, LONGEST = 64, 192
 """Tokens of made-up prompts, which are spread evenly between these."""
@@ -101,14 +98,9 @@ class Loads:
             )
 
     @property
-    def most_users(self) -> int:
-        """The users of the largest level."""
-        return max(level.users for level in self.levels)
-
-    @property
     def most_requests(self) -> int:
         """The requests of the largest level."""
-        return max(self.requests, self.most_users)
+        return max(self.requests, *(level.users for level in self.levels))
 
     def choose(self, prompts: Sequence[str]) -> list[str]:
         """Return the prompts of the largest level; all of them before any is used again.
@@ -229,7 +221,8 @@ def bench_served(
         for level in loads.levels:
             jobs: list[Job] = []
             for method, engine in engines.items():
-                load = _measure(engine, level, loads, chosen, prompts)
+                target = EngineTarget(engine, prompts.__getitem__)
+                load = _measure(target, level, loads, chosen)
                 rows.append(summarise(load, level.users, method, rate=level.rate))
                 say(f"{level}, {method}: {in_words(rows[-1])}")
                 for answer in load.good:
@@ -253,20 +246,13 @@ def bench_served(
     )
 
 
-def _measure(
-    engine: ServingEngine,
-    level: Level,
-    loads: Loads,
-    chosen: Sequence[str],
-    prompts: Mapping[str, Sequence[int]],
-) -> Load:
-    """Put one level's load on an engine."""
-    target = EngineTarget(engine, prompts.__getitem__)
+def _measure(target: EngineTarget, level: Level, loads: Loads, chosen: Sequence[str]) -> Load:
+    """Put one level's load on an engine, and count its steps."""
     target.ask(chosen[0], 4)  # so that nothing is slow for the first time within the load
-    before = engine.totals
+    before = target.engine.totals
     load = loads.put(level, target, chosen)
-    engine.drain()
-    done = engine.totals - before
+    target.engine.drain()
+    done = target.engine.totals - before
     steps = done["row_steps"]
     if not steps:
         return load
@@ -384,8 +370,8 @@ def bench_simulated(
 
 def made_up_lengths(count: int, rng: np.random.Generator) -> list[int]:
     """Return the tokens of so many made-up prompts, in a random order."""
-    even = np.linspace(SHORTEST, LONGEST, count).astype(int)
-    return [int(length) for length in rng.permutation(even)]
+    lengths = np.linspace(SHORTEST, LONGEST, count).astype(int)
+    return rng.permutation(lengths).tolist()
 
 
 def check_acceptance(accept: Sequence[Sequence[float]]) -> None:

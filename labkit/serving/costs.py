@@ -41,7 +41,8 @@ class Costs(Protocol):
     """The seconds that the parts of a step take."""
 
     def prefill_s(self, rows: int) -> float:
-        """Return the time to process ``rows`` prompt tokens."""
+        """Return the time to process ``rows`` prompt tokens: that of a check, if not measured."""
+        return self.check_s(rows, 0)
 
     def check_s(self, rows: float, cached: int) -> float:
         """Return the time to process ``rows`` new tokens, drafts included.
@@ -192,11 +193,10 @@ def measure_acceptance(
     try:
         for text in fitting:
             row = batch.join(text, batch.capacity - len(text))
-            taken: list[BatchStep] = []
-            while row in batch.running and len(taken) < STEPS_PER_TEXT:
+            most = len(steps) + STEPS_PER_TEXT
+            while row in batch.running and len(steps) < most:
                 step = batch.step()
-                taken += [step] if step.batch else []
-            steps += taken
+                steps += [step] if step.batch else []
             _leave(batch)
     finally:
         _leave(batch)

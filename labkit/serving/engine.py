@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 State = Literal["waiting", "running", "finished", "cancelled", "failed"]
 OVER: tuple[State, ...] = ("finished", "cancelled", "failed")
 
-WAITING_LINE = 256
-"""Requests that may wait for a slot unless told otherwise."""
-
 
 @dataclass(frozen=True)
 class Piece:
@@ -119,7 +116,7 @@ class ServingEngine(AbstractContextManager["ServingEngine"]):
     the engine, if one did.
     """
 
-    def __init__(self, batch: Batch, nodes: int | NodeTable = 0, line: int = WAITING_LINE) -> None:
+    def __init__(self, batch: Batch, nodes: int | NodeTable = 0, line: int = 256) -> None:
         if line < 0:
             raise LabkitError(f"The waiting line's length is {line}: give 0 or more.")
         if not isinstance(nodes, NodeTable) and not 0 <= nodes <= batch.max_nodes:
@@ -207,7 +204,10 @@ class ServingEngine(AbstractContextManager["ServingEngine"]):
             request.settle("cancelled")
 
     def _run(self) -> None:
-        """Run the engine's thread: let requests join and leave, then take a step, until closed."""
+        """Run the engine's thread: let requests join and leave, then take a step, until closed.
+
+        In the end no request is left unanswered, and all slots are free.
+        """
         try:
             while self._arrange():
                 step = self.batch.step(self._deliver)
@@ -218,7 +218,16 @@ class ServingEngine(AbstractContextManager["ServingEngine"]):
             reason = f"The engine stopped on an error ({type(error).__name__}: {error})."
             self.failure = LabkitError(reason)
             self.failure.__cause__ = error
-        self._finish()
+        state: State = "failed" if self.failure else "cancelled"
+        with self._changed:
+            for row in self._rows:
+                if row in self.batch.running:
+                    self.batch.leave(row)
+            for request in (*self._rows.values(), *self._waiting):
+                request.settle(state, self.failure)
+            self._rows.clear()
+            self._waiting.clear()
+            self._changed.notify_all()
 
     def _arrange(self) -> bool:
         """Let requests leave and join, wait if there are none; return False to close."""
@@ -249,16 +258,3 @@ class ServingEngine(AbstractContextManager["ServingEngine"]):
             request.settle("finished")
             with self._changed:
                 del self._rows[emitted.row]
-
-    def _finish(self) -> None:
-        """End all unanswered requests and free their slots."""
-        state: State = "failed" if self.failure else "cancelled"
-        with self._changed:
-            for row in self._rows:
-                if row in self.batch.running:
-                    self.batch.leave(row)
-            for request in (*self._rows.values(), *self._waiting):
-                request.settle(state, self.failure)
-            self._rows.clear()
-            self._waiting.clear()
-            self._changed.notify_all()

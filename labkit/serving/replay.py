@@ -13,7 +13,7 @@ from collections import UserDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import psutil
@@ -62,7 +62,7 @@ def bench_replayed(
     """
     check_acceptance([[share] for share in accept])
     chances = tuple(chances_by_rank([[share] for share in accept], len(accept)))
-    slots = slots or loads.most_users
+    slots = slots or max(level.users for level in loads.levels)
     capacity = LONGEST + loads.max_new_tokens
     rng = np.random.default_rng(loads.seed)
     model = RandomModel(shape_named(shape), device, loads.seed)
@@ -141,9 +141,7 @@ class RandomModel:
 
     def weights(self) -> Mapping[str, np.ndarray]:
         """Return the weights in float32 by transformers' names, each made when it is read."""
-        empty = self._module_on(torch.device("meta"))
-        shapes = {name: tuple(weight.shape) for name, weight in empty.named_parameters()}
-        return RandomWeights(shapes, self.seed)
+        return RandomWeights(self._module_on(torch.device("meta")), self.seed)
 
     def speculator(self, heads: int) -> PublishedSpeculator:
         """Return a speculator of the published shape with random weights."""
@@ -182,10 +180,10 @@ class RandomModel:
 
 
 class RandomWeights(UserDict[str, Any]):
-    """Random weights of these shapes, of which only the one that is read takes memory."""
+    """Random weights of a module's shapes, of which only the one that is read takes memory."""
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> None:
-        super().__init__(shapes)
+    def __init__(self, empty: torch.nn.Module, seed: int) -> None:
+        super().__init__({name: tuple(one.shape) for name, one in empty.named_parameters()})
         rng = np.random.default_rng(seed)
         self._numbers = rng.standard_normal((1 << 20) + 7, np.float32)  # a length that fits no row
 
@@ -245,11 +243,7 @@ class ReplayedEngine:
         return getattr(self.engine, name)
 
     def forward(
-        self,
-        rows: Sequence[Rows],
-        cache: Any,
-        logits: Literal["all", "last"] = "all",
-        layers: Sequence[int] = (),
+        self, rows: Sequence[Rows], cache: Any, logits: Any = "all", layers: Sequence[int] = ()
     ) -> Output:
         """See `labkit.kernels.engine.Engine.forward`."""
         out = self.engine.forward(rows, cache, logits, layers)
@@ -258,12 +252,11 @@ class ReplayedEngine:
             sizes = [len(piece.tokens) for piece in rows]
             ends = np.cumsum(sizes) - 1  # no draft follows there
             places = np.setdiff1d(np.arange(sum(sizes)), ends).tolist()
-            keeps = np.concatenate(
-                [
-                    self._keeps[piece.slot, cache.lengths[piece.slot], : size - 1]
-                    for piece, size in zip(rows, sizes, strict=True)
-                ]
-            )
+            keeps = [
+                keep
+                for piece, size in zip(rows, sizes, strict=True)
+                for keep in self._keeps[piece.slot, cache.lengths[piece.slot], : size - 1]
+            ]
             extremes = torch.from_numpy(np.where(keeps, math.inf, -math.inf))
             out.logits[places, tokens] = extremes.to(out.logits)
         return out

@@ -18,7 +18,7 @@ import numpy as np
 
 from labkit.errors import LabkitError
 from labkit.records import ServingRow, gains
-from labkit.serving.costs import NodeTable
+from labkit.serving.costs import Costs, NodeTable
 from labkit.serving.load import Answer, Load
 from labkit.speculative.theory import Roofline
 from labkit.training.plan import GPUS, Machine
@@ -28,21 +28,16 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 BYTES_A_WEIGHT = {"16 bits": 2.0, "8 bits": 1.0, "4 bits": 0.5}
 """Sizes of a stored weight; the largest that fits the memory is taken."""
 
-BANDWIDTH_REACHED, SPEED_REACHED = 0.75, 0.6
-"""The shares of the data sheet's figures that a good server reaches: assumed, not measured."""
+BANDWIDTH_REACHED, SPEED_REACHED, LAUNCH_S = 0.75, 0.6, 1e-3
+"""Assumed, not measured: the shares of the data sheet's bandwidth and speed that a good server
+reaches, and the overhead of a step in seconds."""
 
-LAUNCH_S = 1e-3
-"""The overhead of a step: assumed as well."""
-
-VOCABULARY = 32_000
-"""Llama 2's."""
-
-HEAD_WIDTH = 4096
-"""The inner width of the published speculators; a narrower model has heads of its own width."""
+VOCABULARY, HEAD_WIDTH = 32_000, 4096
+"""Llama 2's, and the published speculators' inner width; a narrower model has its own width."""
 
 
 @dataclass(frozen=True)
-class GpuCosts:
+class GpuCosts(Costs):
     """Costs of a Llama-shaped model on a GPU by its roofline; see `labkit.serving.costs.Costs`.
 
     A pass reads the weights once and the cache of all its rows, and multiplies each row by every
@@ -112,10 +107,6 @@ class GpuCosts:
             speed=self.gpu.speed * SPEED_REACHED,
         )
 
-    def prefill_s(self, rows: int) -> float:
-        """See `labkit.serving.costs.Costs.prefill_s`."""
-        return self.check_s(rows, 0)
-
     def check_s(self, rows: float, cached: int) -> float:
         """See `labkit.serving.costs.Costs.check_s`."""
         roof = self._roofline(self.parameters)
@@ -156,19 +147,18 @@ class Job:
 
 @dataclass
 class _Row:
-    """A job under way; ``phase`` in 0..1 moves by the golden ratio with every step."""
+    """A job under way.
+
+    ``luck`` moves by the golden ratio with every step, which fills 0..1 evenly, so that small
+    samples are fair.
+    """
 
     job: Job
     sent: float
-    phase: float
+    luck: float
     read: int = 0
     answered: int = 0
     arrivals: list[float] = field(default_factory=list)
-
-    def luck(self) -> float:
-        """Return the next of a series that fills 0..1 evenly, so that small samples are fair."""
-        self.phase = (self.phase + GOLDEN) % 1
-        return self.phase
 
 
 def simulate(
@@ -256,7 +246,8 @@ class _Run:
         self.clock += table.costs.check_s(many * (1 + drafted), cached)
         hope = sum(table.chances[:nodes])
         for row in rows:
-            accepted = min(math.floor(hope + row.luck()), row.job.output - row.answered - 1)
+            row.luck = (row.luck + GOLDEN) % 1
+            accepted = min(math.floor(hope + row.luck), row.job.output - row.answered - 1)
             self.committed += 1 + accepted
             self.give(row, 1 + accepted)
         self.drafted += drafted * many

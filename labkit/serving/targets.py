@@ -102,9 +102,15 @@ class RemoteServer:
             raise LabkitError(
                 f"{url!r} is not a server's address: give one such as http://localhost:8000/v1."
             )
-        self.name = url
-        self._openai = _client_library()
-        self._client = self._openai.OpenAI(
+        try:
+            import openai
+        except ImportError:
+            raise LabkitError(
+                "Asking a server needs the package openai, which is not installed: run "
+                "pip install 'labkit[serving]'."
+            ) from None
+        self.name, self._openai = url, openai
+        self._client = openai.OpenAI(
             base_url=url if parts.path.strip("/") else f"{url.rstrip('/')}/v1",
             api_key=os.environ.get("OPENAI_API_KEY") or "none",
             max_retries=2,  # a server may drop the connection on which it refused the first form
@@ -299,14 +305,3 @@ def _reason(error: Exception) -> str:
 def _printable(text: str) -> str:
     """Return the text without the lone surrogates that JSON may hold and no terminal prints."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _client_library() -> Any:
-    try:
-        import openai
-    except ImportError:
-        raise LabkitError(
-            "Asking a server needs the package openai, which is not installed: run "
-            "pip install 'labkit[serving]'."
-        ) from None
-    return openai

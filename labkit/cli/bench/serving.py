@@ -13,7 +13,7 @@ from labkit.cli._options import (
     FILE,
     base_option,
     device_option,
-    max_new_tokens_option,
+    longest_option,
     prompts_option,
     seed_option,
 )
@@ -58,7 +58,7 @@ def numbers_of(kind: type[int] | type[float]) -> Callable[[str], tuple[float, ..
 @click.option(
     "--requests", type=COUNT, default=24, help="Requests at each level, at least one for each user."
 )
-@max_new_tokens_option
+@longest_option()
 @prompts_option
 @click.option("--methods", default="vanilla,mlp", help="Methods, separated by commas.")
 @click.option("--slots", type=COUNT, help="Requests answered at once (default: users, up to 32).")
@@ -123,13 +123,8 @@ def serving(
 
     counts = users or (SIMULATED_USERS if simulate else MEASURED_USERS)
     levels = [bench.Level(rate=rate) for rate in rates or ()]
-    loads = bench.Loads(
-        levels or [bench.Level(users=count) for count in counts],
-        requests,
-        max_new_tokens,
-        seed,
-        given_command(),
-    )
+    levels = levels or [bench.Level(users=count) for count in counts]
+    loads = bench.Loads(levels, requests, max_new_tokens, seed, given_command())
     accept = acceptance or (bench.shipped_acceptance(base) if simulate or shape else ())
     if simulate:
         outcome = bench.bench_simulated(gpu, model_params, [[share] for share in accept], loads)

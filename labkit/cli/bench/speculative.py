@@ -1,12 +1,10 @@
 """Benchmarks of speculative decoding: by method, by storage, by kind of text, and on a GPU."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,9 +24,6 @@ from labkit.cli._options import (
 from labkit.cli._output import Report, columns, given_command, reports, say, table
 from labkit.errors import LabkitError
 
-if TYPE_CHECKING:
-    from labkit.questions import Question
-
 study_options = together(
     base_option(),
     prompts_option,
@@ -37,7 +32,6 @@ study_options = together(
     seed_option,
     click.option("--out", type=FILE, help="Where to keep the record (JSON)."),
 )
-"""What every study of storages takes."""
 
 
 @reports
@@ -115,7 +109,7 @@ def study(*, prompts: Path | None, each: int, **settings: Any) -> Report:
 
 
 def compare_storages(
-    questions: Sequence[Question],
+    questions: Sequence[Any],
     methods: Sequence[str],
     *,
     base: str,
@@ -126,7 +120,7 @@ def compare_storages(
     storages: str | None = None,
     draft_model: str | None = None,
 ) -> Report:
-    """Run a study of the model's storages, save it and return it as tables by kind of text."""
+    """Run a study of the model's storages over `labkit.questions`, and save it."""
     from labkit import Decoder, load
     from labkit.kernels.weights_once import STORAGE
     from labkit.provenance import provenance

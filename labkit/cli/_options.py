@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,11 @@ draft_model_option = click.option(
 
 
 def sampling_options(
-    samples: int, weights: str | None, epsilon: float, longest: int, *more: Decorator
+    samples: int,
+    weights: str | None,
+    epsilon: float = 0.0,
+    longest: int = 64,
+    more: Sequence[Decorator] = (),
 ) -> Decorator:
     """Return the options of drawing samples and deciding by them, with these defaults.
 

@@ -18,6 +18,13 @@ from labkit.cli._options import (
 from labkit.cli._output import Report, columns, reports, say, table
 from labkit.errors import LabkitError
 
+top_k_option = click.option(
+    "--top-k", default=0, help="Draw from the k most probable tokens only; 0: all."
+)
+top_p_option = click.option(
+    "--top-p", default=1.0, help="Draw from the most probable tokens that hold p only."
+)
+
 
 @reports
 @base_option()
@@ -79,16 +86,7 @@ def race(
 @reports
 @base_option()
 @click.option("--prompt", "--source", "prompt", required=True, help="What the model answers.")
-@sampling_options(
-    16,
-    "uniform",
-    0.0,
-    64,
-    click.option("--top-k", default=0, help="Draw from the k most probable tokens only; 0: all."),
-    click.option(
-        "--top-p", default=1.0, help="Draw from the most probable tokens that hold p only."
-    ),
-)
+@sampling_options(samples=16, weights="uniform", more=(top_k_option, top_p_option))
 def mbr(
     *,
     base: str,

@@ -186,8 +186,8 @@ def measure_acceptance(
     """
     rng = np.random.default_rng(0)
     fitting = [text for text in texts if len(text) + STEPS_PER_TEXT <= batch.capacity]
-    short = min(8, batch.capacity // 2)
-    fitting = fitting or [rng.integers(0, batch.engine.vocabulary, short).tolist() for _ in PROMPTS]
+    short, words = min(8, batch.capacity // 2), batch.engine.vocabulary
+    fitting = fitting or [rng.integers(0, words, short).tolist() for _ in PROMPTS]
     pace, batch.pace = batch.pace, lambda _: batch.max_nodes
     steps: list[BatchStep] = []
     try:
@@ -215,7 +215,6 @@ def measure_costs(batch: Batch) -> Measured:
     a small model.
     """
     rng = np.random.default_rng(0)
-    length = min(32, batch.capacity // 2)
     pace, eos_ids = batch.pace, batch.eos_ids
     batch.eos_ids = frozenset()  # a random request runs to its limit
     nodes = 0
@@ -239,7 +238,7 @@ def measure_costs(batch: Batch) -> Measured:
                     continue
                 _leave(batch, [row for row in batch.running if row.left < row.limit / 2])
                 while len(batch.running) < count:
-                    join(length)
+                    join(min(32, batch.capacity // 2))
                 steps.setdefault((count, nodes), []).append(batch.step())
             _leave(batch)
     finally:

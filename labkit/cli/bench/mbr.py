@@ -64,7 +64,7 @@ def drawing_options(
         click.option(
             "--columns", help="The source's and the reference's columns, by name or number: 2,3."
         ),
-        sampling_options(64, weighting, epsilon, 128),
+        sampling_options(64, weighting, epsilon, longest=128),
     )
 
 

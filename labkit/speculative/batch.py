@@ -113,7 +113,7 @@ class Drafting:
         self._make = make
         self._slots: dict[int, Drafter] = {}
         first = make()
-        self._heads = first if isinstance(first, MLPDrafter) and first.stateless else None
+        self._heads = first if isinstance(first, MLPDrafter) and not watches(first) else None
         self.name, self.max_nodes, self.layers = first.name, first.max_nodes, first.layers
 
     def begin(self, slot: int, prompt: Sequence[int]) -> None:
@@ -134,7 +134,8 @@ class Drafting:
         states = [row.hidden for row in rows if row.hidden is not None]
         if self._heads is not None:
             roots = [row.tokens[-1] for row in rows]
-            return self._heads.draft_many(roots, torch.stack(states), nodes)
+            z = torch.stack(states).float().cpu().numpy()
+            return self._heads.grown(roots, z, min(nodes, self.max_nodes))
         return [
             self._slots[row.slot].draft(row.tokens, z).best_part(nodes)
             for row, z in zip(rows, states, strict=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -38,6 +38,9 @@ VANILLA, TRANSFORMERS = "vanilla", "transformers"
 LLAMA_CPP = ("llama_cpp", "llama_cpp_prompt_lookup")
 PEERS = (TRANSFORMERS, "transformers_prompt_lookup", "transformers_assisted", *LLAMA_CPP)
 """The same base model decoded by other libraries."""
+
+PARTS = ("prefill", "draft", "check", "rest")
+"""The parts of a generation that are timed: the prefill once, the others at each step."""
 
 LOOKUP_TOKENS = 10
 """Tokens that transformers' prompt lookup drafts, as its documentation has it."""
@@ -63,11 +66,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Turn:
-    """The outputs of all methods for one turn of one prompt: a list of repeats for each."""
+    """The outputs of all arms (methods) for one turn of one prompt: a list of repeats for each."""
 
     question: Question
     ids: tuple[int, ...]
-    runs: dict[str, list[Run]]
+    runs: dict[Any, list[Run]]
 
 
 Runner = Callable[[list[int]], Run]
@@ -78,13 +81,10 @@ def own_runner(decoder: Decoder, method: str, max_new_tokens: int) -> Runner:
     decoder.warm_up(method)
 
     def run(ids: list[int]) -> Run:
-        made = decoder.run(ids, max_new_tokens, method)
-        parts = {
-            "prefill": made.prefill_s,
-            "draft": sum(step.draft_s for step in made.steps),
-            "check": sum(step.check_s for step in made.steps),
-            "rest": sum(step.rest_s for step in made.steps),
-        }
+        made = decoder.generate(ids, max_new_tokens, method)
+        parts = {"prefill": made.prefill_s}
+        for part in PARTS[1:]:
+            parts[part] = sum(getattr(step, f"{part}_s") for step in made.steps)
         tokens = tuple(made.tokens)
         return Run(tokens, made.seconds, len(tokens) - 1, len(made.steps), parts)
 
@@ -209,62 +209,77 @@ def runners(
     ready: dict[str, Runner] = {}
     lacking: dict[str, str] = {}
     for method in dict.fromkeys((VANILLA, *methods)):
+        make = peer_runner if method in PEERS else own_runner
+        make = llama_cpp_runner if method in LLAMA_CPP else make
         try:
-            if method in LLAMA_CPP:
-                ready[method] = llama_cpp_runner(decoder, method, max_new_tokens)
-            elif method in PEERS:
-                ready[method] = peer_runner(decoder, method, max_new_tokens)
-            else:
-                ready[method] = own_runner(decoder, method, max_new_tokens)
+            ready[method] = make(decoder, method, max_new_tokens)
         except LabkitError as error:
             lacking[method] = str(error)
     return ready, lacking
 
 
+def check_prompts(base: LanguageModel, questions: Sequence[Question], max_new_tokens: int) -> None:
+    """Raise `LabkitError` for a prompt that is too long, before an hour has passed."""
+    for question in questions:
+        talk: list[str] = []
+        for said in question.turns:
+            conversation(base, [*talk, said], max_new_tokens)
+            talk += [said, "."]  # the shortest answer that there can be
+
+
 def ask(
-    decoder: Decoder,
+    base: LanguageModel,
     questions: Sequence[Question],
-    ready: dict[str, Runner],
+    ready: Mapping[Any, Runner],
     max_new_tokens: int,
     repeats: int,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[str], None],
+    order: Callable[[list[Any]], Iterable[Any]] = iter,
 ) -> Iterator[Turn]:
-    """Decode every turn of every prompt by every method, in turn, ``repeats`` times.
+    """Decode every turn of every prompt by every arm, in ``order``, ``repeats`` times.
 
-    A conversation that becomes too long for the context ends there, with a message to ``say``.
+    A conversation goes on with the first arm's answers. One that becomes too long for the context
+    ends there, with a message to ``say``.
     """
     for question in questions:
-        talk: list[dict[str, str]] = []
+        talk: list[str] = []
         for said in question.turns:
-            talk.append({"role": "user", "content": said})
+            talk.append(said)
             try:
-                ids = conversation(decoder.base, talk, max_new_tokens)
+                ids = conversation(base, talk, max_new_tokens)
             except LabkitError as error:
                 if len(talk) == 1:
                     raise
                 say(f"{question.id} ends before turn {len(talk) // 2 + 1}: {error}")
                 break
-            runs: dict[str, list[Run]] = {method: [] for method in ready}
+            runs: dict[Any, list[Run]] = {arm: [] for arm in ready}
             for _ in range(repeats):
-                for method, runner in ready.items():
-                    runs[method].append(runner(ids))
+                for arm in order(list(ready)):
+                    runs[arm].append(ready[arm](ids))
             yield Turn(question, tuple(ids), runs)
-            answer = decoder.base.decode(runs[VANILLA][0].tokens)
-            talk.append({"role": "assistant", "content": answer})
+            talk.append(base.decode(next(iter(runs.values()))[0].tokens))
 
 
-def conversation(base: LanguageModel, talk: list[dict[str, str]], max_new_tokens: int) -> list[int]:
+def conversation(base: LanguageModel, talk: Sequence[str], max_new_tokens: int) -> list[int]:
     """Return the token ids of a conversation in which the model's turn is next.
 
     Raises `LabkitError` where the answer would not fit the model's context.
     """
-    ids = base.encode_chat([turn["content"] for turn in talk])
+    ids = base.encode_chat(talk)
     if len(ids) + max_new_tokens > base.context:
         raise LabkitError(
             f"A prompt has {len(ids):,} tokens, which leaves no room for {max_new_tokens:,} in the "
             f"context of {base.context:,}: give shorter prompts or a smaller --max-new-tokens."
         )
     return ids
+
+
+def by_category(turns: Iterable[Turn]) -> dict[str, list[Turn]]:
+    """Return the turns of each category of prompts."""
+    groups: dict[str, list[Turn]] = {}
+    for turn in turns:
+        groups.setdefault(turn.question.category, []).append(turn)
+    return groups
 
 
 class Score(Part):
@@ -288,21 +303,21 @@ class Score(Part):
     rest_ms: float | None = None
 
 
-def speeds(turns: Sequence[Turn], method: str) -> list[float]:
-    """Return the tokens per second of each prompt; of repeats the median counts."""
+def speeds(turns: Sequence[Turn], arm: Any) -> list[float]:
+    """Return an arm's tokens per second of each prompt; of repeats the median counts."""
     tokens: dict[str, int] = {}
     seconds: dict[str, float] = {}
     for turn in turns:
-        runs, name = turn.runs[method], turn.question.id
+        runs, name = turn.runs[arm], turn.question.id
         tokens[name] = tokens.get(name, 0) + len(runs[0].tokens)
         typical = statistics.median(run.seconds for run in runs)
         seconds[name] = seconds.get(name, 0.0) + typical
     return [tokens[name] / seconds[name] for name in tokens]
 
 
-def speed(turns: Sequence[Turn], method: str) -> float:
+def speed(turns: Sequence[Turn], arm: Any) -> float:
     """Return the mean over prompts of tokens per second."""
-    return statistics.fmean(speeds(turns, method))
+    return statistics.fmean(speeds(turns, arm))
 
 
 def score(
@@ -316,7 +331,7 @@ def score(
     peer = speed(turns, TRANSFORMERS) if TRANSFORMERS in turns[0].runs else None
     parts: dict[str, float] = {}
     if runs[0].parts:
-        for part in ("prefill", "draft", "check", "rest"):
+        for part in PARTS:
             over = len(runs) if part == "prefill" else max(steps, 1)
             parts[f"{part}_ms"] = 1e3 * sum(run.parts[part] for run in runs) / over
     return Score(
@@ -402,12 +417,7 @@ def bench(
             f"Give at least 1 new token and 1 repeat; got {max_new_tokens} and {repeats}."
         )
     say = watch or (lambda _: None)
-    for question in questions:  # a prompt that is too long is reported before an hour has passed
-        talk = [{"role": "user", "content": question.turns[0]}]
-        conversation(decoder.base, talk, max_new_tokens)
-        for said in question.turns[1:]:  # the shortest answers there can be
-            talk += [{"role": "assistant", "content": "."}, {"role": "user", "content": said}]
-            conversation(decoder.base, talk, max_new_tokens)
+    check_prompts(decoder.base, questions, max_new_tokens)
     ready, notes = runners(decoder, methods or (*METHODS, *PEERS), max_new_tokens)
     if methods and notes:
         raise LabkitError(next(iter(notes.values())))
@@ -415,7 +425,7 @@ def bench(
         say(f"Without {method}: {why}")
     taken = [threads.contention()]
     turns: list[Turn] = []
-    for turn in ask(decoder, questions, ready, max_new_tokens, repeats, say):
+    for turn in ask(decoder.base, questions, ready, max_new_tokens, repeats, say):
         turns.append(turn)
         taken.append(threads.contention())
         say(f"{turn.question.id} ({turn.question.category})")
@@ -433,9 +443,6 @@ def bench(
     def alike(turn: Turn, method: str) -> tuple[bool, int]:
         return compared[id(turn), method]
 
-    groups: dict[str, list[Turn]] = {}
-    for turn in turns:
-        groups.setdefault(turn.question.category, []).append(turn)
     order = dict.fromkeys([*ready, *notes])
     return Result(
         base=decoder.base.name,
@@ -454,45 +461,35 @@ def bench(
         notes=notes,
         categories={
             category: {method: score(group, method, alike) for method in ready}
-            for category, group in groups.items()
+            for category, group in by_category(turns).items()
         },
     )
+
+
+COLUMNS = {
+    "tokens/s": ("tokens_per_s", 1),
+    "tokens/step": ("tokens_per_step", 2),
+    "x vanilla": ("speedup_vs_vanilla", 2),
+    "x transformers": ("speedup_vs_transformers", 2),
+    "identical": ("identical", 0),
+    **{f"{part} ms": (f"{part}_ms", 1) for part in PARTS},
+}
+"""The columns of `rows` after the method's: a field of `Score`, and its decimal places."""
+
+HEADER = ("method", *COLUMNS)
 
 
 def rows(scores: dict[str, Score | None]) -> list[tuple[str, ...]]:
     """Return one row of text for each method that ran; see `HEADER`."""
 
-    def number(value: float | None, places: int = 2) -> str:
+    def cell(found: Score, name: str, places: int) -> str:
+        value = getattr(found, name)
+        if name == "identical":
+            return f"{'yes' if value else 'no'}{f' ({found.ties} ties)' if found.ties else ''}"
         return "" if value is None else f"{value:.{places}f}"
 
     return [
-        (
-            method,
-            number(s.tokens_per_s, 1),
-            number(s.tokens_per_step),
-            number(s.speedup_vs_vanilla),
-            number(s.speedup_vs_transformers),
-            f"{'yes' if s.identical else 'no'}{f' ({s.ties} ties)' if s.ties else ''}",
-            *(
-                number(getattr(s, f"{part}_ms"), 1)
-                for part in ("prefill", "draft", "check", "rest")
-            ),
-        )
-        for method, s in scores.items()
-        if s is not None
+        (method, *(cell(found, *column) for column in COLUMNS.values()))
+        for method, found in scores.items()
+        if found is not None
     ]
-
-
-HEADER = (
-    "method",
-    "tokens/s",
-    "tokens/step",
-    "x vanilla",
-    "x transformers",
-    "identical",
-    "prefill ms",
-    "draft ms",
-    "check ms",
-    "rest ms",
-)
-"""The columns of `rows`."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -33,8 +33,8 @@ from labkit.kernels.engine import Engine, Rows
 from labkit.paths import cache_dir, data_dir
 from labkit.records.base import Part, write_whole
 from labkit.speculative.batch import Batch
-from labkit.speculative.drafters.context import ContextHeads, has_context
 from labkit.speculative.drafters.mlp import Heads, TorchHeads
+from labkit.speculative.drafters.remembering import has_context
 from labkit.speculative.generate import PREFILL_ROWS, prefill
 from labkit.speculative.theory import Prediction, best_tree, rank_acceptance, tree_study
 
@@ -153,8 +153,17 @@ def calibrate(
     limits = single[:, 0] * timings.speeds / engine.bytes_per_pass
     launches = count_launches(passes_over((1,), engine, cached)[0], engine.device)
     costs = {n: float(ratio) for n, ratio in zip(TOKENS, ratios, strict=True)}
-    head_s = np.median(timings.heads, axis=0).tolist()
-    measured = Calibration(
+    of_heads: dict[str, Any] = {}
+    if heads is not None:
+        head_s = np.median(timings.heads, axis=0).tolist()
+        acceptance = rank_acceptance(heads, own_texts(base, engine, heads.config.layers))
+        of_heads = {
+            "head_ms": tuple(1e3 * seconds for seconds in head_s),
+            "acceptance": acceptance.shares,
+            "places": acceptance.places,
+            "tree": best_tree(tree_study("mlp", base.name, acceptance, costs, head_s, token_s)),
+        }
+    return Calibration(
         version=2,
         base=base.name,
         path=engine.name,
@@ -171,18 +180,7 @@ def calibrate(
         bandwidth_gb_s=float(np.median(timings.speeds)) / 1e9,
         limit_ratio=float(np.median(limits)),
         launches=launches,
-    )
-    if heads is None:
-        return measured
-    acceptance = rank_acceptance(heads, own_texts(base, engine, heads.config.layers))
-    study = tree_study("mlp", base.name, acceptance, costs, head_s, token_s)
-    return measured.model_copy(
-        update={
-            "head_ms": tuple(1e3 * seconds for seconds in head_s),
-            "acceptance": acceptance.shares,
-            "places": acceptance.places,
-            "tree": best_tree(study),
-        }
+        **of_heads,
     )
 
 
@@ -193,20 +191,21 @@ def time_all(engine: Engine, heads: Heads | None, cached: int, repeats: int) -> 
     """
     passes = passes_over(TOKENS, engine, cached)
     probe = engine.bandwidth_probe()
-    steps = head_steps(heads, engine) if heads is not None else []
-    jobs = [*passes, *steps]
-    for job in jobs:
+    jobs = [*passes, *(head_steps(heads, engine) if heads is not None else [])]
+    for job in (*jobs, probe):
         job()
-    probe()
-    seconds = np.empty((repeats, len(jobs)))
-    speeds = np.empty(repeats)
+    speeds, seconds = np.empty(repeats), np.empty((repeats, len(jobs)))
     for repeat in range(repeats):
         speeds[repeat] = probe()
-        for column, job in enumerate(jobs):
-            began = clock(engine.device)
-            job()
-            seconds[repeat, column] = clock(engine.device) - began
+        seconds[repeat] = [timed(job, engine) for job in jobs]
     return Timings(seconds[:, : len(passes)], seconds[:, len(passes) :], speeds)
+
+
+def timed(job: Callable[[], object], engine: Engine) -> float:
+    """Return the seconds that ``job`` takes where ``engine`` computes."""
+    began = clock(engine.device)
+    job()
+    return clock(engine.device) - began
 
 
 def passes_over(counts: Sequence[int], engine: Engine, cached: int) -> list[Callable[[], object]]:
@@ -249,7 +248,7 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def head_steps(heads: Heads, engine: Engine) -> list[Callable[[], object]]:
+def head_steps(heads: Any, engine: Engine) -> list[Callable[[], object]]:
     """Return a call that runs each head: for 1 node, or from the second on for `FRONTIER`.
 
     A context layer reads two places before the first head. On CUDA a head is recorded, as it is in
@@ -269,7 +268,7 @@ def head_steps(heads: Heads, engine: Engine) -> list[Callable[[], object]]:
         else:
             steps.append(partial(heads.step, head, states, given, FRONTIER))
     if has_context(heads):
-        memory, first_head = cast("ContextHeads", heads).new_context(), steps[0]
+        memory, first_head = heads.new_context(), steps[0]
         width = heads.config.z_dim - heads.config.emb_dim
         steps[0] = lambda: (memory.extend(torch.zeros(2, width), [0, 0]), first_head())
     return steps
@@ -307,15 +306,12 @@ def time_parts(engine: Engine, repeats: int = 15) -> dict[str, tuple[float, floa
     cache = engine.new_cache(cached + CHECKED)
     prefill(engine, [0] * cached, cache)
     passes = [split([Rows([0] * count)], cache) for count in (1, CHECKED)]
-    seconds = np.empty((repeats + 1, len(passes[0]), len(passes)))
-    for repeat in range(repeats + 1):  # the first, untimed, compiles
-        for column, parts in enumerate(passes):
-            for row, run in enumerate(parts.values()):
-                began = clock(engine.device)
-                run()
-                seconds[repeat, row, column] = clock(engine.device) - began
-    medians = 1e3 * np.median(seconds[1:], axis=0)
-    return {name: (row[0], row[1]) for name, row in zip(passes[0], medians.tolist(), strict=True)}
+    seconds = [
+        [[timed(run, engine) for run in parts.values()] for parts in passes]
+        for _ in range(repeats + 1)  # the first, untimed, compiles
+    ]
+    one, many = 1e3 * np.median(seconds[1:], axis=0)
+    return dict(zip(passes[0], zip(one.tolist(), many.tolist(), strict=True), strict=True))
 
 
 class Difference(Part):
@@ -340,11 +336,11 @@ def difference(engine: Engine, reference: Engine, tokens: Sequence[int]) -> Diff
     if len(tokens) < 2:
         raise LabkitError("The text is too short to compare two storages: give at least 2 tokens.")
     squares, spread, equal, losses = 0.0, 0.0, 0, np.zeros(2)
-    caches = [each.new_cache(len(tokens)) for each in (engine, reference)]
+    both = [(each, each.new_cache(len(tokens))) for each in (engine, reference)]
     for low in range(0, len(tokens) - 1, PREFILL_ROWS):
         piece = tokens[low : min(low + PREFILL_ROWS, len(tokens) - 1)]
         found = []
-        for each, cache in zip((engine, reference), caches, strict=True):
+        for each, cache in both:
             found.append(each.forward([Rows(piece)], cache).logits.double().cpu().clone())
             cache.commit(range(len(piece)))
         ours, theirs = found

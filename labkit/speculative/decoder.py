@@ -26,13 +26,11 @@ from labkit.sampling import Sampling
 from labkit.speculative.calibrate import default_nodes, kept
 from labkit.speculative.checkpoint import load_heads
 from labkit.speculative.device import DeviceStep, places_for
-from labkit.speculative.drafters.base import Drafter, Nothing
-from labkit.speculative.drafters.context import has_context
+from labkit.speculative.drafters.base import Drafter
 from labkit.speculative.drafters.draft_model import DraftModel
-from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
 from labkit.speculative.drafters.mlp import Heads, MLPDrafter, TorchHeads
-from labkit.speculative.drafters.mlp_lookup import MLPLookup
-from labkit.speculative.drafters.prompt_lookup import PromptLookup
+from labkit.speculative.drafters.prompt_lookup import MLPLookup, PromptLookup
+from labkit.speculative.drafters.remembering import EagleHeads, has_context, tree_drafter
 from labkit.speculative.drafters.static import (
     ASSUMED,
     StaticDrafter,
@@ -100,6 +98,7 @@ class Decoder:
         self._max_nodes = max_nodes
         self.folder = Path(heads) if heads else None
         self.on_device = self.base.device.type == "cuda" if on_device is None else on_device
+        self._heads: dict[str, Heads] = {}
         self._drafters: dict[str, Drafter | None] = {}
         self._steps: dict[tuple[str, Sampling, int], DeviceStep] = {}
 
@@ -121,10 +120,10 @@ class Decoder:
             return CudaEngine(weights, self.base.device, self.base.dtype)
         return engine_for(self.base, self.storage)
 
-    @cached_property
+    @property
     def heads(self) -> Heads:
         """The hierarchical heads."""
-        return self._open_heads(self.folder or heads_folder(self.base.name))
+        return self.heads_of("mlp")
 
     @cached_property
     def plain_heads(self) -> Heads:
@@ -133,15 +132,12 @@ class Decoder:
             return self.heads
         return self._open_heads(plain_heads(self.base.name))
 
-    @cached_property
-    def medusa_heads(self) -> Heads:
-        """The independent heads, for contrast."""
-        return self._open_heads(heads_folder(self.base.name, "medusa"))
-
-    @cached_property
-    def eagle_heads(self) -> Heads:
-        """EAGLE's layer, today's practice."""
-        return self._open_heads(heads_folder(self.base.name, "eagle"))
+    def heads_of(self, method: str) -> Heads:
+        """Return the heads of mlp, of medusa (independent ones, for contrast) or of eagle."""
+        if method not in self._heads:
+            own = self.folder if method == "mlp" else None
+            self._heads[method] = self._open_heads(own or heads_folder(self.base.name, method))
+        return self._heads[method]
 
     def _open_heads(self, folder: Path) -> Heads:
         if not folder.is_dir():
@@ -173,25 +169,28 @@ class Decoder:
         return make(speculator.config, weights, rows, ids)
 
     def drafter(self, method: str) -> Drafter | None:
-        """Return the drafter called ``method``, None for vanilla; else raises `LabkitError`."""
+        """Return the drafter called ``method``; None for vanilla, and where no tree pays.
+
+        Raises `LabkitError` for an unknown method.
+        """
         makers: dict[str, Callable[[], Drafter | None]] = {
             "vanilla": lambda: None,
             "mlp": lambda: tree_drafter(self.heads, self.max_nodes),
-            "mlp_lookup": self._mlp_lookup,
-            "medusa": lambda: MLPDrafter(self.medusa_heads, self.max_nodes, name="medusa"),
-            "eagle": lambda: tree_drafter(self.eagle_heads, self.max_nodes),
+            "mlp_lookup": lambda: MLPLookup(
+                tree_drafter(self.heads, self.max_nodes), PromptLookup(self.max_nodes)
+            ),
+            "medusa": lambda: MLPDrafter(self.heads_of(method), self.max_nodes, name="medusa"),
+            "eagle": lambda: tree_drafter(self.heads_of(method), self.max_nodes),
             "prompt_lookup": lambda: PromptLookup(self.max_nodes),
             "draft_model": self._draft_model,
         }
         if method not in makers:
             raise LabkitError(f"There is no method {method!r}: give one of {', '.join(METHODS)}.")
-        if method not in UNBOUNDED and not self.max_nodes:
-            return Nothing(method)
-        return makers[method]()
+        return None if self._idle(method) else makers[method]()
 
-    def _mlp_lookup(self) -> MLPLookup:
-        nodes = self.max_nodes
-        return MLPLookup(tree_drafter(self.heads, nodes), PromptLookup(nodes))
+    def _idle(self, method: str) -> bool:
+        """Return whether ``method`` drafts nothing, since no tree pays."""
+        return method not in UNBOUNDED and not self.max_nodes
 
     @property
     def smaller_model(self) -> LanguageModel:
@@ -222,21 +221,11 @@ class Decoder:
         seed: int = 0,
         detail: bool = False,
     ) -> Generation:
-        """Decode by ``method``; ``detail`` keeps what both models thought, for the TokenStepper."""
-        return self.run(
-            self.encode(prompt, max_new_tokens), max_new_tokens, method, sampling, seed, detail
-        )
+        """Decode by ``method``, with the step on the device where that can be.
 
-    def run(
-        self,
-        ids: Sequence[int],
-        max_new_tokens: int,
-        method: str = "vanilla",
-        sampling: Sampling | None = None,
-        seed: int = 0,
-        detail: bool = False,
-    ) -> Generation:
-        """Decode token ids by ``method``, with the step on the device where that can be."""
+        ``detail`` keeps what both models thought, for the TokenStepper.
+        """
+        ids = self.encode(prompt, max_new_tokens)
         sampling = sampling or Sampling()
         if not detail and not sampling.typical and self.whole_step(method):
             step = self.step(method, sampling, len(ids) + max_new_tokens)
@@ -275,21 +264,15 @@ class Decoder:
         """Return the tree of a method on the device: of `max_nodes` nodes, by calibration."""
         if method == "vanilla" or not self.max_nodes:
             return StaticTree(())
-        depth = self._heads_of(method).config.n_predict
+        depth = self.heads_of(method).config.n_predict
         found = kept(self.base.name, self.engine.name)
         measured = found.acceptance if found else ()
         shares = measured if len(measured) == depth else (ASSUMED,) * depth
         return best_static(shares, self.max_nodes)
 
-    def _heads_of(self, method: str) -> Heads:
-        """Return the heads of a method in `ON_DEVICE`."""
-        if method == "mlp":
-            return self.heads
-        return self.medusa_heads if method == "medusa" else self.eagle_heads
-
     def _static_drafter(self, method: str, tree: StaticTree, room: int) -> StaticDrafter:
         assert isinstance(self.engine, CudaEngine)
-        heads: Any = self._heads_of(method)
+        heads: Any = self.heads_of(method)
         eagle = isinstance(heads, EagleHeads)
         module = deepcopy(heads.eagle if eagle else heads.speculator).requires_grad_(False)
         module = module.to(self.engine.device, self.engine.dtype)
@@ -321,7 +304,6 @@ class Decoder:
     ) -> Trace:
         """Return a finished generation as a record; its note says why nothing was drafted."""
         show = self.base.token_text
-        idle = method not in UNBOUNDED and not self.max_nodes
         return Trace(
             method=method,
             base=self.base.name,
@@ -334,7 +316,7 @@ class Decoder:
             text=self.base.decode(generation.tokens),
             prefill_s=generation.prefill_s,
             ties=ties,
-            note=NOTHING_PAYS if idle else "",
+            note=NOTHING_PAYS if self._idle(method) else "",
         )
 
     def encode(self, prompt: str | Sequence[int], max_new_tokens: int) -> list[int]:
@@ -345,7 +327,7 @@ class Decoder:
 
     def warm_up(self, method: str = "mlp") -> None:
         """Compile and load everything, so that the next generation's times are its own."""
-        self.run([0, 1, 2], 4, method)
+        self.generate([0, 1, 2], 4, method)
 
     def player(self) -> Player:
         """Return what answers a `labkit.widgets.Playground` with this decoder."""
@@ -372,7 +354,7 @@ class Decoder:
         runs: dict[str, list[Generation]] = {method: [] for method in methods}
         for _ in range(repeats):
             for method in methods:
-                runs[method].append(self.run(ids, max_new_tokens, method))
+                runs[method].append(self.generate(ids, max_new_tokens, method))
         return RaceResult(
             self, prompt, {method: _typical(done) for method, done in runs.items()}, runs
         )

@@ -112,7 +112,7 @@ def generate(
         t1 = clock()
         out = engine.forward([draft.rows(tokens[-1])], cache, layers=layers)
         t2 = clock()
-        verdict = _verify(out.logits, draft, sampling, generator)
+        verdict = verify_draft(out.logits, draft, sampling, generator)
         cache.commit([0, *(node + 1 for node in verdict.path)])
         last = verdict.path[-1] if verdict.path else ROOT
         hidden = out.hidden[last + 1]
@@ -181,7 +181,8 @@ def _draft(drafter, tokens, hidden, sampling, generator) -> Draft:
     return drafter.draft(tokens, hidden, generator, sampling.temperature)
 
 
-def _verify(logits, draft: Draft, sampling: Sampling, generator) -> Verdict:
+def verify_draft(logits: torch.Tensor, draft: Draft, sampling: Sampling, generator) -> Verdict:
+    """Return the verdict on ``draft`` by the rule for ``sampling``: logits (N + 1, V)."""
     if sampling.greedy:
         return verify.greedy(logits, draft)
     probs = sampling.probabilities(logits)
@@ -192,7 +193,7 @@ def _verify(logits, draft: Draft, sampling: Sampling, generator) -> Verdict:
 
 def _choose(logits: torch.Tensor, sampling: Sampling, generator) -> int:
     """Return one token from logits (1, V), without a draft."""
-    return _verify(logits, Draft(), sampling, generator).token
+    return verify_draft(logits, Draft(), sampling, generator).token
 
 
 def tied(logits: torch.Tensor) -> bool:

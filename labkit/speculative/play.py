@@ -11,28 +11,29 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import torch
 
 from labkit.devices import torch_generator
 from labkit.errors import LabkitError
-from labkit.records import Trace
 from labkit.sampling import Sampling
-from labkit.speculative import verify
 from labkit.speculative.drafters.base import Drafter
-from labkit.speculative.drafters.mlp import SHOWN, Heads, MLPDrafter, drawn_shape
+from labkit.speculative.drafters.mlp import Heads, MLPDrafter, Path, drawn_shape, shaped_tree
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.generate import (
     GeneratedStep,
     Generation,
     generate,
     prefill,
+    verify_draft,
 )
+from labkit.speculative.tracing import traced
 from labkit.speculative.tree import ROOT, Draft, chain
 
 Tell = Callable[[Any], None]
 Stopped = Callable[[], bool]
-Path = tuple[int, ...]
+
+QUESTIONS = ("info", "encode", "generate", "outlook", "judge", "draw")
+"""What a view asks: methods of `Player`. It also asks to ``warm``, which needs no answer here."""
 
 
 class _EnoughError(Exception):
@@ -47,18 +48,11 @@ class Player:
 
     def ask(self, question: str, args: dict[str, Any], tell: Tell, stopped: Stopped) -> Any:
         """Answer ``question``; raises `LabkitError` for one that is unknown or cannot be met."""
-        answers = {
-            "info": self.info,
-            "warm": lambda _args, _tell, _stopped: None,
-            "encode": self.encode,
-            "generate": self.generate,
-            "outlook": self.outlook,
-            "judge": self.judge,
-            "draw": self.draw,
-        }
-        if question not in answers:
+        if question == "warm":
+            return None
+        if question not in QUESTIONS:
             raise LabkitError(f"A Playground asks no question named {question!r}.")
-        return answers[question](args, tell, stopped)
+        return getattr(self, question)(args, tell, stopped)
 
     def info(self, _args: dict[str, Any], _tell: Tell, _stopped: Stopped) -> dict[str, Any]:
         """Return the model's name and the number of its heads."""
@@ -78,23 +72,20 @@ class Player:
         tell({"first": self._token(first)})
         steps: list[GeneratedStep] = []
 
-        def record(done: Sequence[GeneratedStep], prefill_s: float = 0.0) -> Trace:
-            made = Generation(tuple(ids), first, tuple(done), prefill_s)
-            seed = int(args.get("seed", 0)) if args.get("temperature") else None
-            return decoder.record(
-                made, args["prompt"], method, float(args.get("temperature", 0)), seed
-            )
-
         def watch(step: GeneratedStep) -> None:
             steps.append(step)
-            tell({"step": record([step]).model_dump(mode="json")["steps"][0]})
+            tell({"step": self._step(step)})
             if stopped() or len(steps) >= args.get("steps", most):
                 raise _EnoughError
 
         seconds = 0.0
         with suppress(_EnoughError):
             seconds = self._run(ids, most, args, self._drafter(args), watch).prefill_s
-        return record(steps, seconds).model_dump(mode="json")
+        done = Generation(tuple(ids), first, tuple(steps), seconds)
+        temperature = float(args.get("temperature", 0))
+        seed = int(args.get("seed", 0)) if temperature else None
+        made = decoder.record(done, args["prompt"], method, temperature, seed)
+        return made.model_dump(mode="json")
 
     def outlook(self, args: dict[str, Any], _tell: Tell, _stopped: Stopped) -> list[Any]:
         """Return the base model's most probable tokens after some."""
@@ -111,16 +102,11 @@ class Player:
 
         def judged(draft: Draft, generator: torch.Generator) -> Any:
             out = self.decoder.engine.forward([draft.rows(tokens[-1])], cache)
-            if sampling.greedy:
-                verdict = verify.greedy(out.logits, draft)
-            else:
-                probs = sampling.probabilities(out.logits)
-                verdict = verify.speculative_sampling(probs, draft, generator)
+            verdict = verify_draft(out.logits, draft, sampling, generator)
             committed = (*(draft.tokens[node] for node in verdict.path), verdict.token)
             thoughts = out.logits.float().softmax(-1)
             step = GeneratedStep(draft, verdict, committed, False, 0.0, 0.0, 0.0, thoughts)
-            done = Generation(tuple(tokens[:-1]), tokens[-1], (step,), 0.0)
-            return self.decoder.record(done, "", "you").model_dump(mode="json")["steps"][0]
+            return self._step(step)
 
         many = self.decoder.plain_heads.config.n_predict
         drafter = ShapedDrafter(self.decoder.plain_heads, [(0,) * (d + 1) for d in range(many)])
@@ -159,6 +145,10 @@ class Player:
 
     def _token(self, token: int) -> dict[str, Any]:
         return {"id": int(token), "text": self.decoder.base.token_text(int(token))}
+
+    def _step(self, step: GeneratedStep) -> dict[str, Any]:
+        """Return a step as a `Trace` has it."""
+        return traced(step, self.decoder.base.token_text).model_dump(mode="json")
 
     def _read(self, tokens: Sequence[int]) -> tuple[Any, Any]:
         """Return a cache that holds ``tokens``, and what the last pass gave."""
@@ -234,47 +224,17 @@ class ShapedDrafter:
         temperature: float = 0.0,
     ) -> Draft:
         """Return a tree after the last of ``tokens``; see `Drafter.draft`."""
-        made: dict[str, list[Any]] = {"tokens": [], "parents": [], "q": [], "sources": []}
-        outlooks, considered = {}, {}
-        ids = torch.from_numpy(self.heads.draft_ids)
-        state = self.heads.start(hidden.float().cpu().numpy())
-        frontier: list[tuple[int, Path, int]] = [(ROOT, (), int(tokens[-1]))]
-        for head in range(max(map(len, self.paths), default=0)):
-            below = {
-                path: [p for p in self.paths if len(p) == head + 1 and p[:-1] == path]
-                for _, path, _ in frontier
-            }
-            rows = [row for row, (_, path, _) in enumerate(frontier) if below[path]]
-            if not rows:
-                break
-            frontier = [frontier[row] for row in rows]
-            last = np.array([token for _, _, token in frontier])
-            state, logits, _, _ = self.heads.step(head, state[rows], last, SHOWN)
-            heated = torch.from_numpy(logits).double() / (temperature if generator else 1.0)
-            probs = heated.softmax(-1)  # (M, R)
-            following: list[tuple[int, Path, int]] = []
-            came: list[int] = []
-            for row, (node, path, _) in enumerate(frontier):
-                top = probs[row].topk(SHOWN)
-                pairs = zip(ids[top.indices].tolist(), top.values.tolist(), strict=True)
-                considered[node] = tuple(pairs)
-                if generator is None:
-                    order = probs[row].topk(max(p[-1] for p in below[path]) + 1).indices
-                    chosen = [int(order[p[-1]]) for p in below[path]]
-                else:
-                    many = min(len(below[path]), int((probs[row] > 0).sum()))
-                    chosen = torch.multinomial(probs[row], many, generator=generator).tolist()
-                    outlooks[node] = (ids, probs[row])
-                for child, place in zip(below[path], chosen, strict=False):
-                    following.append((len(made["tokens"]), child, int(ids[place])))
-                    came.append(row)
-                    made["tokens"].append(int(ids[place]))
-                    made["parents"].append(node)
-                    made["q"].append(float(probs[row, place]))
-                    made["sources"].append(f"head {head + 1}")
-            frontier, state = following, state[came]
-        tokens, parents, q, sources = (tuple(part) for part in made.values())
-        return Draft(tokens, parents, q, sources, outlooks, considered)
+        root, z = int(tokens[-1]), hidden.float().cpu().numpy()
+        if generator is None:
+            return shaped_tree(self.heads, root, z, self.paths)
+
+        def draw(probs: torch.Tensor, counts: list[int]) -> list[list[int]]:
+            return [
+                torch.multinomial(p, min(count, int((p > 0).sum())), generator=generator).tolist()
+                for p, count in zip(probs, counts, strict=True)
+            ]
+
+        return shaped_tree(self.heads, root, z, self.paths, draw, temperature)
 
 
 def _sampling(args: dict[str, Any]) -> Sampling:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -25,16 +25,22 @@ from labkit.speculative.bench import (
     PEERS,
     TRANSFORMERS,
     VANILLA,
+    Run,
     Runner,
     Turn,
+    ask,
+    by_category,
+    check_prompts,
     compare,
-    conversation,
     runners,
     score,
     speed,
     speeds,
 )
 from labkit.speculative.decoder import UNBOUNDED, Decoder
+
+Arm = tuple[str, str]
+"""A storage and a method."""
 
 PLAIN = (VANILLA, TRANSFORMERS, LLAMA_CPP[0])
 """Methods that draft nothing."""
@@ -72,10 +78,8 @@ def storage_study(
     of text. Other libraries run with the storage of `HOMES`. What cannot run here is noted.
     """
     first, storages = decoders[0], [decoder.storage for decoder in decoders]
-    prompts = [
-        tuple(conversation(first.base, [{"role": "user", "content": one.turns[0]}], max_new_tokens))
-        for one in questions
-    ]
+    questions = [replace(question, turns=question.turns[:1]) for question in questions]
+    check_prompts(first.base, questions, max_new_tokens)
     absent = {
         method: f"It runs with the storage {HOMES[method]}, which is not in this study."
         for method in methods
@@ -90,22 +94,20 @@ def storage_study(
         watch(f"{decoder.storage} is ready: trees of {decoder.max_nodes} nodes")
     for method, why in absent.items():
         watch(f"Without {method}: {why}")
-    arms = [(storage, method) for storage, each in ready.items() for method in each]
-    turns: dict[str, list[Turn]] = {storage: [] for storage in storages}
+    arms = {(storage, name): run for storage, each in ready.items() for name, run in each.items()}
     probe, rng = first.engine.bandwidth_probe(), np.random.default_rng(seed)
     contention, bandwidth = [threads.contention()], [probe()]
-    for question, ids in zip(questions, prompts, strict=True):
-        for storage, each in ready.items():
-            turns[storage].append(Turn(question, ids, {method: [] for method in each}))
-        for _ in range(repeats):
-            for place in rng.permutation(len(arms)):
-                storage, method = arms[place]
-                turns[storage][-1].runs[method].append(ready[storage][method](list(ids)))
+
+    def shuffled(every: list[Arm]) -> list[Arm]:
+        return [every[place] for place in rng.permutation(len(every))]
+
+    turns: list[Turn] = []
+    for turn in ask(first.base, questions, arms, max_new_tokens, repeats, watch, shuffled):
+        turns.append(turn)
         contention.append(threads.contention())
         bandwidth.append(probe())
-        watch(f"{question.id} ({question.category})")
-    plain = [(storage, method) for storage, method in arms if method in PLAIN]
-    fastest = max(plain, key=lambda arm: speed(turns[arm[0]], arm[1]))
+        watch(f"{turn.question.id} ({turn.question.category})")
+    fastest = max((arm for arm in arms if arm[1] in PLAIN), key=lambda arm: speed(turns, arm))
     return StorageStudy(
         base=first.base.name,
         threads=first.engine.threads,
@@ -117,37 +119,26 @@ def storage_study(
         fastest=fastest,
         absent=absent,
         rows=tuple(
-            row(decoder, of[decoder.storage], method, speeds(of[fastest[0]], fastest[1]), text)
-            for text, of in by_text(turns).items()
+            row(decoder, group, method, fastest, text)
+            for text, group in by_category(turns).items()
             for decoder in decoders
             for method in ready[decoder.storage]
         ),
     )
 
 
-def by_text(turns: Mapping[str, list[Turn]]) -> dict[str, dict[str, list[Turn]]]:
-    """Return each storage's turns for each kind of text."""
-    texts = dict.fromkeys(turn.question.category for each in turns.values() for turn in each)
-    return {
-        text: {
-            storage: [turn for turn in each if turn.question.category == text]
-            for storage, each in turns.items()
-        }
-        for text in texts
-    }
-
-
 def row(
-    decoder: Decoder, turns: Sequence[Turn], method: str, fastest: Sequence[float], text: str
+    decoder: Decoder, asked: Sequence[Turn], method: str, fastest: Arm, text: str
 ) -> StorageRow:
     """Return a method's figures with the decoder's storage on the prompts of one kind of text.
 
-    ``fastest`` are the fastest plain decoder's tokens per second on the same prompts.
+    ``fastest`` is the fastest plain decoder's arm, which is compared on the same prompts.
     """
+    turns = [replace(turn, runs=of_storage(turn, decoder.storage)) for turn in asked]
     found = score(turns, method, partial(compare, decoder.engine))
     own = speeds(turns, method)
     speedup, speedup_bounds = ratio(own, speeds(turns, VANILLA))
-    of_fastest, of_fastest_bounds = ratio(own, fastest)
+    of_fastest, of_fastest_bounds = ratio(own, speeds(asked, fastest))
     return StorageRow(
         text=text,
         storage=decoder.storage,
@@ -163,3 +154,8 @@ def row(
         ties=found.ties,
         speeds=tuple(own),
     )
+
+
+def of_storage(turn: Turn, storage: str) -> dict[str, list[Run]]:
+    """Return a turn's runs with one storage, by method."""
+    return {name: runs for (kind, name), runs in turn.runs.items() if kind == storage}

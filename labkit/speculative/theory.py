@@ -17,8 +17,8 @@ import numpy as np
 from labkit.errors import LabkitError
 from labkit.records import TreeStudy, VerifyCost
 from labkit.records.base import Part
-from labkit.speculative.drafters.context import looking_back
 from labkit.speculative.drafters.mlp import Heads
+from labkit.speculative.drafters.remembering import looking_back
 
 RANKS = 8
 """How many of a head's choices are followed."""

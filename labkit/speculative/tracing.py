@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from labkit.records import Candidate, Node, Outlook, Step, Token
 from labkit.speculative.drafters.mlp import SHOWN
 from labkit.speculative.generate import GeneratedStep
 from labkit.speculative.tree import ROOT
+from labkit.speculative.verify import Test
 
 TokenText = Callable[[int], str]
 
@@ -16,29 +17,25 @@ def traced(step: GeneratedStep, token_text: TokenText) -> Step:
     """Return a step as the record has it; ``token_text`` returns what a token looks like."""
     draft, verdict = step.draft, step.verdict
     tests = {test.node: test for test in verdict.tests}
-    accepted = set(verdict.path)
     nodes = []
-    for i, (token, parent, depth) in enumerate(
-        zip(draft.tokens, draft.parents, draft.depths, strict=True)
-    ):
-        test = tests.get(i)
-        p = test.p if test else None
+    for i, (token, parent) in enumerate(zip(draft.tokens, draft.parents, strict=True)):
+        test = tests.get(i, Test(i, accepted=False))
+        p = test.p
         if p is None and step.probs is not None:
             p = float(step.probs[parent + 1, token])
-        q = test.q if test and test.q is not None else draft.q[i]
         nodes.append(
             Node(
                 id=token,
                 text=token_text(token),
                 parent=parent,
-                depth=depth,
+                depth=draft.depths[i],
                 source=draft.sources[i],
                 p=p,
-                q=q,
-                tested=test is not None,
-                accepted=i in accepted,
-                draw=test.draw if test else None,
-                threshold=test.threshold if test else None,
+                q=draft.q[i] if test.q is None else test.q,
+                tested=i in tests,
+                accepted=i in verdict.path,
+                draw=test.draw,
+                threshold=test.threshold,
             )
         )
     return Step(
@@ -57,14 +54,13 @@ def _outlooks(step: GeneratedStep, token_text: TokenText) -> tuple[Outlook, ...]
     if step.probs is None:
         return ()
 
-    def candidates(pairs: list[tuple[int, float]]) -> tuple[Candidate, ...]:
+    def candidates(pairs: Iterable[tuple[int, float]]) -> tuple[Candidate, ...]:
         return tuple(Candidate(id=t, text=token_text(t), prob=min(p, 1.0)) for t, p in pairs)
 
-    places = {ROOT, *step.verdict.path, *step.draft.parents}
     found = []
-    for place in sorted(places):
+    for place in sorted({ROOT, *step.verdict.path, *step.draft.parents}):
         top = step.probs[place + 1].topk(SHOWN)
-        base = list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
-        drafter = list(step.draft.considered.get(place, ()))
-        found.append(Outlook(after=place, base=candidates(base), drafter=candidates(drafter)))
+        base = candidates(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+        drafter = candidates(step.draft.considered.get(place, ()))
+        found.append(Outlook(after=place, base=base, drafter=drafter))
     return tuple(found)

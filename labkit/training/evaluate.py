@@ -17,9 +17,8 @@ import torch
 from labkit.errors import LabkitError
 from labkit.speculative.decoder import Decoder
 from labkit.speculative.drafters.base import Drafter, watches
-from labkit.speculative.drafters.context import looking_back
-from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
 from labkit.speculative.drafters.mlp import Heads
+from labkit.speculative.drafters.remembering import EagleHeads, looking_back, tree_drafter
 from labkit.training.answers import Writing, continue_all
 
 SLOTS = 12

@@ -43,13 +43,13 @@ def test_a_longrope_model_is_used_within_its_first_context_and_drafts_change_not
     decoder = Decoder(load(str(copy), device="cpu"), max_nodes=8)
     assert decoder.base.context == decoder.engine.context == 64
     prompt = [5, 9, 7, 3] * 5
-    plain = decoder.run(prompt, 44, "vanilla").tokens
-    assert decoder.run(prompt, 44, "prompt_lookup").tokens == plain
+    plain = decoder.generate(prompt, 44, "vanilla").tokens
+    assert decoder.generate(prompt, 44, "prompt_lookup").tokens == plain
     given = torch.tensor([prompt])
     wanted = decoder.base.module.generate(given, max_new_tokens=44, do_sample=False)
     assert wanted[0, 20:].tolist() == list(plain)
     with pytest.raises(LabkitError, match="beyond the model's context of 64"):
-        decoder.run(prompt, 45, "vanilla")
+        decoder.generate(prompt, 45, "vanilla")
 
 
 def test_no_config_asks_for_tables_of_positions_without_end(copy):

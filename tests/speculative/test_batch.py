@@ -26,9 +26,9 @@ from labkit.speculative.batch import (
     drawn,
     uniform,
 )
-from labkit.speculative.drafters.eagle import EagleDrafter, EagleHeads
 from labkit.speculative.drafters.mlp import MLPDrafter
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
+from labkit.speculative.drafters.remembering import EagleDrafter, EagleHeads
 from labkit.speculative.eagle import Eagle, EagleConfig
 from labkit.speculative.generate import PREFILL_ROWS, generate
 from labkit.speculative.speculator import Speculator, SpeculatorConfig

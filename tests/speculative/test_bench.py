@@ -228,11 +228,7 @@ def test_later_turns_are_asked_with_vanillas_answer_before_them(
     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
     make_toy(tmp_path, template)
     base = load(str(tmp_path), "cpu")
-    talk = [
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Ho"},
-        {"role": "user", "content": "Again"},
-    ]
+    talk = ["Hi", "Ho", "Again"]
     text = base.decode(conversation(base, talk, 8))
     assert text == "<user>Hi<assistant>Ho<user>Again<assistant>"
     assert base.decode(conversation(base, talk[:1], 8)) == "<user>Hi<assistant>"

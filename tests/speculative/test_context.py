@@ -19,10 +19,9 @@ from labkit.sampling import Sampling
 from labkit.speculative.batch import Batch, drafting_for
 from labkit.speculative.decoder import METHODS
 from labkit.speculative.drafters.draft_model import DraftModel
-from labkit.speculative.drafters.eagle import EagleHeads, tree_drafter
 from labkit.speculative.drafters.mlp import MLPDrafter, TorchHeads
-from labkit.speculative.drafters.mlp_lookup import MLPLookup
-from labkit.speculative.drafters.prompt_lookup import PromptLookup
+from labkit.speculative.drafters.prompt_lookup import MLPLookup, PromptLookup
+from labkit.speculative.drafters.remembering import EagleHeads, tree_drafter
 from labkit.speculative.eagle import Eagle, EagleConfig
 from labkit.speculative.generate import generate
 from labkit.speculative.speculator import Speculator, SpeculatorConfig

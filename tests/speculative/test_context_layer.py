@@ -22,11 +22,9 @@ from labkit.speculative.batch import Batch, drafting_for
 from labkit.speculative.checkpoint import export_published, load_heads, save_heads
 from labkit.speculative.context import ContextConfig
 from labkit.speculative.decoder import Decoder
-from labkit.speculative.drafters.context import ContextDrafter
-from labkit.speculative.drafters.eagle import tree_drafter
 from labkit.speculative.drafters.mlp import TorchHeads
-from labkit.speculative.drafters.mlp_lookup import MLPLookup
-from labkit.speculative.drafters.prompt_lookup import PromptLookup
+from labkit.speculative.drafters.prompt_lookup import MLPLookup, PromptLookup
+from labkit.speculative.drafters.remembering import ContextDrafter, tree_drafter
 from labkit.speculative.generate import generate
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.speculative.theory import rank_acceptance

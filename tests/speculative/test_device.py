@@ -25,9 +25,8 @@ from labkit.speculative.checkpoint import load_heads
 from labkit.speculative.context import ContextConfig
 from labkit.speculative.decoder import ON_DEVICE, Decoder, heads_folder
 from labkit.speculative.device import DeviceStep
-from labkit.speculative.drafters.context import ContextDrafter
-from labkit.speculative.drafters.eagle import EagleDrafter, EagleHeads
 from labkit.speculative.drafters.mlp import MLPDrafter, TorchHeads
+from labkit.speculative.drafters.remembering import ContextDrafter, EagleDrafter, EagleHeads
 from labkit.speculative.drafters.static import (
     ASSUMED,
     StaticEagle,
@@ -116,10 +115,9 @@ def on_host(kind: str, tree: StaticTree) -> Any:
         made = ContextDrafter
 
     class Static(made):  # type: ignore[valid-type,misc]
-        stateless = False
-
         def grown(self, roots: Sequence[int], hidden: np.ndarray, most: int) -> list[Draft]:
-            return [grow(self, tree, hidden[0], roots[0])]
+            pairs = zip(roots, hidden, strict=True)
+            return [grow(self, tree, z, root) for root, z in pairs]
 
     taken = EagleHeads(module, ids) if isinstance(module, Eagle) else TorchHeads(module, ids)
     return Static(taken, max_nodes=len(tree.paths))
@@ -379,16 +377,16 @@ def test_a_decoder_on_the_device_decodes_by_every_method_as_its_own_loop_does() 
     plain = generate(engine(), ids, 12, eos_ids=base().eos_ids).tokens
     for method in ON_DEVICE:
         assert decoder.whole_step(method)
-        done = decoder.run(ids, 12, method)
+        done = decoder.generate(ids, 12, method)
         assert done.tokens == plain
         assert all(step.draft_s == 0 for step in done.steps)
         assert {len(step.draft) for step in done.steps[:1]} == {0 if method == "vanilla" else 6}
         assert decoder.trace(PROMPT, 12, method, detail=False).text == base().decode(plain)
-        seeds = {tuple(decoder.run(ids, 12, method, rule, seed).tokens) for seed in (0, 1, 2)}
+        seeds = {tuple(decoder.generate(ids, 12, method, rule, seed).tokens) for seed in (0, 1, 2)}
         assert len(seeds) == 3
-        assert tuple(decoder.run(ids, 12, method, rule, 1).tokens) in seeds
+        assert tuple(decoder.generate(ids, 12, method, rule, 1).tokens) in seeds
     assert not decoder.whole_step("prompt_lookup")
-    assert decoder.run(ids, 12, "prompt_lookup").tokens == plain
+    assert decoder.generate(ids, 12, "prompt_lookup").tokens == plain
     detailed = decoder.trace(PROMPT, 4, "mlp", detail=True)
     assert any(step.nodes for step in detailed.steps)
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from labkit.errors import LabkitError
 from labkit.kernels.eagle import PanelEagle
 from labkit.speculative.checkpoint import load_heads, save_heads
-from labkit.speculative.drafters.eagle import EagleDrafter, EagleHeads
+from labkit.speculative.drafters.remembering import EagleDrafter, EagleHeads
 from labkit.speculative.eagle import Eagle, EagleConfig, rotated
 
 V, D, K, T = 50, 24, 3, 9

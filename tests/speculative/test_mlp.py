@@ -12,8 +12,7 @@ from scipy.stats import chisquare
 from labkit.errors import LabkitError
 from labkit.kernels.heads import PanelHeads
 from labkit.speculative.drafters.mlp import MLPDrafter, TorchHeads
-from labkit.speculative.drafters.mlp_lookup import MLPLookup
-from labkit.speculative.drafters.prompt_lookup import PromptLookup
+from labkit.speculative.drafters.prompt_lookup import MLPLookup, PromptLookup
 from labkit.speculative.speculator import Speculator, SpeculatorConfig
 from labkit.speculative.tree import ROOT, Draft, join
 from tests.speculative.test_tree import spelled

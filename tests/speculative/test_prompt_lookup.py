@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.errors import LabkitError
-from labkit.speculative.drafters.prompt_lookup import DOUBT, PromptLookup
-from labkit.speculative.suffixes import START, SuffixAutomaton
+from labkit.speculative.drafters.prompt_lookup import DOUBT, START, PromptLookup, SuffixAutomaton
 from labkit.speculative.tree import ROOT
 
 NOTHING = torch.zeros(1)

@@ -51,20 +51,3 @@ class Watcher(Protocol):
 def watches(drafter: object) -> TypeGuard[Watcher]:
     """Return whether a drafter is a `Watcher`, which a protocol itself would be slow to tell."""
     return hasattr(drafter, "see")
-
-
-class Nothing:
-    """A drafter that drafts nothing, in place of ``name``: where no tree pays, vanilla is best."""
-
-    max_nodes = 0
-    layers: tuple[int, ...] = ()
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def begin(self, prompt: Sequence[int]) -> None:
-        """See `Drafter.begin`."""
-
-    def draft(self, *_: object) -> Draft:
-        """Return an empty draft."""
-        return Draft()

@@ -11,9 +11,9 @@ be worth the head's time: the draft has to be quick before it has to be good.
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
 from typing import Protocol
 
 import numpy as np
@@ -124,10 +124,6 @@ class MLPDrafter:
     it. Raises `LabkitError` for a shape of more nodes than ``max_nodes``.
     """
 
-    name = "mlp"
-    stateless = True
-    """Keeps nothing of one text, so that one drafter can serve all rows of a batch."""
-
     def __init__(
         self,
         heads: Heads,
@@ -146,17 +142,15 @@ class MLPDrafter:
                 f"A tree needs at least 1 node, width, candidate and child; got {max_nodes}, "
                 f"{width}, {top_k} and {tuple(shape)}."
             )
-        self.name = name
-        self.heads = heads
-        self.layers = heads.config.layers
-        self.max_nodes = max_nodes
-        self.width, self.top_k = width, top_k
-        self.shape = tuple(shape)[: heads.config.n_predict]
-        drawn = sum(accumulate(self.shape, operator.mul))
-        if drawn > max_nodes:
+        self.name, self.heads, self.layers = name, heads, heads.config.layers
+        self.max_nodes, self.width, self.top_k = max_nodes, width, top_k
+        shape = tuple(shape)[: heads.config.n_predict]
+        levels = [product(*map(range, shape[: depth + 1])) for depth in range(len(shape))]
+        self.drawn_paths = [path for level in levels for path in level]
+        if len(self.drawn_paths) > max_nodes:
             raise LabkitError(
-                f"A drawn tree of the shape {self.shape} has {drawn} nodes, more than the "
-                f"{max_nodes} that it may have."
+                f"A drawn tree of the shape {shape} has {len(self.drawn_paths)} nodes, more than "
+                f"the {max_nodes} that it may have."
             )
 
     def begin(self, prompt: Sequence[int]) -> None:
@@ -170,33 +164,22 @@ class MLPDrafter:
         temperature: float = 0.0,
     ) -> Draft:
         """A tree after the last of ``tokens``; see `Drafter.draft`."""
-        return self._after(int(tokens[-1]), hidden.float().cpu().numpy(), generator, temperature)
-
-    def _after(
-        self,
-        root: int,
-        hidden: np.ndarray,
-        generator: torch.Generator | None,
-        temperature: float,
-    ) -> Draft:
-        """A tree after ``root``, from Z (D,) before it."""
+        root, z = int(tokens[-1]), self.read(tokens, hidden)
         if generator is None:
-            return self.grown([root], hidden[None], self.max_nodes)[0]
-        return self._sample(self.heads.start(hidden), root, generator, temperature)
+            return self.grown([root], z[None], self.max_nodes)[0]
+        draw = partial(draw_siblings, generator=generator)
+        return shaped_tree(self.heads, root, z, self.drawn_paths, draw, temperature)
 
-    def draft_many(
-        self, roots: Sequence[int], hidden: torch.Tensor, max_nodes: int | None = None
-    ) -> list[Draft]:
-        """A tree after each of B ``roots``, grown side by side: a head runs once for all of them.
-
-        ``hidden`` (B, D) is Z of each; each tree is the one that it would be alone. ``max_nodes``
-        asks for smaller trees than the drafter's own.
-        """
-        most = min(self.max_nodes, max_nodes or self.max_nodes)
-        return self.grown(roots, hidden.float().cpu().numpy(), most)
+    def read(self, tokens: Sequence[int], hidden: torch.Tensor) -> np.ndarray:
+        """Return what the heads start from: Z (W,), after everything else that they read."""
+        del tokens
+        return hidden.float().cpu().numpy()
 
     def grown(self, roots: Sequence[int], hidden: np.ndarray, most: int) -> list[Draft]:
-        """Trees of at most so many nodes: see `draft_many`."""
+        """A tree of at most ``most`` nodes after each of B ``roots``, from Z (B, W) of each.
+
+        They grow side by side: a head runs once for all, and each tree is what it would be alone.
+        """
         wide = max(self.top_k, SHOWN)
         starts = np.concatenate([self.heads.start(z) for z in hidden])
         trees = [_Growing(int(root)) for root in roots]
@@ -224,60 +207,77 @@ class MLPDrafter:
             state = (state if self.heads.config.hierarchical else starts)[rows]
         return [tree.best(most) for tree in trees]
 
-    def _sample(
-        self, state: np.ndarray, root: int, generator: torch.Generator, temperature: float
-    ) -> Draft:
-        """Children drawn from the heads' distributions, ``shape[i]`` after each node of depth i."""
-        first_state = state
-        frontier, front_tokens = [ROOT], np.array([root])
-        tokens: list[int] = []
-        parents: list[int] = []
-        q: list[float] = []
-        outlooks: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        considered: dict[int, tuple[tuple[int, float], ...]] = {}
-        depths: list[int] = []
-        ids = torch.from_numpy(self.heads.draft_ids)
-        for head, many in enumerate(self.shape):
-            state, logits, _, _ = self.heads.step(head, state, front_tokens, SHOWN)
-            probs = (torch.from_numpy(logits).double() / temperature).softmax(-1)  # (M, R)
-            # The largest of log p + Gumbel noise is a draw from p; the next ones are draws without
-            # replacement (Kool et al. 2019).
-            noise = (
-                torch.rand(probs.shape, generator=generator, dtype=torch.float64)
-                .log()
-                .neg()
-                .log()
-                .neg()
-            )
-            drawn = (probs.log() + noise).topk(many).indices  # (M, many)
-            first = len(tokens)
-            for row, node in enumerate(frontier):
+
+Path = tuple[int, ...]
+"""The ranks on the way to a node of a tree, 0 a head's best guess."""
+
+Draw = Callable[[torch.Tensor, list[int]], list[list[int]]]
+"""Draws so many places from each row of a distribution (M, R), without replacement."""
+
+
+def draw_siblings(
+    probs: torch.Tensor, counts: list[int], generator: torch.Generator
+) -> list[list[int]]:
+    """Draw so many places from each row of probs (M, R), without replacement.
+
+    The largest of log p + Gumbel noise is a draw from p; the next ones are draws without
+    replacement (Kool et al. 2019).
+    """
+    uniform = torch.rand(probs.shape, generator=generator, dtype=torch.float64)
+    noise = uniform.log().neg().log().neg()
+    drawn = (probs.log() + noise).topk(max(counts)).indices.tolist()
+    return [row[:count] for row, count in zip(drawn, counts, strict=True)]
+
+
+def shaped_tree(
+    heads: Heads,
+    root: int,
+    z: np.ndarray,
+    paths: Sequence[Path],
+    draw: Draw | None = None,
+    temperature: float = 1.0,
+) -> Draft:
+    """Return a tree of the shape ``paths``, parents before children, after ``root`` and its Z.
+
+    Without ``draw`` a node is the choice of its rank. With it a node gets as many children as the
+    shape has there, drawn from the heads' distribution at ``temperature``.
+    """
+    below: dict[Path, list[Path]] = {}
+    for path in paths:
+        below.setdefault(path[:-1], []).append(path)
+    state = first = heads.start(z)
+    ids = torch.from_numpy(heads.draft_ids)
+    tree, outlooks = _Growing(root), {}
+    frontier: list[tuple[int, Path, int]] = [(ROOT, (), root)] if paths else []
+    for head in range(heads.config.n_predict):
+        if not frontier:
+            break
+        state, logits, _, _ = heads.step(head, state, np.array([t for *_, t in frontier]), SHOWN)
+        probs = (torch.from_numpy(logits).double() / temperature).softmax(-1)  # (M, R)
+        wanted = [[child[-1] for child in below[path]] for _, path, _ in frontier]
+        if draw is None:
+            rows = zip(probs, wanted, strict=True)
+            chosen = [row.topk(max(ranks) + 1).indices[ranks].tolist() for row, ranks in rows]
+        else:
+            chosen = draw(probs, list(map(len, wanted)))
+        following, parents = [], []
+        for row, (node, path, _) in enumerate(frontier):
+            top = probs[row].topk(SHOWN)
+            pairs = zip(ids[top.indices].tolist(), top.values.tolist(), strict=True)
+            tree.considered[node] = tuple(pairs)
+            if draw is not None:
                 outlooks[node] = (ids, probs[row])
-                top = probs[row].topk(SHOWN)
-                considered[node] = tuple(
-                    zip(ids[top.indices].tolist(), top.values.tolist(), strict=True)
-                )
-                tokens += ids[drawn[row]].tolist()
-                q += probs[row, drawn[row]].tolist()
-                parents += [node] * many
-                depths += [head + 1] * many
-            frontier = list(range(first, len(tokens)))
-            front_tokens = np.array(tokens[first:])
-            source = first_state if not self.heads.config.hierarchical else state
-            rows = (
-                np.zeros(len(frontier), int)
-                if source is first_state
-                else np.repeat(np.arange(len(state)), many)
-            )
-            state = source[rows]
-        return Draft(
-            tuple(tokens),
-            tuple(parents),
-            tuple(q),
-            tuple(f"head {d}" for d in depths),
-            outlooks,
-            considered,
-        )
+            for child, place in zip(below[path], chosen[row], strict=False):
+                if child in below:
+                    following.append((len(tree.tokens), child, int(heads.draft_ids[place])))
+                    parents.append(row if heads.config.hierarchical else 0)
+                tree.tokens.append(int(heads.draft_ids[place]))
+                tree.parents.append(node)
+                tree.q.append(float(probs[row, place]))
+                tree.sources.append(f"head {head + 1}")
+        frontier = following
+        state = (state if heads.config.hierarchical else first)[parents]
+    return tree.draft(outlooks)
 
 
 class _Growing:
@@ -336,11 +336,15 @@ class _Growing:
         """Return the ``most`` candidates that are most likely to be reached, as a draft."""
         order = sorted(range(len(self.tokens)), key=self.reached.__getitem__, reverse=True)
         chosen = set(order[:most])
-        every = Draft(
+        return self.draft().part([node in chosen for node in range(len(self.tokens))])
+
+    def draft(self, outlooks: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None) -> Draft:
+        """Return all candidates as a draft."""
+        return Draft(
             tuple(self.tokens),
             tuple(self.parents),
             tuple(self.q),
             tuple(self.sources),
-            considered=self.considered,
+            outlooks or {},
+            self.considered,
         )
-        return every.part([node in chosen for node in range(len(every))])

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import numpy as np
 import torch
@@ -37,9 +37,9 @@ from labkit.speculative.tree import Draft
 class Row:
     """A request in its slot: its prompt, of which ``read`` tokens are processed, and its output.
 
-    ``hidden`` is Z, for the next draft. ``logprob`` and ``states`` are filled where the batch keeps
-    them: log p of the output under the model's own distribution, and the state that gave each
-    token.
+    ``tokens`` are prompt and output, ``hidden`` is Z, for the next draft. Where the batch keeps
+    them, ``logprob`` is log p of the output under the model's own distribution, and ``states`` are
+    those that gave each token.
     """
 
     slot: int
@@ -48,7 +48,6 @@ class Row:
     sampling: Sampling
     seed: int
     tokens: list[int] = field(default_factory=list)
-    """Prompt and output."""
     read: int = 0
     hidden: torch.Tensor | None = None
     logprob: float = 0.0
@@ -110,8 +109,7 @@ class Drafting:
     """
 
     def __init__(self, make: Callable[[], Drafter]) -> None:
-        self._make = make
-        self._slots: dict[int, Drafter] = {}
+        self._make, self._slots = make, dict[int, Drafter]()
         first = make()
         self._heads = first if isinstance(first, MLPDrafter) and not watches(first) else None
         self.name, self.max_nodes, self.layers = first.name, first.max_nodes, first.layers
@@ -133,19 +131,16 @@ class Drafting:
         """Return a draft of at most ``nodes`` for each row."""
         states = [row.hidden for row in rows if row.hidden is not None]
         if self._heads is not None:
-            roots = [row.tokens[-1] for row in rows]
-            z = torch.stack(states).float().cpu().numpy()
+            roots, z = [row.tokens[-1] for row in rows], torch.stack(states).float().cpu().numpy()
             return self._heads.grown(roots, z, min(nodes, self.max_nodes))
-        return [
-            self._slots[row.slot].draft(row.tokens, z).best_part(nodes)
-            for row, z in zip(rows, states, strict=True)
-        ]
+        pairs = zip(rows, states, strict=True)
+        drafts = (self._slots[row.slot].draft(row.tokens, z) for row, z in pairs)
+        return [draft.best_part(nodes) for draft in drafts]
 
 
 def drafting_for(make: Callable[[], Drafter | None]) -> Drafting | None:
     """Return the `Drafting` by the drafters that ``make`` returns; None if they draft nothing."""
-    first = make()
-    return Drafting(make) if first and first.max_nodes else None  # type: ignore[arg-type]
+    return Drafting(make) if make() else None  # type: ignore[arg-type]
 
 
 class Batch:
@@ -252,35 +247,29 @@ class Batch:
 
     def _prefill(self) -> tuple[list[Emitted], int]:
         """Process prompts in the order of arrival; each one finished gives its first token."""
-        ready: list[Row] = []  # the prompt is the shared one
-        reading: list[Row] = []
-        pieces: list[Rows] = []
+        ready = [row for row in self.running if row.read == len(row.prompt) == len(row.tokens)]
+        reading: list[tuple[Row, Rows]] = []
         room = self.chunk
-        for row in list(self.running):
-            part = row.prompt[row.read : row.read + min(room, PREFILL_ROWS)]
-            if part:
-                reading.append(row)
-                pieces.append(Rows(part, row.slot))
+        for row in self.running:
+            if part := row.prompt[row.read : row.read + min(room, PREFILL_ROWS)]:
+                reading.append((row, Rows(part, row.slot)))
                 room -= len(part)
-            elif row.read == len(row.prompt) == len(row.tokens):
-                ready.append(row)
         emitted: list[Emitted] = []
-        if ready:
-            hidden, logits = (
-                part.expand(len(ready), -1)
-                for part in (self._after_shared.hidden, self._after_shared.logits)
-            )
-            emitted += self._first(ready, hidden, logits)
-        if pieces:
-            out = self.engine.forward(pieces, self.cache, "last", self.layers)
-            self.passes += 1
-        ends = np.cumsum([len(piece.tokens) for piece in pieces]) - 1
-        for row, piece in zip(reading, pieces, strict=True):
+        if ready:  # their prompt is the shared one
+            many = len(ready), -1
+            hidden, logits = self._after_shared.hidden, self._after_shared.logits
+            emitted += self._first(ready, hidden.expand(many), logits.expand(many))
+        if not reading:
+            return emitted, 0
+        out = self.engine.forward([piece for _, piece in reading], self.cache, "last", self.layers)
+        self.passes += 1
+        ends = np.cumsum([len(piece.tokens) for _, piece in reading]) - 1
+        for row, piece in reading:
             self.cache.commit(range(len(piece.tokens)), row.slot)
             row.read += len(piece.tokens)
-        done = [place for place, row in enumerate(reading) if row.read == len(row.prompt)]
+        done = [place for place, (row, _) in enumerate(reading) if row.read == len(row.prompt)]
         if done:
-            rows = [reading[place] for place in done]
+            rows = [reading[place][0] for place in done]
             emitted += self._first(rows, out.hidden[ends[done].tolist()], out.logits[done])
         return emitted, self.chunk - room
 
@@ -299,11 +288,10 @@ class Batch:
         clock = time.perf_counter
         t0 = clock()
         nodes = self.pace(len(rows)) if self.drafting else 0
-        drafts = [Draft()] * len(rows)
-        if self.drafting and nodes:
-            made = self.drafting.draft(rows, nodes)
-            # No deeper than the row has tokens left, so that no pass reaches beyond the context.
-            drafts = [draft.no_deeper(row.left - 1) for draft, row in zip(made, rows, strict=True)]
+        drafting = self.drafting if nodes else None
+        made = drafting.draft(rows, nodes) if drafting else [Draft()] * len(rows)
+        # No deeper than the row has tokens left, so that no pass reaches beyond the context.
+        drafts = [draft.no_deeper(row.left - 1) for draft, row in zip(made, rows, strict=True)]
         t1 = clock()
         pieces = [
             draft.rows(row.tokens[-1], row.slot) for row, draft in zip(rows, drafts, strict=True)
@@ -312,12 +300,11 @@ class Batch:
         self.passes += 1
         bounds = np.cumsum([0, *(len(piece.tokens) for piece in pieces)])
         tokens, logprobs = self._decide(rows, drafts, out.logits)
-        choices = [tokens[low:high] for low, high in pairwise(bounds)]
         t2 = clock()
         taken = [0] * self.max_nodes
         emitted = []
-        for row, draft, chosen, low in zip(rows, drafts, choices, bounds, strict=False):
-            path = draft.follow(chosen)
+        for row, draft, (low, high) in zip(rows, drafts, pairwise(bounds), strict=True):
+            path = draft.follow(tokens[low:high])
             kept = [0, *(node + 1 for node in path)]
             self.cache.commit(kept, row.slot)
             if path:
@@ -326,9 +313,7 @@ class Batch:
                     taken[ranks[node]] += 1
             at = [low + place for place in kept]
             found = [logprobs[place] for place in at] if logprobs else []
-            emitted.append(
-                self._emit(row, [chosen[place] for place in kept], out.hidden[at], found)
-            )
+            emitted.append(self._emit(row, [tokens[place] for place in at], out.hidden[at], found))
         return BatchStep(
             batch=len(rows),
             nodes=nodes,
@@ -388,11 +373,8 @@ class Batch:
         if self.drafting:
             row.hidden = hidden[-1].clone()  # the engine may overwrite its own
             self.drafting.see(row.slot, hidden)
-        ended = (
-            kept[-1] in self.eos_ids
-            or row.left == 0
-            or (self.repeats > 0 and loops(row.output, self.repeats))
-        )
+        looping = self.repeats > 0 and loops(row.output, self.repeats)
+        ended = kept[-1] in self.eos_ids or row.left == 0 or looping
         if ended:
             self.leave(row)
         return Emitted(row, kept, ended)
@@ -425,10 +407,8 @@ def common_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
     if len(prompts) < 2:
         return []
     first, last = min(map(list, prompts)), max(map(list, prompts))
-    different = (
-        place for place, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]
-    )
-    return first[: next(different, len(first))]
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return [token for token, _ in same]
 
 
 def uniform(seed: int, place: int) -> float:

@@ -18,7 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -64,7 +64,7 @@ class Run:
     parts: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Turn:
     """The outputs of all arms (methods) for one turn of one prompt: a list of repeats for each."""
 
@@ -122,20 +122,16 @@ def peer_runner(decoder: Decoder, name: str, max_new_tokens: int) -> Runner:
     )
 
     def run(ids: list[int], how: GenerationConfig = how) -> Run:
-        passes = [0]
-
-        def count(*_: object) -> None:
-            passes[0] += 1
-
+        passes: list[object] = []
         given = torch.tensor([ids], device=base.device)
-        with module.base_model.register_forward_pre_hook(count):
+        with module.base_model.register_forward_pre_hook(lambda *_: passes.append(1)):
             began = clock(base.device)
             out = module.generate(
                 given, attention_mask=torch.ones_like(given), generation_config=how, **extra
             )
             tokens = tuple(out[0, len(ids) :].tolist())
             seconds = clock(base.device) - began
-        return Run(tokens, seconds, len(tokens), passes[0])
+        return Run(tokens, seconds, len(tokens), len(passes))
 
     run(ids=[0, 1, 2], how=GenerationConfig(**{**how.to_diff_dict(), "max_new_tokens": 2}))
     return run
@@ -305,14 +301,12 @@ class Score(Part):
 
 def speeds(turns: Sequence[Turn], arm: Any) -> list[float]:
     """Return an arm's tokens per second of each prompt; of repeats the median counts."""
-    tokens: dict[str, int] = {}
-    seconds: dict[str, float] = {}
+    totals: dict[str, tuple[int, float]] = {}
     for turn in turns:
-        runs, name = turn.runs[arm], turn.question.id
-        tokens[name] = tokens.get(name, 0) + len(runs[0].tokens)
-        typical = statistics.median(run.seconds for run in runs)
-        seconds[name] = seconds.get(name, 0.0) + typical
-    return [tokens[name] / seconds[name] for name in tokens]
+        tokens, seconds = totals.get(turn.question.id, (0, 0.0))
+        typical = statistics.median(run.seconds for run in turn.runs[arm])
+        totals[turn.question.id] = tokens + len(turn.runs[arm][0].tokens), seconds + typical
+    return [tokens / seconds for tokens, seconds in totals.values()]
 
 
 def speed(turns: Sequence[Turn], arm: Any) -> float:
@@ -347,17 +341,15 @@ def score(
     )
 
 
-def identical_on_device(
-    decoder: Decoder, turn: Turn, method: str, max_new_tokens: int
-) -> tuple[bool, int]:
-    """Return whether ``method``'s outputs are those of its own graph with all drafts rejected, 0.
+def identical_on_device(decoder: Decoder, turn: Turn, method: str, max_new_tokens: int) -> bool:
+    """Return whether ``method``'s outputs are those of its own graph with all drafts rejected.
 
     That graph is vanilla at the same width, whose bits the drafted output has to the last; vanilla
     at its own best width may differ from both where two logits tie.
     """
     step = decoder.step(method, Sampling(), len(turn.ids) + max_new_tokens)
     plain = step.generate(turn.ids, max_new_tokens, decoder.base.eos_ids, drafts=False)
-    return all(list(run.tokens) == plain.tokens for run in turn.runs[method]), 0
+    return all(list(run.tokens) == plain.tokens for run in turn.runs[method])
 
 
 def compare(engine: Engine, turn: Turn, method: str) -> tuple[bool, int]:
@@ -430,18 +422,12 @@ def bench(
         taken.append(threads.contention())
         say(f"{turn.question.id} ({turn.question.category})")
     contention = statistics.fmean(taken)
-    compared = {
-        (id(turn), method): (
-            identical_on_device(decoder, turn, method, max_new_tokens)
-            if method != VANILLA and decoder.whole_step(method)
-            else compare(decoder.engine, turn, method)
-        )
-        for turn in turns
-        for method in ready
-    }
 
+    @cache
     def alike(turn: Turn, method: str) -> tuple[bool, int]:
-        return compared[id(turn), method]
+        if method != VANILLA and decoder.whole_step(method):
+            return identical_on_device(decoder, turn, method, max_new_tokens), 0
+        return compare(decoder.engine, turn, method)
 
     order = dict.fromkeys([*ready, *notes])
     return Result(

@@ -73,11 +73,7 @@ def load_heads(folder: Path, table: Tensor) -> tuple[Speculator | Eagle, np.ndar
     weights = _read_weights(folder)
     settings = _read_config(folder)
     eagle = isinstance(settings, dict) and settings.get("kind") == "eagle"
-    try:
-        config = (EagleConfig if eagle else SpeculatorConfig).model_validate(settings)
-    except ValidationError as error:
-        problem = first_problem(error, "the whole")
-        raise LabkitError(f"{folder / 'config.json'}: {problem}.") from None
+    config = _checked(folder, EagleConfig if eagle else SpeculatorConfig, settings)
     draft_ids = weights.pop("draft_ids", None)
     try:
         speculator = new_heads(config, table)
@@ -214,11 +210,7 @@ def export_published(folder: Path, speculator: Speculator) -> None:
 
 def load_published(folder: Path) -> PublishedSpeculator:
     """Read a speculator in the published form; raises `LabkitError` if the folder holds none."""
-    try:
-        config = PublishedConfig.model_validate(_read_config(folder))
-    except ValidationError as error:
-        problem = first_problem(error, "the whole")
-        raise LabkitError(f"{folder / 'config.json'}: {problem}.") from None
+    config = _checked(folder, PublishedConfig, _read_config(folder))
     speculator = PublishedSpeculator(config)
     weights = {
         name.removeprefix(PREFIX): value.float() for name, value in _read_weights(folder).items()
@@ -268,3 +260,11 @@ def _read_config(folder: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LabkitError(f"Cannot read {path}: {error}.") from None
+
+
+def _checked(folder: Path, kind: type[BaseModel], settings: Any) -> Any:
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        problem = first_problem(error, "the whole")
+        raise LabkitError(f"{folder / 'config.json'}: {problem}.") from None

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,50 @@ def rotated(x: Tensor, positions: Tensor, base: float = ROTARY_BASE) -> Tensor:
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
 
-class ContextLayer(nn.Module):
+def draw_weights(layer: nn.Module, gain: float = 1.0) -> None:
+    """Draw a linear map's weights: ``gain`` times those that keep the size of an input."""
+    weight = layer.get_parameter("weight")
+    nn.init.normal_(weight, std=gain / math.sqrt(weight.shape[1]))
+
+
+class DecoderLayer(nn.Module):
+    """A decoder layer of width D over the places of a text, with h attention heads of d = D / h."""
+
+    def build(self, parts: int, width: int, inner: int, heads: int, *norms: Any) -> None:
+        """Make the maps, for ``parts`` vectors of D = ``width`` a place and the two ``norms``."""
+        self.attention_heads = heads
+        self.join = nn.Linear(parts * width, width, bias=False)
+        self.attention_norm = norms[0]
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.mix = nn.Linear(width, width, bias=False)
+        self.inner_norm = norms[1]
+        self.gate_up = nn.Linear(width, 2 * inner, bias=False)
+        self.down = nn.Linear(inner, width, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights; the two projections that add to the stream start small."""
+        gains = ((self.join, 1.0), (self.qkv, 1.0), (self.mix, 0.5), (self.gate_up, 1.0))
+        for layer, gain in (*gains, (self.down, 0.5)):
+            draw_weights(layer, gain)
+
+    def attended(
+        self, x: Tensor, positions: Tensor, base: float = ROTARY_BASE
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values (..., h, d) of inputs (..., D), turned by position."""
+        shape = (*x.shape[:-1], self.attention_heads, -1)
+        q, k, v = (
+            part.reshape(shape) for part in self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
+        )
+        return rotated(q, positions, base), rotated(k, positions, base), v
+
+    def leave(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Return the outputs (..., D), from inputs and what attention mixed (..., h, d)."""
+        x = x + self.mix(mixed.flatten(-2))
+        gate, up = self.gate_up(self.inner_norm(x)).chunk(2, dim=-1)
+        return x + self.down(functional.silu(gate) * up)
+
+
+class ContextLayer(DecoderLayer):
     """The decoder layer, of the base model's width D; ``parts`` states of a position enter it."""
 
     def __init__(self, config: ContextConfig, width: int, parts: int) -> None:
@@ -60,18 +104,7 @@ class ContextLayer(nn.Module):
         if width % (2 * config.heads):
             raise ValueError(f"width {width} must divide by 2 x {config.heads} attention heads")
         self.config, self.parts = config, parts
-        self.join = nn.Linear((parts + 1) * width, width, bias=False)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.mix = nn.Linear(width, width, bias=False)
-        self.gate_up = nn.Linear(width, 2 * config.inner_dim, bias=False)
-        self.down = nn.Linear(config.inner_dim, width, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Draw the initial weights; the two projections that add to the stream start small."""
-        gains = ((self.join, 1.0), (self.qkv, 1.0), (self.mix, 0.5), (self.gate_up, 1.0))
-        for layer, gain in (*gains, (self.down, 0.5)):
-            weight = layer.get_parameter("weight")
-            nn.init.normal_(weight, std=gain / math.sqrt(weight.shape[1]))
+        self.build(parts + 1, width, config.inner_dim, config.heads, over_rms, over_rms)
 
     def forward(
         self,
@@ -100,21 +133,7 @@ class ContextLayer(nn.Module):
         """Return the inputs (..., T, D), and their queries, keys and values (..., T, h, d)."""
         normed = over_rms(states.unflatten(-1, (self.parts, embedded.shape[-1]))).flatten(-2)
         x = self.join(torch.cat([normed, embedded], dim=-1))
-        shape = (*x.shape[:-1], self.config.heads, -1)
-        q, k, v = (part.reshape(shape) for part in self.qkv(over_rms(x)).chunk(3, dim=-1))
-        base = self.config.rotary_base
-        return (
-            x,
-            rotated(q, positions, base).to(v.dtype),
-            rotated(k, positions, base).to(v.dtype),
-            v,
-        )
-
-    def leave(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """Return the outputs (..., D), from inputs and what attention mixed (..., h, d)."""
-        x = x + self.mix(mixed.flatten(-2))
-        gate, up = self.gate_up(over_rms(x)).chunk(2, dim=-1)
-        return x + self.down(functional.silu(gate) * up)
+        return (x, *self.attended(x, positions, self.config.rotary_base))
 
 
 class ContextMemory:

@@ -20,14 +20,8 @@ from labkit.speculative.drafters.base import Drafter
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
 from labkit.speculative.generate import generate
 
-FILTERS = {
-    "TemperatureLogitsWarper",
-    "TopKLogitsWarper",
-    "TopPLogitsWarper",
-    "MinPLogitsWarper",
-}
+FILTERS = {f"{kind}LogitsWarper" for kind in ("Temperature", "TopK", "TopP", "MinP")}
 """transformers' classes for the settings of `Sampling`."""
-
 
 EXTRAS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 """What transformers can add to a dictionary of results, and this loop does not keep."""
@@ -135,10 +129,5 @@ def sampling_of(config: Any) -> Sampling:
 
 def ends_of(config: Any) -> set[int]:
     """Return the end tokens, which transformers gives as none, one or several."""
-    match config.eos_token_id:
-        case None:
-            return set()
-        case int(one):
-            return {one}
-        case several:
-            return set(several)
+    ends = config.eos_token_id
+    return {ends} if isinstance(ends, int) else set(ends or ())

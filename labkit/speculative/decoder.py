@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -232,16 +232,9 @@ class Decoder:
             return step.generate(ids, max_new_tokens, self.base.eos_ids, seed)
         if method not in self._drafters:
             self._drafters[method] = self.drafter(method)
-        return generate(
-            self.engine,
-            ids,
-            max_new_tokens,
-            self._drafters[method],
-            sampling,
-            self.base.eos_ids,
-            None if sampling.greedy else torch_generator(seed),
-            detail,
-        )
+        drafter, ends = self._drafters[method], self.base.eos_ids
+        draws = None if sampling.greedy else torch_generator(seed)
+        return generate(self.engine, ids, max_new_tokens, drafter, sampling, ends, draws, detail)
 
     def whole_step(self, method: str) -> bool:
         """Return whether the whole step of ``method`` runs on the device."""
@@ -355,9 +348,11 @@ class Decoder:
         for _ in range(repeats):
             for method in methods:
                 runs[method].append(self.generate(ids, max_new_tokens, method))
-        return RaceResult(
-            self, prompt, {method: _typical(done) for method, done in runs.items()}, runs
-        )
+        middle = {
+            method: sorted(done, key=lambda run: run.seconds)[repeats // 2]
+            for method, done in runs.items()
+        }
+        return RaceResult(self, prompt, middle, runs)
 
 
 @dataclass(frozen=True)
@@ -374,19 +369,19 @@ class RaceResult:
 
         On an exact engine nothing is excused.
         """
-        first = next(iter(self.typical))
-        pairs = zip(self.runs[first], self.runs[method], strict=True)
         results = [
             same_output(one.tokens, other.tokens, {*one.narrow, *other.narrow}.__contains__)
-            for one, other in pairs
+            for one, other in self._pairs(method)
         ]
         return all(same for same, _ in results), max(ties for _, ties in results)
 
     def speedup(self, method: str) -> float:
         """Return the median, over the repeats, of the first method's time over ``method``'s."""
-        first = next(iter(self.typical))
-        pairs = zip(self.runs[first], self.runs[method], strict=True)
-        return statistics.median(plain.seconds / other.seconds for plain, other in pairs)
+        return statistics.median(one.seconds / two.seconds for one, two in self._pairs(method))
+
+    def _pairs(self, method: str) -> Iterator[tuple[Generation, Generation]]:
+        """The runs of the first method, each with ``method``'s of the same repeat."""
+        return zip(next(iter(self.runs.values())), self.runs[method], strict=True)
 
     @property
     def traces(self) -> list[Trace]:
@@ -411,8 +406,3 @@ def same_output(
     place = next((i for i in range(shared) if ours[i] != theirs[i]), shared)
     excused = tied(place)
     return excused, int(excused)
-
-
-def _typical(runs: list[Generation]) -> Generation:
-    """Return the run of median time."""
-    return sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]

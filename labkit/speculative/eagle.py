@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from labkit.speculative.context import rotated
+from labkit.speculative.context import DecoderLayer, draw_weights
 from labkit.speculative.speculator import Layers, ParameterNorm, joined
 
 
@@ -69,10 +69,10 @@ class EagleConfig(BaseModel):
         return True
 
 
-class Eagle(nn.Module):
+class Eagle(DecoderLayer):
     """The decoder layer over a base model's frozen embedding ``table`` (V, D).
 
-    h attention heads of d = D / h; features, states and outputs are all of width D.
+    Features, states and outputs are all of width D.
     """
 
     table: Tensor
@@ -84,37 +84,23 @@ class Eagle(nn.Module):
                 f"The base model's table is {tuple(table.shape)}, this drafter expects "
                 f"{(config.vocab_size, config.emb_dim)}."
             )
-        self.config = config
-        width, inner = config.emb_dim, config.inner_dim
+        self.config, width = config, config.emb_dim
         self.register_buffer("table", table.detach(), persistent=False)
         self.table_scale = float(table.float().pow(2).mean().sqrt())
         self.input_norm = ParameterNorm(width, learnt=False)
         self.fuse = nn.Linear(config.z_dim, width, bias=False) if config.layers else None
-        self.join = nn.Linear(2 * width, width, bias=False)
-        self.attention_norm = ParameterNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.mix = nn.Linear(width, width, bias=False)
-        self.inner_norm = ParameterNorm(width)
-        self.gate_up = nn.Linear(width, 2 * inner, bias=False)
-        self.down = nn.Linear(inner, width, bias=False)
+        norms = ParameterNorm(width), ParameterNorm(width)
+        self.build(2, width, config.inner_dim, config.heads, *norms)
         self.output_norm = ParameterNorm(width)
         self.out = nn.Linear(width, width, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Every projection keeps its input's size; the two that add to the stream start small."""
-        for layer, gain in (
-            (self.join, 1.0),
-            (self.qkv, 1.0),
-            (self.mix, 0.5),
-            (self.gate_up, 1.0),
-            (self.down, 0.5),
-            (self.out, 1.0),
-        ):
-            weight = layer.get_parameter("weight")
-            nn.init.normal_(weight, std=gain / math.sqrt(weight.shape[1]))
+        """Draw the initial weights: every projection keeps its input's size, or starts small."""
+        super().reset_parameters()
+        draw_weights(self.out)
         if self.fuse is not None:
-            nn.init.normal_(self.fuse.weight, std=1 / math.sqrt(self.config.z_dim))
+            draw_weights(self.fuse)
 
     def feature(self, hidden: Tensor) -> Tensor:
         """Return z (..., D) from the base model's states of a place (..., W)."""
@@ -127,12 +113,9 @@ class Eagle(nn.Module):
         return self.join(torch.cat([self.input_norm(feature), embedded], dim=-1))
 
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (..., h, d) of inputs (..., D), turned by their positions."""
-        shape = (*x.shape[:-1], self.config.heads, -1)
-        q, k, v = (
-            part.reshape(shape) for part in self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
-        )
-        return rotated(q, positions) / math.sqrt(q.shape[-1]), rotated(k, positions), v
+        """Queries over the root of d, keys and values (..., h, d) of inputs (..., D)."""
+        q, k, v = self.attended(x, positions)
+        return q / math.sqrt(q.shape[-1]), k, v
 
     @staticmethod
     def attend(
@@ -156,12 +139,6 @@ class Eagle(nn.Module):
         far, near = weights.split([far.shape[-1], near.shape[-1]], dim=-1)
         mixed = torch.einsum("mht,thd->mhd", far, values)
         return mixed + torch.einsum("mhp,mphd->mhd", near, own_values)
-
-    def leave(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """The feature (..., D), from inputs (..., D) and what attention mixed (..., h, d)."""
-        x = x + self.mix(mixed.flatten(-2))
-        gate, up = self.gate_up(self.inner_norm(x)).chunk(2, dim=-1)
-        return x + self.down(functional.silu(gate) * up)
 
     def states(
         self, hidden: Tensor, tokens: Tensor, wanted: Tensor | None = None

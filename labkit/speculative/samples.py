@@ -65,8 +65,8 @@ def draw_samples(
     seeds = [seed * 1_000_003 + index for index in range(count)]
     rows = batch.run(prompts, max_new_tokens, sampling, seeds)
     seconds = time.perf_counter() - began
-    samples = tuple(
-        Sample(text=decoder.base.decode(row.output), logprob=row.logprob, tokens=len(row.output))
-        for row in rows
-    )
-    return Drawn(samples, seconds, batch.passes)
+    show = decoder.base.decode
+    samples = [
+        Sample(text=show(row.output), logprob=row.logprob, tokens=len(row.output)) for row in rows
+    ]
+    return Drawn(tuple(samples), seconds, batch.passes)

@@ -29,7 +29,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from torch import Tensor, nn
 from torch.nn import functional
 
-from labkit.speculative.context import ContextConfig, ContextLayer, ContextMemory, over_rms
+from labkit.speculative.context import (
+    ContextConfig,
+    ContextLayer,
+    ContextMemory,
+    draw_weights,
+    over_rms,
+)
 
 
 def rising(layers: tuple[int, ...]) -> tuple[int, ...]:
@@ -175,7 +181,6 @@ class Speculator(nn.Module):
         self.config = config
         inner, width, heads = config.inner_dim, config.emb_dim, config.n_predict
         self.register_buffer("table", table.detach(), persistent=False)
-        # The table's rows are far from unit variance; P starts so that E P has the published scale.
         self.table_scale = float(table.float().pow(2).mean().sqrt())
         self.proj = nn.ModuleList(
             Grouped(inner, inner, config.groups)
@@ -189,24 +194,21 @@ class Speculator(nn.Module):
         if config.tied:
             tie(self.token, self.norm, self.out, self.proj)
         self.input_norm = ParameterNorm(config.z_dim, learnt=False)
-        self.context: ContextLayer | None = None
-        if config.context:
-            self.context = ContextLayer(config.context, width, len(config.layers) + 1)
+        parts = len(config.layers) + 1
+        self.context = ContextLayer(config.context, width, parts) if config.context else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the published scales: projections keep the state's size, E P_i has 1/sqrt(inner)."""
-        config = self.config
-        for i in range(config.n_predict):
-            projection = self.proj[i].get_parameter("weight")  # (inner, D or inner)
-            nn.init.normal_(projection, std=1 / math.sqrt(projection.shape[1]))
-            spread = 1 / (
-                self.table_scale * math.sqrt(config.emb_dim) * math.sqrt(config.inner_dim)
-            )
-            nn.init.normal_(self.token[i].get_parameter("weight"), std=spread)
-            nn.init.normal_(
-                self.out[i].get_parameter("weight"), std=1 / math.sqrt(config.inner_dim)
-            )
+        """Set the published scales: projections keep the state's size, E P_i has 1/sqrt(inner).
+
+        The table's rows are far from unit variance, so P_i makes up for their scale.
+        """
+        width, inner = math.sqrt(self.config.emb_dim), math.sqrt(self.config.inner_dim)
+        spread = 1 / (self.table_scale * width * inner)
+        for proj, token, out in zip(self.proj, self.token, self.out, strict=True):
+            draw_weights(proj)
+            nn.init.normal_(token.get_parameter("weight"), std=spread)
+            draw_weights(out)
         if self.context is not None:
             self.context.reset_parameters()
 
@@ -275,10 +277,9 @@ class Speculator(nn.Module):
     def folded(self) -> dict[str, Tensor]:
         """Multiply the weights out, under the published names ``emb.i proj.i head.i ln.i``."""
         weights: dict[str, Tensor] = {}
-        for i in range(self.config.n_predict):
+        for i, norm in enumerate(self.norm):
             weights[f"emb.{i}.weight"] = self.token[i](self.table)  # (V, inner)
             weights[f"head.{i}.weight"] = self.table @ self.out[i].get_parameter("weight")
             weights[f"proj.{i}.weight"] = self.proj[i].get_parameter("weight").clone()
-            weights[f"ln.{i}.weight"] = self.norm[i].get_parameter("weight").clone()
-            weights[f"ln.{i}.bias"] = self.norm[i].get_parameter("bias").clone()
+            weights |= {f"ln.{i}.{name}": value.clone() for name, value in norm.named_parameters()}
         return weights

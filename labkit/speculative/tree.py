@@ -119,10 +119,8 @@ class Draft:
             above = 1.0 if parent == ROOT else reached[parent]
             reached.append(above * (1.0 if q is None else q))
         order = sorted(range(len(self)), key=lambda node: -reached[node])
-        ranks = [0] * len(self)
-        for rank, node in enumerate(order):
-            ranks[node] = rank
-        return ranks
+        rank = {node: rank for rank, node in enumerate(order)}
+        return [rank[node] for node in range(len(self))]
 
     def best_part(self, nodes: int) -> Draft:
         """Return the tree of the ``nodes`` nodes most likely to be reached.
@@ -172,8 +170,9 @@ def chain(tokens: Sequence[int], source: str, q: Sequence[float | None] | None =
     (-1, 0)
     """
     many = len(tokens)
-    probs = tuple(q) if q is not None else (None,) * many
-    return Draft(tuple(tokens), tuple(range(-1, many - 1)), probs, (source,) * many)
+    return Draft(
+        tuple(tokens), tuple(range(-1, many - 1)), tuple(q or (None,) * many), (source,) * many
+    )
 
 
 def join(first: Draft, second: Draft) -> Draft:

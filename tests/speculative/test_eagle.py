@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from labkit.errors import LabkitError
 from labkit.kernels.eagle import PanelEagle
 from labkit.speculative.checkpoint import load_heads, save_heads
+from labkit.speculative.context import rotated
 from labkit.speculative.drafters.remembering import EagleDrafter, EagleHeads
-from labkit.speculative.eagle import Eagle, EagleConfig, rotated
+from labkit.speculative.eagle import Eagle, EagleConfig
 
 V, D, K, T = 50, 24, 3, 9
 CONFIG = EagleConfig(base="toy", vocab_size=V, emb_dim=D, inner_dim=32, n_predict=K, heads=3)

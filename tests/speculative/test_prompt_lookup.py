@@ -91,21 +91,13 @@ def test_the_tree_follows_a_match_and_prefers_what_followed_more_often():
     assert draft.q[0] == pytest.approx(5 / (5 + DOUBT))
 
 
-def test_a_new_generation_forgets_the_old_one_unless_told_to_keep_it():
+def test_a_new_generation_forgets_the_old_one():
     first, second = [1, 2, 3, 4, 1, 2], [5, 1, 2]
-    for earlier, found in ((False, ()), (True, (3, 4))):
-        lookup = PromptLookup(2, earlier=earlier)
-        lookup.begin(first)
-        assert lookup.draft(first, NOTHING).tokens == (3, 4)
-        lookup.begin(second)
-        assert lookup.draft(second, NOTHING).tokens == found
-
-
-def test_no_draft_goes_across_the_end_of_an_earlier_text():
-    lookup = PromptLookup(8, earlier=True)
-    lookup.begin([4, 1, 2])
-    lookup.begin([9, 1, 2])
-    assert not len(lookup.draft([9, 1, 2], NOTHING))
+    lookup = PromptLookup(2)
+    lookup.begin(first)
+    assert lookup.draft(first, NOTHING).tokens == (3, 4)
+    lookup.begin(second)
+    assert lookup.draft(second, NOTHING).tokens == ()
 
 
 def test_no_node_is_refused():

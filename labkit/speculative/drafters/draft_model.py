@@ -8,6 +8,8 @@ the base model accepted is there already, what it rejected is rolled back.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
 
 import torch
 
@@ -15,7 +17,7 @@ from labkit.errors import LabkitError
 from labkit.kernels.engine import Cache, Engine, Rows
 from labkit.speculative.drafters.mlp import SHOWN
 from labkit.speculative.generate import prefill
-from labkit.speculative.tree import ROOT, Draft
+from labkit.speculative.tree import Draft, chain
 
 GROWTH = 256
 """Places that the draft model's cache has beyond the prompt, and grows by."""
@@ -61,11 +63,8 @@ class DraftModel:
         if len(tokens) + self.max_nodes + 1 > self._cache.capacity:
             self._held = []
             self._cache = self.engine.new_cache(len(tokens) + self.max_nodes + 1 + GROWTH)
-        known = 0
-        for ours, theirs in zip(self._held, tokens, strict=False):
-            if ours != theirs:
-                break
-            known += 1
+        pairs = zip(self._held, tokens, strict=False)
+        known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         self._cache.truncate(known)
         if len(tokens) > known:
             prefill(self.engine, tokens[known:], self._cache)
@@ -83,8 +82,7 @@ class DraftModel:
         if tokens[-1] >= self.engine.vocabulary or not self._catch_up(tokens[:-1]):
             return Draft()
         most = min(self.max_nodes, self.engine.context - len(self._held))
-        nodes: list[int] = []
-        q: list[float] = []
+        nodes, q = list[int](), list[float]()
         outlooks, considered = {}, {}
         token, joint = int(tokens[-1]), 1.0
         while len(nodes) < most and (not nodes or joint >= self.least):
@@ -104,7 +102,5 @@ class DraftModel:
             nodes.append(token)
             q.append(float(probs[token]))
             joint *= q[-1]
-        many = len(nodes)
-        sources = ("draft model",) * many
-        parents = tuple(range(ROOT, many - 1))
-        return Draft(tuple(nodes), parents, tuple(q), sources, outlooks, considered)
+        made = chain(nodes, "draft model", q)
+        return replace(made, outlooks=outlooks, considered=considered)

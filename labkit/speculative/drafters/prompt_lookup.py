@@ -35,9 +35,6 @@ for 1 to 5 tokens, 0.94 for 8 and more."""
 LEAST = 0.05
 """Nodes that are less likely to be reached than this are not drafted."""
 
-BREAK = -1
-"""Separates texts: no token, so no match goes across it."""
-
 LONG = 4
 """Under sampling, a match of so many tokens replaces the heads' tree."""
 
@@ -108,28 +105,21 @@ class PromptLookup:
     """Drafts the likeliest continuations of suffixes that occurred before, as a tree.
 
     A continuation's probability is its share among all of its suffix, times that of the suffix (see
-    `DOUBT`); what is left goes to the next shorter suffix. With ``earlier`` the texts of earlier
-    generations are searched too.
+    `DOUBT`); what is left goes to the next shorter suffix.
     """
 
     name = "prompt_lookup"
     layers: tuple[int, ...] = ()
 
-    def __init__(self, max_nodes: int = 8, earlier: bool = False) -> None:
+    def __init__(self, max_nodes: int = 8) -> None:
         if max_nodes < 1:
             raise LabkitError(f"Prompt lookup needs at least 1 node; got {max_nodes}.")
         self.max_nodes = max_nodes
-        self.earlier = earlier
-        self._text = SuffixAutomaton()
-        self._read = 0
+        self.begin(())
 
     def begin(self, prompt: Sequence[int]) -> None:
-        """Start a generation: forget the earlier one, or separate it, and index the prompt."""
-        if not self.earlier:
-            self._text = SuffixAutomaton()
-        elif self._read:
-            self._text.read(BREAK)
-        self._read = 0
+        """Forget the earlier generation, and index the prompt."""
+        self._text, self._read = SuffixAutomaton(), 0
         self._index(prompt)
 
     def _index(self, tokens: Sequence[int]) -> None:
@@ -172,7 +162,7 @@ class PromptLookup:
 
     def _continuations(self, state: int) -> Iterator[tuple[int, int, float]]:
         """Yield each token that followed the state's suffixes, its state, and its probability."""
-        text, seen, left = self._text, {BREAK}, 1.0
+        text, seen, left = self._text, set[int](), 1.0
         while state > START and left > LEAST:
             after, length = text.after[state], text.length[state]
             here = left * length / (length + DOUBT) if after else 0.0

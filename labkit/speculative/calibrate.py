@@ -12,7 +12,6 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -123,15 +122,6 @@ class Calibration(Part):
         return self.contention > threads.CONTENDED
 
 
-@dataclass(frozen=True)
-class Timings:
-    """Seconds of each repeat (R, columns) by pass and by head, and bytes per second read (R,)."""
-
-    passes: np.ndarray
-    heads: np.ndarray
-    speeds: np.ndarray
-
-
 def calibrate(
     base: LanguageModel, engine: Engine, heads: Heads | None = None, repeats: int = 15
 ) -> Calibration:
@@ -145,17 +135,17 @@ def calibrate(
             f"{TOKENS[-1]}: give another model."
         )
     busy = threads.contention()
-    timings = time_all(engine, heads, cached, repeats)
+    passes, of_each_head, speeds = time_all(engine, heads, cached, repeats)
     busy = max(busy, threads.contention())
-    single = timings.passes[:, :1]
-    ratios = np.median(timings.passes / single, axis=0)
+    single = passes[:, :1]
+    ratios = np.median(passes / single, axis=0)
     token_s = float(np.median(single))
-    limits = single[:, 0] * timings.speeds / engine.bytes_per_pass
+    limits = single[:, 0] * speeds / engine.bytes_per_pass
     launches = count_launches(passes_over((1,), engine, cached)[0], engine.device)
     costs = {n: float(ratio) for n, ratio in zip(TOKENS, ratios, strict=True)}
     of_heads: dict[str, Any] = {}
     if heads is not None:
-        head_s = np.median(timings.heads, axis=0).tolist()
+        head_s = np.median(of_each_head, axis=0).tolist()
         acceptance = rank_acceptance(heads, own_texts(base, engine, heads.config.layers))
         of_heads = {
             "head_ms": tuple(1e3 * seconds for seconds in head_s),
@@ -177,16 +167,19 @@ def calibrate(
         token_ms=1e3 * token_s,
         verify_cost=costs,
         bytes_per_pass=engine.bytes_per_pass,
-        bandwidth_gb_s=float(np.median(timings.speeds)) / 1e9,
+        bandwidth_gb_s=float(np.median(speeds)) / 1e9,
         limit_ratio=float(np.median(limits)),
         launches=launches,
         **of_heads,
     )
 
 
-def time_all(engine: Engine, heads: Heads | None, cached: int, repeats: int) -> Timings:
-    """Time the probe, the passes over `TOKENS` and the heads, in turn, ``repeats`` times.
+def time_all(
+    engine: Engine, heads: Heads | None, cached: int, repeats: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Time the passes over `TOKENS`, the heads and the probe, in turn, ``repeats`` times.
 
+    Returns seconds (R, passes) and (R, heads), and the bytes per second (R,) that the probe read.
     Everything runs once untimed first, which compiles and warms it.
     """
     passes = passes_over(TOKENS, engine, cached)
@@ -198,7 +191,7 @@ def time_all(engine: Engine, heads: Heads | None, cached: int, repeats: int) -> 
     for repeat in range(repeats):
         speeds[repeat] = probe()
         seconds[repeat] = [timed(job, engine) for job in jobs]
-    return Timings(seconds[:, : len(passes)], seconds[:, len(passes) :], speeds)
+    return seconds[:, : len(passes)], seconds[:, len(passes) :], speeds
 
 
 def timed(job: Callable[[], object], engine: Engine) -> float:

@@ -154,19 +154,16 @@ class Eagle(DecoderLayer):
         position = torch.arange(places, device=hidden.device)
         unseen = position[:, None] < position[None, :]  # (T, T): place t sees those up to itself
         feature = self.feature(hidden)
-        true: tuple[Tensor, Tensor] | None = None
-        stand_ins: list[tuple[Tensor, Tensor]] = []
+        inputs: list[tuple[Tensor, Tensor]] = []  # keys and values: the true ones, then stand-ins
         for depth in range(self.config.n_predict):
             x = self.enter(feature, tokens[:, depth : depth + places])
             q, k, v = self.project(x, position + depth)  # (B, T, h, d)
-            if true is None:
-                true = k, v
-            else:
-                stand_ins.append((k, v))
-            scores = torch.einsum("bthd,bshd->bhts", q, true[0]).masked_fill(unseen, -math.inf)
+            inputs.append((k, v))
+            (keys, values), *stand_ins = inputs
+            scores = torch.einsum("bthd,bshd->bhts", q, keys).masked_fill(unseen, -math.inf)
             own = [torch.einsum("bthd,bthd->bht", q, key)[..., None] for key, _ in stand_ins]
             weights = torch.cat([scores, *own], dim=-1).softmax(-1)  # (B, h, T, T + depth)
-            mixed = torch.einsum("bhts,bshd->bthd", weights[..., :places], true[1])
+            mixed = torch.einsum("bhts,bshd->bthd", weights[..., :places], values)
             for place, (_, value) in enumerate(stand_ins):
                 mixed = mixed + weights[..., places + place].transpose(1, 2)[..., None] * value
             feature = self.leave(x, mixed)

@@ -13,7 +13,7 @@ from labkit.kernels.engine import Engine, Rows
 from labkit.sampling import Sampling
 from labkit.speculative import verify
 from labkit.speculative.drafters.base import Drafter, watches
-from labkit.speculative.tree import ROOT, Draft
+from labkit.speculative.tree import Draft
 from labkit.speculative.verify import Verdict
 
 PREFILL_ROWS = 64
@@ -113,11 +113,11 @@ def generate(
         out = engine.forward([draft.rows(tokens[-1])], cache, layers=layers)
         t2 = clock()
         verdict = verify_draft(out.logits, draft, sampling, generator)
-        cache.commit([0, *(node + 1 for node in verdict.path)])
-        last = verdict.path[-1] if verdict.path else ROOT
-        hidden = out.hidden[last + 1]
+        path = [0, *(node + 1 for node in verdict.path)]
+        cache.commit(path)
+        hidden = out.hidden[path[-1]]
         if watches(drafter):
-            drafter.see(out.hidden[[0, *(node + 1 for node in verdict.path)]])
+            drafter.see(out.hidden[path])
         committed = [draft.tokens[node] for node in verdict.path] + [verdict.token]
         kept = []
         for token in committed:
@@ -126,20 +126,11 @@ def generate(
                 break
         t3 = clock()
         if not engine.exact:
-            seen = [ROOT, *verdict.path][: len(kept)]
             at = len(tokens) - len(prompt)
-            narrow += [at + i for i, node in enumerate(seen) if tied(out.logits[node + 1])]
+            narrow += [at + i for i, row in enumerate(path[: len(kept)]) if tied(out.logits[row])]
         probs = out.logits.float().softmax(-1) if detail else None
-        step = GeneratedStep(
-            draft,
-            verdict,
-            tuple(kept),
-            len(kept) < len(committed),
-            t1 - t0,
-            t2 - t1,
-            t3 - t2,
-            probs,
-        )
+        cut, times = len(kept) < len(committed), (t1 - t0, t2 - t1, t3 - t2)
+        step = GeneratedStep(draft, verdict, tuple(kept), cut, *times, probs)
         steps.append(step)
         tokens += kept
         if watch:

@@ -104,16 +104,13 @@ def tree_study(
     that falls as tokens are added is noise: the study takes the larger one before it.
     """
     tokens = sorted(verify_cost)
-    ratios = np.maximum.accumulate([verify_cost[n] for n in tokens])
+    ratios = np.maximum.accumulate([verify_cost[n] for n in tokens]).tolist()
     return TreeStudy(
         name=name,
         base=base,
         accept=acceptance.shares,
         places=acceptance.places,
-        verify=tuple(
-            VerifyCost(nodes=n - 1, ratio=float(ratio))
-            for n, ratio in zip(tokens, ratios, strict=True)
-        ),
+        verify=tuple(VerifyCost(nodes=n - 1, ratio=r) for n, r in zip(tokens, ratios, strict=True)),
         draft_head=tuple(seconds / token_s for seconds in head_s),
         token_s=token_s,
     )

@@ -187,15 +187,15 @@ def join(first: Draft, second: Draft) -> Draft:
     for node, (token, parent) in enumerate(zip(second.tokens, second.parents, strict=True)):
         above = place[parent]
         known = index.get((above, token))
+        theirs = second.q[node]
         if known is None:
             known = index[above, token] = len(tokens)
             tokens.append(token)
             parents.append(above)
-            q.append(second.q[node])
+            q.append(theirs)
             sources.append(second.sources[node])
-        else:
-            both = [value for value in (q[known], second.q[node]) if value is not None]
-            q[known] = max(both) if len(both) == 2 else q[known]
+        elif (ours := q[known]) is not None and theirs is not None:
+            q[known] = max(ours, theirs)
         place[node] = known
     return Draft(
         tuple(tokens), tuple(parents), tuple(q), tuple(sources), first.outlooks, first.considered

@@ -78,17 +78,15 @@ def greedy(logits: torch.Tensor, draft: Draft) -> Verdict:
     at = ROOT
     while True:
         wanted = int(rows[at + 1].argmax()) if on_cpu else rows[at + 1]
-        found = None
         for node in draft.children(at):
             accepted = draft.tokens[node] == wanted
             tests.append(Test(node, accepted))
             if accepted:
-                found = node
+                path.append(node)
                 break
-        if found is None:
+        else:
             return Verdict(tuple(path), wanted, ending(draft, at), tuple(tests))
-        path.append(found)
-        at = found
+        at = path[-1]
 
 
 def speculative_sampling(probs: torch.Tensor, draft: Draft, generator: torch.Generator) -> Verdict:
@@ -105,7 +103,6 @@ def speculative_sampling(probs: torch.Tensor, draft: Draft, generator: torch.Gen
         p = probs[at + 1].double()
         outlook = draft.outlooks.get(at)
         q = spread(outlook, p) if outlook is not None else None
-        found = None
         for node in draft.children(at):
             x = draft.tokens[node]
             q_x = float(q[x]) if q is not None else 1.0
@@ -115,16 +112,15 @@ def speculative_sampling(probs: torch.Tensor, draft: Draft, generator: torch.Gen
             accepted = draw < threshold
             tests.append(Test(node, accepted, min(p_x, 1.0), min(q_x, 1.0), draw, threshold))
             if accepted:
-                found = node
+                path.append(node)
                 break
             p = residual(p, q, x)
             if q is not None:
                 q = without(q, x)
-        if found is None:
+        else:
             token = int(torch.multinomial(p, 1, generator=generator))
             return Verdict(tuple(path), token, ending(draft, at), tuple(tests))
-        path.append(found)
-        at = found
+        at = path[-1]
 
 
 def spread(outlook: tuple[torch.Tensor, torch.Tensor], like: torch.Tensor) -> torch.Tensor:

@@ -112,7 +112,7 @@ class Drafting:
         self._make, self._slots = make, dict[int, Drafter]()
         first = make()
         self._heads = first if isinstance(first, MLPDrafter) and not watches(first) else None
-        self.name, self.max_nodes, self.layers = first.name, first.max_nodes, first.layers
+        self.max_nodes, self.layers = first.max_nodes, first.layers
 
     def begin(self, slot: int, prompt: Sequence[int]) -> None:
         """Start a new text in ``slot``."""

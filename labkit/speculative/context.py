@@ -107,10 +107,7 @@ class ContextLayer(DecoderLayer):
         self.build(parts + 1, width, config.inner_dim, config.heads, over_rms, over_rms)
 
     def forward(
-        self,
-        states: Tensor,
-        embedded: Tensor,
-        past: tuple[Tensor, Tensor] | None = None,
+        self, states: Tensor, embedded: Tensor, past: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Process T new positions: outputs (B, T, D), then all keys and values (B, P + T, h, d).
 

@@ -28,7 +28,7 @@ from labkit.speculative.checkpoint import load_heads
 from labkit.speculative.device import DeviceStep, places_for
 from labkit.speculative.drafters.base import Drafter
 from labkit.speculative.drafters.draft_model import DraftModel
-from labkit.speculative.drafters.mlp import Heads, MLPDrafter, TorchHeads
+from labkit.speculative.drafters.mlp import Heads, TorchHeads
 from labkit.speculative.drafters.prompt_lookup import MLPLookup, PromptLookup
 from labkit.speculative.drafters.remembering import EagleHeads, has_context, tree_drafter
 from labkit.speculative.drafters.static import (
@@ -173,20 +173,18 @@ class Decoder:
 
         Raises `LabkitError` for an unknown method.
         """
-        makers: dict[str, Callable[[], Drafter | None]] = {
-            "vanilla": lambda: None,
-            "mlp": lambda: tree_drafter(self.heads, self.max_nodes),
-            "mlp_lookup": lambda: MLPLookup(
-                tree_drafter(self.heads, self.max_nodes), PromptLookup(self.max_nodes)
-            ),
-            "medusa": lambda: MLPDrafter(self.heads_of(method), self.max_nodes, name="medusa"),
-            "eagle": lambda: tree_drafter(self.heads_of(method), self.max_nodes),
-            "prompt_lookup": lambda: PromptLookup(self.max_nodes),
-            "draft_model": self._draft_model,
-        }
-        if method not in makers:
+        if method not in METHODS:
             raise LabkitError(f"There is no method {method!r}: give one of {', '.join(METHODS)}.")
-        return None if self._idle(method) else makers[method]()
+        if method == "vanilla" or self._idle(method):
+            return None
+        if method == "draft_model":
+            return self._draft_model()
+        if method == "prompt_lookup":
+            return PromptLookup(self.max_nodes)
+        if method == "mlp_lookup":
+            heads = tree_drafter(self.heads, self.max_nodes)
+            return MLPLookup(heads, PromptLookup(self.max_nodes))
+        return tree_drafter(self.heads_of(method), self.max_nodes)
 
     def _idle(self, method: str) -> bool:
         """Return whether ``method`` drafts nothing, since no tree pays."""

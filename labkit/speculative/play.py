@@ -19,13 +19,7 @@ from labkit.sampling import Sampling
 from labkit.speculative.drafters.base import Drafter
 from labkit.speculative.drafters.mlp import Heads, MLPDrafter, Path, drawn_shape, shaped_tree
 from labkit.speculative.drafters.prompt_lookup import PromptLookup
-from labkit.speculative.generate import (
-    GeneratedStep,
-    Generation,
-    generate,
-    prefill,
-    verify_draft,
-)
+from labkit.speculative.generate import GeneratedStep, Generation, generate, prefill, verify_draft
 from labkit.speculative.tracing import traced
 from labkit.speculative.tree import ROOT, Draft, chain
 
@@ -205,8 +199,6 @@ class ShapedDrafter:
 
     Under sampling a node gets as many children as the shape has there, drawn without replacement.
     """
-
-    name = "mlp"
 
     def __init__(self, heads: Heads, paths: Sequence[Path]) -> None:
         self.heads, self.layers = heads, heads.config.layers

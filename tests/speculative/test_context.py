@@ -117,7 +117,7 @@ def drafter_of(method: str, engine: Any, other: Any) -> Any:
         "vanilla": lambda: None,
         "mlp": lambda: MLPDrafter(heads(True), 7),
         "mlp_lookup": lambda: MLPLookup(MLPDrafter(heads(True), 5), PromptLookup(5)),
-        "medusa": lambda: MLPDrafter(heads(False), 7, name="medusa"),
+        "medusa": lambda: MLPDrafter(heads(False), 7),
         "eagle": eagle,
         "prompt_lookup": lambda: PromptLookup(8),
         "draft_model": lambda: DraftModel(other, vocabulary, 5, 0.0),

@@ -155,7 +155,7 @@ def test_medusas_heads_do_not_see_what_was_drafted_and_hierarchical_ones_do() ->
         return [draft.considered[node] for node in draft.children(ROOT) if node in draft.considered]
 
     z = hidden(3)
-    independent = MLPDrafter(TorchHeads(speculator(False), DRAFT_IDS), 30, 6, 6, name="medusa")
+    independent = MLPDrafter(TorchHeads(speculator(False), DRAFT_IDS), 30, 6, 6)
     first, *others = after(independent.draft([7], z))
     assert others
     assert all(outlook == first for outlook in others)

@@ -16,7 +16,6 @@ class Drafter(Protocol):
     A drafter may keep state of the running generation; `begin` starts a new one.
     """
 
-    name: str
     max_nodes: int
     """The most nodes that a draft of it can have."""
     layers: tuple[int, ...]

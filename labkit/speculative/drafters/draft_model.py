@@ -32,7 +32,6 @@ class DraftModel:
     model's, and above are never proposed.
     """
 
-    name = "draft_model"
     layers: tuple[int, ...] = ()
 
     def __init__(

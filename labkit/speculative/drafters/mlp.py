@@ -131,7 +131,6 @@ class MLPDrafter:
         width: int | None = None,
         top_k: int = 6,
         shape: Sequence[int] | None = None,
-        name: str = "mlp",
     ) -> None:
         if width is None:
             width = max(2, -(-max_nodes // 4))
@@ -142,7 +141,7 @@ class MLPDrafter:
                 f"A tree needs at least 1 node, width, candidate and child; got {max_nodes}, "
                 f"{width}, {top_k} and {tuple(shape)}."
             )
-        self.name, self.heads, self.layers = name, heads, heads.config.layers
+        self.heads, self.layers = heads, heads.config.layers
         self.max_nodes, self.width, self.top_k = max_nodes, width, top_k
         shape = tuple(shape)[: heads.config.n_predict]
         levels = [product(*map(range, shape[: depth + 1])) for depth in range(len(shape))]

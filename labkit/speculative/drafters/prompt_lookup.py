@@ -108,7 +108,6 @@ class PromptLookup:
     `DOUBT`); what is left goes to the next shorter suffix.
     """
 
-    name = "prompt_lookup"
     layers: tuple[int, ...] = ()
 
     def __init__(self, max_nodes: int = 8) -> None:
@@ -177,8 +176,6 @@ class PromptLookup:
 
 class MLPLookup:
     """Drafts at most ``heads.max_nodes`` nodes, each from the drafter that believes in it more."""
-
-    name = "mlp_lookup"
 
     def __init__(self, heads: MLPDrafter, lookup: PromptLookup) -> None:
         self.heads, self.lookup = heads, lookup

@@ -62,7 +62,6 @@ class EagleDrafter(RememberingDrafter):
     def __init__(self, heads: EagleHeads, *shape: Any) -> None:
         self.memory = copy(heads)
         super().__init__(self.memory, *shape)
-        self.name = "eagle"
 
     def read(self, tokens: Sequence[int], hidden: torch.Tensor) -> np.ndarray:
         """Remember what was committed, and return Z."""

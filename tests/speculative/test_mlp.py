@@ -162,7 +162,6 @@ def test_medusas_heads_do_not_see_what_was_drafted_and_hierarchical_ones_do() ->
     chained = MLPDrafter(TorchHeads(speculator(), DRAFT_IDS), 30, 6, 6)
     first, *others = after(chained.draft([7], z))
     assert any(outlook != first for outlook in others)
-    assert independent.name == "medusa"
 
 
 @pytest.mark.parametrize("hierarchical", [True, False], ids=["hierarchical", "medusa"])

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import product
+from itertools import count, product
 from typing import Protocol
 
 import numpy as np
@@ -266,14 +266,15 @@ def shaped_tree(
             tree.considered[node] = tuple(pairs)
             if draw is not None:
                 outlooks[node] = (ids, probs[row])
-            for child, place in zip(below[path], chosen[row], strict=False):
+            tokens = heads.draft_ids[chosen[row]].tolist()
+            for child, token, at in zip(below[path], tokens, count(len(tree.tokens)), strict=False):
                 if child in below:
-                    following.append((len(tree.tokens), child, int(heads.draft_ids[place])))
+                    following.append((at, child, token))
                     parents.append(row if heads.config.hierarchical else 0)
-                tree.tokens.append(int(heads.draft_ids[place]))
-                tree.parents.append(node)
-                tree.q.append(float(probs[row, place]))
-                tree.sources.append(f"head {head + 1}")
+            tree.tokens += tokens
+            tree.parents += [node] * len(tokens)
+            tree.q += probs[row].numpy()[chosen[row]].tolist()
+            tree.sources += [f"head {head + 1}"] * len(tokens)
         frontier = following
         state = (state if heads.config.hierarchical else first)[parents]
     return tree.draft(outlooks)

@@ -45,8 +45,10 @@ class RememberingDrafter(MLPDrafter):
 class ContextDrafter(RememberingDrafter):
     """Drafts trees with heads that read a context layer; everything else is as in `MLPDrafter`."""
 
-    def __init__(self, heads: Any, *shape: Any) -> None:
-        super().__init__(heads, *shape)
+    def __init__(
+        self, heads: Any, max_nodes: int = 12, width: int | None = None, top_k: int = 6
+    ) -> None:
+        super().__init__(heads, max_nodes, width, top_k)
         self.memory = heads.new_context()
 
     def read(self, tokens: Sequence[int], hidden: torch.Tensor) -> np.ndarray:
@@ -59,9 +61,11 @@ class ContextDrafter(RememberingDrafter):
 class EagleDrafter(RememberingDrafter):
     """Drafts trees with an `Eagle`; what was read of a text is kept here, not in ``heads``."""
 
-    def __init__(self, heads: EagleHeads, *shape: Any) -> None:
+    def __init__(
+        self, heads: EagleHeads, max_nodes: int = 12, width: int | None = None, top_k: int = 6
+    ) -> None:
         self.memory = copy(heads)
-        super().__init__(self.memory, *shape)
+        super().__init__(self.memory, max_nodes, width, top_k)
 
     def read(self, tokens: Sequence[int], hidden: torch.Tensor) -> np.ndarray:
         """Remember what was committed, and return Z."""

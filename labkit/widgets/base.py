@@ -9,16 +9,15 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import anywidget
 import traitlets
 
 from labkit.records import Record, RecordError
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+Table = tuple[Sequence[str], Sequence[Sequence[object]]]
+"""Headings, then rows of cells."""
 HERE = Path(__file__).parent
 FOLD_BEYOND = 16
 """A fallback table with more rows is folded away."""
@@ -33,47 +32,34 @@ def script(folder: str) -> str:
     A widget's module cannot import its neighbours once a notebook has loaded it, so every file
     becomes a function that returns what the file exports.
     """
-    path = HERE / folder / "widget.js"
-    return f"{bundle(path)}\nexport default {_name(path)}.default;\n"
+    return f"{bundle(HERE / folder / 'widget.js')}\nexport default {folder}_widget.default;\n"
 
 
 def bundle(path: Path) -> str:
     """Return the module at ``path`` and those it imports as plain statements, imports first."""
-    return "\n".join(_modules(path.resolve(), set()))
+    modules: dict[str, str] = {}
+    _add(path, modules)
+    return "\n".join(modules.values())
 
 
-def _modules(path: Path, seen: set[Path]) -> list[str]:
-    """Return the module at ``path`` after every module that it imports, each once."""
-    if path in seen:
-        return []
-    seen.add(path)
-    text = path.read_text(encoding="utf-8")
-    before = [
-        part
-        for _, name in _IMPORT.findall(text)
-        for part in _modules((path.parent / name).resolve(), seen)
-    ]
+def _add(path: Path, modules: dict[str, str]) -> str:
+    """Add a module behind those that it imports; return its name: its path as an identifier."""
+    name = re.sub(r"\W", "_", path.resolve().relative_to(HERE).with_suffix("").as_posix())
+    if name in modules:
+        return name
 
     def taken(line: re.Match[str]) -> str:
         names = line[1].replace(" as ", ": ") if line[1][0] == "{" else f"{{ default: {line[1]} }}"
-        return f"const {names} = {_name((path.parent / line[2]).resolve())};\n"
+        return f"const {names} = {_add(path.parent / line[2], modules)};\n"
 
+    text = _IMPORT.sub(taken, path.read_text(encoding="utf-8"))
     given = _EXPORT.findall(text)
-    text = _EXPORT.sub("", _IMPORT.sub(taken, text))
+    text = _EXPORT.sub("", text)
     if "\nexport default " in text:
-        text, given = (
-            text.replace("\nexport default ", "\nconst $view = "),
-            [*given, "default: $view"],
-        )
-    return [
-        *before,
-        f"const {_name(path)} = (() => {{\n{text}return {{ {', '.join(given)} }};\n}})();",
-    ]
-
-
-def _name(path: Path) -> str:
-    """Return the name that a module has among the others: its path as an identifier."""
-    return re.sub(r"\W", "_", path.resolve().relative_to(HERE).with_suffix("").as_posix())
+        text = text.replace("\nexport default ", "\nconst $view = ")
+        given.append("default: $view")
+    modules[name] = f"const {name} = (() => {{\n{text}return {{ {', '.join(given)} }};\n}})();"
+    return name
 
 
 def style(folder: str, *others: str) -> str:
@@ -92,15 +78,18 @@ class RecordWidget(anywidget.AnyWidget):
     """
 
     READS: ClassVar[type[Record]]
-    MOST: ClassVar[int | None] = 1
-    """The largest number of records it shows side by side; None: no limit."""
+    MOST: ClassVar[int] = 1
+    """The largest number of records it shows side by side."""
 
     records_json = traitlets.Unicode("[]").tag(sync=True)
     problem = traitlets.Unicode("").tag(sync=True)
+    _records: tuple[Any, ...] = ()
 
     def __init__(self, *given: Any, **state: Any) -> None:
-        self._records: tuple[Any, ...] = ()
-        super().__init__(**self._take(given), **state)
+        super().__init__()
+        self.records = given
+        for name in sorted(state, key=lambda name: name == "selected"):  # depends on the others
+            self.set_trait(name, state[name])
 
     @property
     def records(self) -> tuple[Any, ...]:
@@ -110,8 +99,11 @@ class RecordWidget(anywidget.AnyWidget):
     @records.setter
     def records(self, given: Iterable[Any]) -> None:
         with self.hold_sync():
-            for name, value in self._take(tuple(given)).items():
-                setattr(self, name, value)
+            try:
+                self._records, self.problem = self._take(tuple(given)), ""
+            except RecordError as error:
+                self._records, self.problem = (), str(error)
+            self.records_json = f"[{','.join(record.to_json() for record in self._records)}]"
             self.fit_state()
 
     @property
@@ -126,11 +118,11 @@ class RecordWidget(anywidget.AnyWidget):
     def fit_state(self) -> None:
         """Adjust the widget's own traits to new records."""
 
-    def figure(self) -> Figure:
+    def figure(self) -> Any:
         """Return the picture shown in place of the widget, from `labkit.plots`."""
         raise NotImplementedError
 
-    def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+    def table(self) -> Table:
         """Return the table shown in place of the widget: headings, then rows of cells (as text)."""
         raise NotImplementedError
 
@@ -138,21 +130,15 @@ class RecordWidget(anywidget.AnyWidget):
         """Return the widget's content in one sentence, for readers of plain text."""
         raise NotImplementedError
 
-    def _take(self, given: tuple[Any, ...]) -> dict[str, str]:
-        """Store the records; return the traits that show them in the page."""
+    def _take(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the records; raises `RecordError` for none, too many, or what is no record."""
         name, kind = type(self).__name__, self.READS.KIND
-        try:
-            if not given:
-                raise RecordError(f"{name} needs a record of kind {kind!r}.")
-            if self.MOST and len(given) > self.MOST:
-                most = counted(self.MOST, "record")
-                raise RecordError(f"{name} shows at most {most}, not {len(given)}.")
-            self._records = tuple(read(self.READS, each) for each in given)
-        except RecordError as error:
-            self._records = ()
-            return {"problem": str(error), "records_json": "[]"}
-        text = "[" + ",".join(record.to_json() for record in self._records) + "]"
-        return {"problem": "", "records_json": text}
+        if not given:
+            raise RecordError(f"{name} needs a record of kind {kind!r}.")
+        if len(given) > self.MOST:
+            most = counted(self.MOST, "record")
+            raise RecordError(f"{name} shows at most {most}, not {len(given)}.")
+        return tuple(read(self.READS, each) for each in given)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the live view, and the picture and table for readers without a widget manager."""
@@ -163,14 +149,12 @@ class RecordWidget(anywidget.AnyWidget):
             data["text/plain"] = f"{type(self).__name__}: {self.problem}"
             data["text/html"] = f"<p>{html.escape(data['text/plain'])}</p>"
             return data, metadata
-        picture = png(self.figure())
-        data["text/plain"] = self.summary()
-        data["image/png"] = picture
+        data["text/plain"], data["image/png"] = self.summary(), png(self.figure())
+        said = html.escape(self.summary())
         data["text/html"] = (
-            f"<figure><img alt='{html.escape(self.summary(), quote=True)}' "
-            f"style='max-width:100%' src='data:image/png;base64,{picture}'>"
-            f"<figcaption>{html.escape(self.summary())}</figcaption></figure>"
-            + table_html(*self.table())
+            f"<figure><img alt='{said}' style='max-width:100%' "
+            f"src='data:image/png;base64,{data['image/png']}'><figcaption>{said}</figcaption>"
+            f"</figure>{table_html(*self.table())}"
         )
         return data, metadata
 
@@ -179,15 +163,12 @@ def read(kind: type[Record], given: Any) -> Record:
     """Return a record of that kind from itself, its JSON text, or a path; raises `RecordError`."""
     if isinstance(given, kind):
         return given
-    if isinstance(given, Record):
-        raise RecordError(f"A record of kind {kind.KIND!r} is needed, this is a {given.kind!r}.")
     if isinstance(given, bytes) or (isinstance(given, str) and given.lstrip()[:1] in ("{", "[")):
         return kind.from_json(given)
     if isinstance(given, str | os.PathLike):
         return kind.load(given)
-    raise RecordError(
-        f"A record of kind {kind.KIND!r} is needed, this is a Python {type(given).__name__}."
-    )
+    what = repr(given.kind) if isinstance(given, Record) else f"Python {type(given).__name__}"
+    raise RecordError(f"A record of kind {kind.KIND!r} is needed, this is a {what}.")
 
 
 def within(name: str, value: float, low: float, high: float) -> Any:
@@ -206,15 +187,14 @@ def counted(number: int, one: str) -> str:
     return f"{number} {one}" if number == 1 else f"{number} {one}s"
 
 
-def png(figure: Figure) -> str:
+def png(figure: Any) -> str:
     """Return the figure as a PNG in base64, reduced to 256 colours: a third of the size."""
     from PIL import Image
 
-    buffer, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    small = io.BytesIO()
     method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
-    few = Image.open(buffer).convert("RGB").quantize(256, method=method, dither=dither)
-    few.save(small, format="png", optimize=True)
+    whole = Image.open(io.BytesIO(figure.png(dpi=110))).convert("RGB")
+    whole.quantize(256, method=method, dither=dither).save(small, format="png", optimize=True)
     return base64.b64encode(small.getvalue()).decode("ascii")
 
 

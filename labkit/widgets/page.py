@@ -16,9 +16,14 @@ STYLE = (HERE / "shared" / "page.css").read_text(encoding="utf-8")
 """The look of a page around widgets, light or dark as the reader's system is."""
 
 
-def _inline(value: object) -> str:
+def inline(value: object) -> str:
     """Return JSON for the inside of a script element: no text in it can close the element."""
     return json.dumps(value).replace("<", "\\u003c")
+
+
+def inside(code: str) -> str:
+    """Return JavaScript for the inside of a script element, a widget's module as ``WIDGET``."""
+    return code.replace("export default ", "const WIDGET = ", 1).replace("</script", "<\\/script")
 
 
 def traits_of(widget: AnyWidget) -> dict[str, Any]:
@@ -39,15 +44,14 @@ def fragment(widget: RecordWidget) -> str:
     """
     place = f"labkit-{uuid.uuid4().hex[:10]}"
     model = (HERE / "shared" / "model.js").read_text(encoding="utf-8")
-    module = f"{widget._esm}\n{model}".replace("export default ", "const WIDGET = ", 1)
-    module = module.replace("</script", "<\\/script")
     return f"""<div id="{place}"></div>
 <style>{widget._css}</style>
 <script type="module">
-{module}
+{inside(widget._esm)}
+{model}
 const place = document.getElementById("{place}");
 place.widget = WIDGET;
-place.model = new PageModel({_inline(traits_of(widget))});
+place.model = new PageModel({inline(traits_of(widget))});
 WIDGET.render({{ model: place.model, el: place }});
 </script>"""
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import traitlets
 
-from labkit.records import LossLog, LossPoint, RecordError, ValidationPoint
-from labkit.widgets.base import RecordWidget, script, style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+from labkit import plots
+from labkit.records import LossLog, RecordError
+from labkit.widgets.base import RecordWidget, Table, script, style
 
 PATIENCE = 600.0
 """Seconds without news after which a log is no longer followed."""
@@ -49,13 +45,8 @@ class LossCurves(RecordWidget):
     at = traitlets.Float(-1).tag(sync=True)
     live = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(self, *logs: Any, **state: Any) -> None:
-        self._stop = threading.Event()
-        self._follower: threading.Thread | None = None
-        super().__init__(*logs, **state)
-
-    def fit_state(self) -> None:
-        """Leave the switches as they are: a longer log of the same run must not move them."""
+    _stop = threading.Event()  # each `follow` makes its own
+    _follower: threading.Thread | None = None
 
     def follow(self, path: str | os.PathLike[str], every: float = 1.0) -> LossCurves:
         """Show the log at ``path`` as it grows, in a thread of its own.
@@ -72,7 +63,7 @@ class LossCurves(RecordWidget):
         self.stop()
         path = Path(path)
         others = self.records[: self.MOST - 1]
-        self.records = (LossLog(name=path.stem, base="", heads=1), *others)
+        self.records = (_empty(path.stem), *others)
         self.live = f"waiting for {path.name}"
         self._stop = threading.Event()
         self._follower = threading.Thread(
@@ -87,9 +78,8 @@ class LossCurves(RecordWidget):
     def stop(self) -> None:
         """Stop following; what has been read stays on show."""
         self._stop.set()
-        follower = self._follower
-        if follower is not None and follower is not threading.current_thread():
-            follower.join()
+        if self._follower is not None and self._follower is not threading.current_thread():
+            self._follower.join()
         self._follower = None
 
     def close(self) -> None:
@@ -122,44 +112,37 @@ class LossCurves(RecordWidget):
                 self.live = "stopped"
                 return
 
-    def _take(self, given: tuple[Any, ...]) -> dict[str, str]:
-        """Store the logs; without any, show an empty run that `follow` may fill."""
-        try:
-            logs = tuple(_opened(each) for each in given) or (
-                LossLog(name="no run yet", base="", heads=1),
-            )
-        except RecordError as error:
-            self._records = ()
-            return {"problem": str(error), "records_json": "[]"}
-        return super()._take(logs)
+    def _take(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the logs; without any, an empty run that `follow` may fill."""
+        return super()._take(tuple(map(_opened, given)) or (_empty("no run yet"),))
 
-    def figure(self) -> Figure:
+    def figure(self) -> Any:
         """Return a figure of the curves."""
-        from labkit.plots import plot_loss
+        return plots.plot_loss(*self.records, span=self.span or None)
 
-        log, *others = self.records
-        return plot_loss(log, others[0] if others else None, span=self.span or None)
-
-    def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+    def table(self) -> Table:
         """Return for each run and head the last loss, validation loss and acceptance."""
         rows = []
         for log in self.records:
-            last = log.points[-1] if log.points else None
-            look = log.validation[-1] if log.validation else None
-            rows += [(log.name, head + 1, *_ends(last, look, head)) for head in range(log.heads)]
+            last, look = log.points[-1:], log.validation[-1:]  # one or none of each
+            ends = (last and last[0].loss, look and look[0].loss, look and look[0].accept)
+            for head in range(log.heads):
+                shown = (f"{values[head]:.3f}" if values else "–" for values in ends)
+                rows.append((log.name, head + 1, *shown))
         return ("run", "head", "loss", "validation loss", "accepted"), rows
 
     def summary(self) -> str:
         """Say in one sentence where the runs ended."""
-        return "; ".join(
-            f"{log.name}: {len(log.points)} steps, "
-            + (
-                "last losses " + ", ".join(f"{loss:.3f}" for loss in log.points[-1].loss)
-                if log.points
-                else "no loss yet"
-            )
-            for log in self.records
-        )
+        said = []
+        for log in self.records:
+            losses = ", ".join(f"{loss:.3f}" for point in log.points[-1:] for loss in point.loss)
+            last = f"last losses {losses}" if losses else "no loss yet"
+            said.append(f"{log.name}: {len(log.points)} steps, {last}")
+        return "; ".join(said)
+
+
+def _empty(name: str) -> LossLog:
+    return LossLog(name=name, base="", heads=1)
 
 
 def _opened(given: Any) -> Any:
@@ -176,11 +159,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return (status.st_size, status.st_mtime_ns) if status.st_size else None
-
-
-def _ends(last: LossPoint | None, look: ValidationPoint | None, head: int) -> tuple[str, str, str]:
-    return (
-        f"{last.loss[head]:.3f}" if last else "–",
-        f"{look.loss[head]:.3f}" if look else "–",
-        f"{look.accept[head]:.3f}" if look else "–",
-    )

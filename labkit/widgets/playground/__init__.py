@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import anywidget
 import traitlets
@@ -17,19 +16,6 @@ from labkit.widgets.token_stepper import TokenStepper
 
 VIEWS = (TokenStepper, RiskMatrix)
 """The widgets whose views the Playground shows inside its own."""
-
-
-class Player(Protocol):
-    """What answers a Playground's questions; `Decoder.player` makes one."""
-
-    def ask(
-        self,
-        question: str,
-        args: dict[str, Any],
-        tell: Callable[[Any], None],
-        stopped: Callable[[], bool],
-    ) -> Any:
-        """Answer ``question``; ``tell`` each part as it is known, end early once ``stopped()``."""
 
 
 class Playground(anywidget.AnyWidget):
@@ -48,7 +34,7 @@ class Playground(anywidget.AnyWidget):
 
     def __init__(self, decoder: Any, **state: Any) -> None:
         super().__init__(views=views_json(), **state)
-        self._player: Player = decoder.player()
+        self._player = decoder.player()
         self._stopped: set[str] = set()
         self._one = threading.Lock()
         self.on_msg(self._hear)
@@ -62,17 +48,16 @@ class Playground(anywidget.AnyWidget):
 
     def _answer(self, message: dict[str, Any]) -> None:
         name = message["id"]
+
+        def tell(part: Any, kind: str = "part") -> None:
+            self.send({"id": name, kind: part})
+
         with self._one:
             try:
-                done = self._player.ask(
-                    message["ask"],
-                    message["args"],
-                    lambda part: self.send({"id": name, "part": part}),
-                    lambda: name in self._stopped,
-                )
-                self.send({"id": name, "done": done})
+                question = message["ask"], message["args"]
+                tell(self._player.ask(*question, tell, lambda: name in self._stopped), "done")
             except Exception as error:  # whatever goes wrong is shown in the view
-                self.send({"id": name, "error": str(error) or type(error).__name__})
+                tell(str(error) or type(error).__name__, "error")
         self._stopped.discard(name)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from labkit.widgets.base import HERE, bundle
-from labkit.widgets.page import STYLE, document
+from labkit.widgets.page import STYLE, document, inline, inside
 from labkit.widgets.playground import Playground, views_json
 
 KEPT_OUT = np.array([0, 13, 60])
@@ -26,8 +26,6 @@ def page(model: Path, heads: Path) -> str:
     packed, count = _packed(model, heads)
     worker = bundle(HERE / "playground" / "worker.js")
     start = (HERE / "playground" / "page.js").read_text(encoding="utf-8")
-    module = Playground._esm.replace("export default ", "const WIDGET = ", 1)
-    views = json.dumps(views_json()).replace("<", "\\u003c")
     inner = f"""<main>
 <nav aria-label="Gallery"><a href="../index.html">All widgets</a></nav>
 <h1>Playground</h1>
@@ -38,18 +36,13 @@ if empty-headed, English.</p>
 </main>
 <script type="text/plain" id="labkit-weights" data-size="{len(packed)}">{as_text(packed)}</script>
 <script type="text/plain" id="labkit-worker">"use strict";
-{_inside(worker)}</script>
+{inside(worker)}</script>
 <script type="module">
-{_inside(module)}
-const VIEWS = {views};
-{_inside(start)}
+{inside(Playground._esm)}
+const VIEWS = {inline(views_json())};
+{inside(start)}
 </script>"""
     return document("Playground · labkit", STYLE + Playground._css, inner)
-
-
-def _inside(code: str) -> str:
-    """Return JavaScript that no text in it can end early."""
-    return code.replace("</script", "<\\/script")
 
 
 def as_text(data: bytes) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import traitlets
 
+from labkit import plots
 from labkit.records import Trace
-from labkit.widgets.base import RecordWidget, script, style, within
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from labkit.widgets.base import RecordWidget, Table, script, style, within
 
 
 class Race(RecordWidget):
@@ -53,17 +50,15 @@ class Race(RecordWidget):
             )
         return proposal["value"]
 
-    def figure(self) -> Figure:
+    def figure(self) -> Any:
         """Return a figure of tokens against time, and of where the time went."""
-        from labkit.plots import plot_race
+        return plots.plot_race(self.records)
 
-        return plot_race(self.records)
-
-    def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+    def table(self) -> Table:
         """Return one row per lane: tokens, steps, time, speed, and speed relative to the first."""
-        headings = ("method", "tokens", "steps", "tokens per step", "seconds", "tokens/s", "factor")
         first = rate(self.records[0])
-        return headings, [
+        headings = "method, tokens, steps, tokens per step, seconds, tokens/s, factor"
+        return headings.split(", "), [
             (
                 trace.method,
                 len(trace.tokens),
@@ -79,14 +74,12 @@ class Race(RecordWidget):
     def summary(self) -> str:
         """Say which lane is fastest, and by what factor."""
         best = max(self.records, key=rate)
-        others = [
+        said = [f"{best.method}: {rate(best):.1f} tokens per second"] + [
             f"{rate(best) / rate(trace):.2f} times as fast as {trace.method}"
             for trace in self.records
             if trace is not best
         ]
-        return (
-            f"{best.method}: " + ", ".join([f"{rate(best):.1f} tokens per second", *others]) + "."
-        )
+        return ", ".join(said) + "."
 
 
 def rate(trace: Trace) -> float:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import traitlets
 
+from labkit import plots
 from labkit.records import RiskTable, Weighting
-from labkit.widgets.base import RecordWidget, script, style, within
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from labkit.widgets.base import RecordWidget, Table, script, style, within
 
 UTILITIES = ("chrf", "chrf++", "bleu", "precision", "recall", "f1", "edit", "exact")
 """The utilities that the page computes by itself, by the names of `labkit.mbr.utilities`."""
@@ -56,23 +53,16 @@ class RiskMatrix(RecordWidget):
     distance = traitlets.Float(0.5, min=0, max=1).tag(sync=True)
     best = traitlets.Int(0, min=0).tag(sync=True)
 
-    def __init__(self, record: Any, **state: Any) -> None:
-        super().__init__(record)
-        self.fit_state()
-        for name, value in state.items():
-            setattr(self, name, value)
-
     def fit_state(self) -> None:
         """Show what was recorded: nothing switched, the winner against the heaviest evidence."""
         table: RiskTable | None = self.record
         if table is None:
             return
-        with self.hold_sync():
-            self.utility, self.weighting, self.best = table.utility, table.weighting, table.best
-            self.temperature, self.length_power, self.samples = 1.0, 0.0, 0
-            self.evidence, self.left_out = "samples", []
-            heaviest = max(range(len(table.weights)), key=table.weights.__getitem__)
-            self.selected = (table.best, heaviest)
+        self.utility, self.weighting, self.best = table.utility, table.weighting, table.best
+        self.temperature, self.length_power, self.samples = 1.0, 0.0, 0
+        self.evidence, self.left_out = "samples", []
+        heaviest = max(range(len(table.weights)), key=table.weights.__getitem__)
+        self.selected = (table.best, heaviest)
 
     @traitlets.validate("utility")
     def _known_utility(self, proposal: Any) -> str:
@@ -106,25 +96,18 @@ class RiskMatrix(RecordWidget):
         last = len(self.record.hypotheses) - 1 if self.record else row
         return within("selected's hypothesis", row, 0, last), column
 
-    def figure(self) -> Figure:
+    def figure(self) -> Any:
         """Return the matrix as a matplotlib figure."""
-        from labkit.plots import plot_risk
+        return plots.plot_risk(self.record)
 
-        return plot_risk(self.record)
-
-    def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+    def table(self) -> Table:
         """Return the ten hypotheses of least risk."""
         table: RiskTable = self.record
         order = sorted(range(len(table.risk)), key=table.risk.__getitem__)[:10]
-        rows = [
-            (
-                f"{row} (chosen)" if row == table.best else row,
-                f"{table.risk[row]:.4f}",
-                table.hypotheses[row].count,
-                table.hypotheses[row].text,
-            )
-            for row in order
-        ]
+        rows = []
+        for row in order:
+            name, found = f"{row} (chosen)" if row == table.best else row, table.hypotheses[row]
+            rows.append((name, f"{table.risk[row]:.4f}", found.count, found.text))
         return ("hypothesis", "risk", "drawn", "text"), rows
 
     def summary(self) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import traitlets
 
+from labkit import plots
 from labkit.records import ServingLog, gains
-from labkit.widgets.base import RecordWidget, script, style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from labkit.widgets.base import RecordWidget, Table, script, style
 
 
 class ServingCurves(RecordWidget):
@@ -37,61 +34,34 @@ class ServingCurves(RecordWidget):
     log_scale = traitlets.Bool(False).tag(sync=True)
     users = traitlets.Int(1, min=1).tag(sync=True)
 
-    def __init__(self, *given: Any, **state: Any) -> None:
-        super().__init__(*given, **state)
-        if "users" not in state:
-            self.fit_state()
-
     def fit_state(self) -> None:
         """Show the fewest users in the read-out."""
         if self.record is not None and self.record.rows:
             self.users = min(row.users for row in self.record.rows)
 
-    def figure(self) -> Figure:
+    def figure(self) -> Any:
         """Return the two panels as a matplotlib figure."""
-        from labkit.plots import plot_serving
+        return plots.plot_serving(self.record, gap="itl" if self.gap == "itl" else "tpot")
 
-        return plot_serving(self.record, gap="itl" if self.gap == "itl" else "tpot")
-
-    def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+    def table(self) -> Table:
         """Return the headings and every row of the log."""
-        rows = [
-            (
-                row.users,
-                row.method,
-                row.origin,
-                f"{row.ttft_ms.mean:.1f}",
-                f"{row.tpot_ms.mean:.1f}",
-                f"{row.itl_ms.mean:.1f}",
-                f"{row.tokens_per_s:.1f}",
-                row.errors,
-            )
-            for row in self.record.rows
-        ]
-        headings = (
-            "users",
-            "method",
-            "origin",
-            "TTFT ms",
-            "TPOT ms",
-            "ITL ms",
-            "tokens/s",
-            "failed",
-        )
-        return headings, rows
+        headings = "users, method, origin, TTFT ms, TPOT ms, ITL ms, tokens/s, failed"
+        rows = []
+        for row in self.record.rows:
+            speeds = (row.ttft_ms.mean, row.tpot_ms.mean, row.itl_ms.mean, row.tokens_per_s)
+            numbers = (f"{speed:.1f}" for speed in speeds)
+            rows.append((row.users, row.method, row.origin, *numbers, row.errors))
+        return headings.split(", "), rows
 
     def summary(self) -> str:
         """Return in one sentence the gain at the fewest and at the most users."""
         log: ServingLog = self.record
-        found = {
-            (users, origin, method): gain
+        found = [
+            (users, f"{method} {gain:.2f}× at {users} ({origin})")
             for origin in ("measured", "simulated")
             for (users, method), gain in gains(log.rows, origin).items()
-        }
-        told = [
-            f"{method} {gain:.2f}× at {users} ({origin})"
-            for (users, origin, method), gain in sorted(found.items(), key=lambda one: one[0][0])
         ]
+        told = [text for _, text in sorted(found, key=lambda one: one[0])]
         if not told:
             return f"{log.name}: {len(log.rows)} rows of latency against users."
         ends = list(dict.fromkeys((told[0], told[-1])))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import traitlets
 
+from labkit import plots
 from labkit.records import ROOT, Step, Trace
-from labkit.widgets.base import RecordWidget, counted, script, style, within
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from labkit.widgets.base import RecordWidget, Table, counted, script, style, within
 
 
 class TokenStepper(RecordWidget):
@@ -39,56 +36,47 @@ class TokenStepper(RecordWidget):
     head = traitlets.Int(0).tag(sync=True)
     playing = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, *given: Any, selected: int | None = None, **state: Any) -> None:
-        super().__init__(*given, **state)
-        self.selected = self._telling() if selected is None else selected
-
     def fit_state(self) -> None:
         """Start a new record at its first step."""
-        self.playing = False
-        self.step = 0
-        self.head = 0
-        self.selected = self._telling()
+        self.playing, self.step, self.head = False, 0, 0
+        self._choose_telling()
 
-    @traitlets.validate("step")
-    def _step_exists(self, proposal: dict[str, Any]) -> int:
-        last = max(0, len(self.record.steps) - 1) if self.record else 0
-        return within("step", proposal["value"], 0, last)
-
-    @traitlets.validate("selected")
-    def _node_exists(self, proposal: dict[str, Any]) -> int:
-        step = self._now()
-        return within("selected", proposal["value"], ROOT, len(step.nodes) if step else ROOT)
-
-    @traitlets.validate("head")
-    def _head_exists(self, proposal: dict[str, Any]) -> int:
-        steps = self.record.steps if self.record else ()
-        deepest = max((node.depth for step in steps for node in step.nodes), default=0)
-        return within("head", proposal["value"], 0, deepest)
-
-    @traitlets.observe("step")
-    def _choose_telling(self, _change: object) -> None:
-        self.selected = self._telling()
+    @property
+    def _steps(self) -> tuple[Step, ...]:
+        return self.record.steps if self.record else ()
 
     def _now(self) -> Step | None:
-        steps = self.record.steps if self.record else ()
-        return steps[min(self.step, len(steps) - 1)] if steps else None
+        return self._steps[min(self.step, len(self._steps) - 1)] if self._steps else None
 
-    def _telling(self) -> int:
-        step = self._now()
-        return telling(step) if step else ROOT
+    @traitlets.validate("step", "selected", "head")
+    def _exists(self, proposal: dict[str, Any]) -> int:
+        now, depths = self._now(), [node.depth for step in self._steps for node in step.nodes]
+        low, high = {
+            "step": (0, max(0, len(self._steps) - 1)),
+            "selected": (ROOT, len(now.nodes) if now else ROOT),
+            "head": (0, max(depths, default=0)),
+        }[proposal["trait"].name]
+        return within(proposal["trait"].name, proposal["value"], low, high)
 
-    def figure(self) -> Figure:
+    @traitlets.observe("step")
+    def _choose_telling(self, _change: object = None) -> None:
+        now = self._now()
+        self.selected = telling(now) if now else ROOT
+
+    def figure(self) -> Any:
         """Return a figure of the whole generation, one column per step."""
-        from labkit.plots import plot_trace
+        return plots.plot_trace(self.record)
 
-        return plot_trace(self.record)
-
-    def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+    def table(self) -> Table:
         """Return one row per step: drafted, accepted, and the base model's own token."""
-        return ("step", "drafted", "accepted", "base model's own"), [
-            _row(index, step) for index, step in enumerate(self.record.steps)
-        ]
+        rows = []
+        for number, step in enumerate(self.record.steps, start=1):
+            kept = "".join(step.nodes[node].text for node in step.accepted)
+            own = [token.text for token in step.committed[len(step.accepted) :]]
+            if own and step.ending in ("replacement", "bonus"):
+                own.append(f" ({step.ending})")
+            rows.append((number, len(step.nodes), kept, "".join(own)))
+        return ("step", "drafted", "accepted", "base model's own"), rows
 
     def summary(self) -> str:
         """Say how many tokens were generated in how many steps."""
@@ -114,15 +102,3 @@ def telling(step: Step) -> int:
             if node.tested and not node.accepted and node.parent == tip:
                 return index
     return tip if path else len(step.nodes)
-
-
-def _row(index: int, step: Step) -> tuple[object, ...]:
-    kept = [step.nodes[node].text for node in step.accepted]
-    own = step.committed[len(kept) :]
-    ending = f" ({step.ending})" if own and step.ending in ("replacement", "bonus") else ""
-    return (
-        index + 1,
-        len(step.nodes),
-        "".join(kept),
-        "".join(token.text for token in own) + ending,
-    )

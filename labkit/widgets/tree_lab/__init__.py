@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import traitlets
 
+from labkit import plots
 from labkit.records import ROOT, TreeStudy
-from labkit.widgets.base import RecordWidget, counted, script, style, within
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from labkit.widgets.base import RecordWidget, Table, counted, script, style, within
 
 
 class TreeLab(RecordWidget):
@@ -37,12 +34,6 @@ class TreeLab(RecordWidget):
 
     nodes = traitlets.List(traitlets.List(traitlets.Int())).tag(sync=True)
     selected = traitlets.Int(ROOT).tag(sync=True)
-
-    def __init__(self, *given: Any, selected: int = ROOT, **state: Any) -> None:
-        super().__init__(*given, **state)
-        if "nodes" not in state:
-            self.fit_state()
-        self.selected = selected
 
     def fit_state(self) -> None:
         """Show a new study with its fastest tree."""
@@ -70,10 +61,9 @@ class TreeLab(RecordWidget):
                 f"A tree has at most {most} nodes here, not {len(paths)}: more were not measured."
             )
         for path in paths:
-            fits = all(
-                0 <= rank < len(accept[head]) for head, rank in enumerate(path[: len(accept)])
-            )
-            if not path or len(path) > len(accept) or not fits:
+            ranks = zip(path, accept, strict=False)
+            fits = all(0 <= rank < len(shares) for rank, shares in ranks)
+            if not (fits and 1 <= len(path) <= len(accept)):
                 raise traitlets.TraitError(
                     f"{list(path)} is no path: it needs 1 to {len(accept)} ranks, each below "
                     f"{', '.join(str(len(shares)) for shares in accept)}."
@@ -93,25 +83,18 @@ class TreeLab(RecordWidget):
     def _node_exists(self, proposal: dict[str, Any]) -> int:
         return within("selected", proposal["value"], ROOT, len(self.nodes) - 1)
 
-    def figure(self) -> Figure:
+    def figure(self) -> Any:
         """Return a figure of the tree and of what the best tree of each size would give."""
-        from labkit.plots import plot_tree
+        return plots.plot_tree(self.record, [tuple(path) for path in self.nodes])
 
-        return plot_tree(self.record, [tuple(path) for path in self.nodes])
-
-    def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+    def table(self) -> Table:
         """Return one row per node: its place, and what it adds."""
-        study = self.record
-        return ("node", "head", "rank", "accepted", "whole path"), [
-            (
-                "·".join(str(rank + 1) for rank in path),
-                len(path),
-                path[-1] + 1,
-                f"{study.accept[len(path) - 1][path[-1]]:.2f}",
-                f"{study.gain(tuple(path)):.3f}",
-            )
-            for path in self.nodes
-        ]
+        study, rows = self.record, []
+        for path in self.nodes:
+            name, head, rank = "·".join(str(rank + 1) for rank in path), len(path), path[-1] + 1
+            accept, gain = study.accept[head - 1][rank - 1], study.gain(tuple(path))
+            rows.append((name, head, rank, f"{accept:.2f}", f"{gain:.3f}"))
+        return ("node", "head", "rank", "accepted", "whole path"), rows
 
     def summary(self) -> str:
         """Say what the tree gains and costs."""

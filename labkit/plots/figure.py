@@ -79,6 +79,5 @@ def picture(width: float, height: float) -> Picture:
     return Picture(figsize=(width, height), layout="constrained")
 
 
-def styled(dark: bool = False) -> Any:
-    """Return the context in which a figure must be drawn to look like the lab's."""
-    return matplotlib.rc_context(STYLE | DARK if dark else STYLE)
+styled = matplotlib.rc_context(STYLE)
+"""A decorator for functions that draw: what they make looks like the lab's."""

@@ -18,6 +18,7 @@ CROWDED = 15
 """With more columns than this, their numbers are set small, or they would run together."""
 
 
+@styled
 def plot_risk(table: RiskTable) -> Picture:
     """Draw each hypothesis's loss against each evidence sample, and what follows from it.
 
@@ -29,78 +30,57 @@ def plot_risk(table: RiskTable) -> Picture:
     rows = np.concatenate(([table.best], rows[rows != table.best]))
     columns = np.argsort(-weights, kind="stable")
     many, much = loss.shape
-    with styled():
-        figure = picture(9.5, float(np.clip(1.8 + 0.24 * many, 3.6, 7.5)))
-        grid = figure.add_gridspec(
-            2, 2, width_ratios=(3.2, 1), height_ratios=(1, 6), wspace=0.02, hspace=0.02
-        )
-        heat = figure.add_subplot(grid[1, 0])
-        above = figure.add_subplot(grid[0, 0], sharex=heat)
-        beside = figure.add_subplot(grid[1, 1], sharey=heat)
+    figure = picture(9.5, float(np.clip(1.8 + 0.24 * many, 3.6, 7.5)))
+    grid = figure.add_gridspec(
+        2, 2, width_ratios=(3.2, 1), height_ratios=(1, 6), wspace=0.02, hspace=0.02
+    )
+    heat = figure.add_subplot(grid[1, 0])
+    above = figure.add_subplot(grid[0, 0], sharex=heat)
+    beside = figure.add_subplot(grid[1, 1], sharey=heat)
 
-        image = heat.imshow(
-            loss[np.ix_(rows, columns)],
-            cmap=LOSS_RAMP,
-            vmin=0,
-            vmax=1,
-            aspect="auto",
-            interpolation="nearest",
-        )
-        heat.grid(False)
-        heat.set(
-            xlabel=f"evidence, {much} samples, heaviest first",
-            ylabel=f"hypotheses, {many}, lowest risk first",
-        )
-        heat.set_xticks(range(much) if much <= LABELLED else [])
-        if much <= LABELLED:
-            size = 9.5 if much <= CROWDED else 7
-            heat.set_xticklabels([str(column) for column in columns], fontsize=size)
-        heat.set_yticks(range(many) if many <= LABELLED else [])
-        if many <= LABELLED:
-            heat.set_yticklabels([_short(table.hypotheses[row].text) for row in rows])
-        heat.tick_params(length=0)
+    sort: Any = {"cmap": LOSS_RAMP, "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    image = heat.imshow(loss[np.ix_(rows, columns)], aspect="auto", **sort)
+    heat.grid(False)
+    heat.set_xlabel(f"evidence, {much} samples, heaviest first")
+    heat.set_ylabel(f"hypotheses, {many}, lowest risk first")
+    texts = [_short(table.hypotheses[row].text) for row in rows if many <= LABELLED]
+    numbers = [str(column) for column in columns if much <= LABELLED]
+    heat.set_xticks(range(len(numbers)), numbers, fontsize=9.5 if much <= CROWDED else 7)
+    heat.set_yticks(range(len(texts)), texts)
+    heat.tick_params(length=0)
 
-        above.bar(range(much), weights[columns], width=0.9 if much <= LABELLED else 1, color=INK)
-        above.set(ylabel="weight", title=f"Risk by {table.utility}, weights: {table.weighting}")
-        above.tick_params(labelbottom=False, bottom=False)
+    above.bar(range(much), weights[columns], width=0.9 if much <= LABELLED else 1, color=INK)
+    above.set(ylabel="weight", title=f"Risk by {table.utility}, weights: {table.weighting}")
+    above.tick_params(labelbottom=False, bottom=False)
 
-        beside.scatter(risk[rows[1:]], range(1, many), s=14, color=FAINT)
-        beside.scatter(risk[table.best], 0, s=42, marker="D", color=WINNER)
-        beside.set_xlabel("risk")
-        few = MaxNLocator(nbins=2, steps=(1, 2, 5, 10), min_n_ticks=1)
-        beside.xaxis.set_major_locator(few)  # near risks have long numbers, and the panel is narrow
-        beside.tick_params(labelleft=False, left=False)
-        beside.annotate(
-            f"lowest: {risk[table.best]:.4f}",
-            (risk[table.best], 0),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            color=WINNER,
-            annotation_clip=False,
-        )
-        figure.colorbar(image, ax=beside, label="loss: 0 alike, 1 unlike", fraction=0.08)
+    beside.scatter(risk[rows[1:]], range(1, many), s=14, color=FAINT)
+    beside.scatter(risk[table.best], 0, s=42, marker="D", color=WINNER)
+    beside.set_xlabel("risk")
+    few = MaxNLocator(nbins=2, steps=(1, 2, 5, 10), min_n_ticks=1)
+    beside.xaxis.set_major_locator(few)  # near risks have long numbers, and the panel is narrow
+    beside.tick_params(labelleft=False, left=False)
+    right: Any = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+    said = f"lowest: {risk[table.best]:.4f}"
+    beside.annotate(said, (risk[table.best], 0), color=WINNER, annotation_clip=False, **right)
+    figure.colorbar(image, ax=beside, label="loss: 0 alike, 1 unlike", fraction=0.08)
     return figure
 
 
+@styled
 def plot_coverage(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Picture:
     """Draw risk-coverage curves, each a pair of coverages and mean losses, by its score's name."""
-    with styled():
-        figure = picture(7, 3.6)
-        axes = figure.add_subplot()
-        for name, (coverage, risk) in curves.items():
-            flat: Any = {"color": FAINT, "linestyle": "--"} if name == "random" else {}
-            axes.plot(coverage, risk, label=name, **flat)
-        axes.set(
-            xlabel="coverage: share of decisions answered, surest first",
-            ylabel="mean loss of those answered",
-            xlim=(0, 1),
-            ylim=(0, None),
-        )
-        axes.legend(frameon=False)
+    figure = picture(7, 3.6)
+    axes = figure.add_subplot()
+    for name, (coverage, risk) in curves.items():
+        flat: Any = {"color": FAINT, "linestyle": "--"} if name == "random" else {}
+        axes.plot(coverage, risk, label=name, **flat)
+    axes.set(xlim=(0, 1), ylim=(0, None), ylabel="mean loss of those answered")
+    axes.set_xlabel("coverage: share of decisions answered, surest first")
+    axes.legend()
     return figure
 
 
+@styled
 def plot_beyond(table: RiskTable) -> Picture:
     """Draw what an annotated table has beyond one answer: curve, set and clusters.
 
@@ -108,37 +88,36 @@ def plot_beyond(table: RiskTable) -> Picture:
     the set as it grows, and of as many best single hypotheses; right, the weight of each cluster.
     """
     loss, weights, risk = (np.asarray(part) for part in (table.loss, table.weights, table.risk))
-    with styled():
-        figure = picture(9.5, 3.2)
-        curve, grows, kinds = figure.subplots(1, 3)
-        curve.set(title="How sure is it?", xlabel="coverage", ylabel="mean loss")
-        if table.coverage:
-            points = [(point.coverage, point.risk) for point in table.coverage]
-            curve.plot(*zip(*points, strict=True), color=INK)
-            sure = 1 - risk[table.best]
-            surer = [p for p in table.coverage if p.threshold >= sure] or table.coverage[:1]
-            curve.scatter(surer[-1].coverage, surer[-1].risk, color=WINNER, zorder=3)
-            curve.set_ylim(bottom=0)
-        ranked = np.argsort(risk, kind="stable")
-        sizes = range(1, len(table.chosen_set) + 1)
-        for rows, name, color in (
-            (table.chosen_set, "chosen together", WINNER),
-            (ranked, "best single ones", FAINT),
-        ):
-            values = [loss[list(rows[:k])].min(axis=0) @ weights for k in sizes]
-            grows.plot(sizes, values, marker="o", label=name, color=color)
-        grows.set(title="Risk of a set", xlabel="answers in it")
-        grows.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if table.chosen_set:
-            grows.legend(frameon=False)
-        weight = {item.text: 0.0 for item in table.evidence}
-        for item, value in zip(table.evidence, weights, strict=True):
-            weight[item.text] += value
-        own = [weight.get(one.text, 0.0) for one in table.hypotheses]
-        if table.clusters:
-            mass = np.sort(np.bincount(table.clusters, own))[::-1][:8]
-            kinds.bar(range(1, len(mass) + 1), mass, color=INK)
-        kinds.set(title="Kinds of answer", xlabel="cluster, heaviest first", ylabel="weight")
+    figure = picture(9.5, 3.2)
+    curve, grows, kinds = figure.subplots(1, 3)
+    curve.set(title="How sure is it?", xlabel="coverage", ylabel="mean loss")
+    if table.coverage:
+        points = [(point.coverage, point.risk) for point in table.coverage]
+        curve.plot(*zip(*points, strict=True), color=INK)
+        sure = 1 - risk[table.best]
+        surer = [p for p in table.coverage if p.threshold >= sure] or table.coverage[:1]
+        curve.scatter(surer[-1].coverage, surer[-1].risk, color=WINNER, zorder=3)
+        curve.set_ylim(bottom=0)
+    ranked = np.argsort(risk, kind="stable")
+    sizes = range(1, len(table.chosen_set) + 1)
+    for rows, name, color in (
+        (table.chosen_set, "chosen together", WINNER),
+        (ranked, "best single ones", FAINT),
+    ):
+        values = [loss[list(rows[:k])].min(axis=0) @ weights for k in sizes]
+        grows.plot(sizes, values, marker="o", label=name, color=color)
+    grows.set(title="Risk of a set", xlabel="answers in it")
+    grows.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if table.chosen_set:
+        grows.legend()
+    weight = {item.text: 0.0 for item in table.evidence}
+    for item, value in zip(table.evidence, weights, strict=True):
+        weight[item.text] += value
+    own = [weight.get(one.text, 0.0) for one in table.hypotheses]
+    if table.clusters:
+        mass = np.sort(np.bincount(table.clusters, own))[::-1][:8]
+        kinds.bar(range(1, len(mass) + 1), mass, color=INK)
+    kinds.set(title="Kinds of answer", xlabel="cluster, heaviest first", ylabel="weight")
     return figure
 
 

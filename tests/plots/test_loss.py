@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from labkit.plots import plot_loss, plot_phases
-from labkit.plots.loss import smooth
+from labkit.plots.training import smooth
 from labkit.records import LossLog, LossPoint, ValidationPoint
 
 

@@ -5,7 +5,7 @@ import pytest
 from widgets.traces import hostile_trace, make_trace
 
 from labkit.plots import plot_race, plot_trace
-from labkit.plots.trace import head_shares, staircase
+from labkit.plots.decoding import head_shares, staircase
 
 TRACES = [make_trace(), make_trace(widths=()), make_trace(steps=0), hostile_trace()]
 

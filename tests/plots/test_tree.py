@@ -4,7 +4,7 @@ import pytest
 from widgets.studies import make_study
 
 from labkit.plots import plot_tree
-from labkit.plots.tree import rows_of
+from labkit.plots.decoding import rows_of
 
 
 @pytest.mark.parametrize("tree", [None, [], [(0,), (0, 0), (1,)]])

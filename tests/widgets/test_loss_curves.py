@@ -10,7 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from labkit.plots.loss import smooth
+from labkit.plots.training import smooth
 from labkit.records import LossLog, RecordError
 from labkit.widgets import LossCurves, loss_curves
 from widgets.made import loss_log

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
+from labkit.plots.decoding import BASE
 from labkit.plots.figure import HUES
-from labkit.plots.trace import BASE
 from labkit.widgets.base import HERE
 
 STYLE = (HERE / "shared" / "style.css").read_text(encoding="utf-8")

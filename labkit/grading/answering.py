@@ -48,67 +48,59 @@ def report_every_error(shell: Any) -> None:
 
 def answer(port: int, key: str) -> None:
     """Answer calls from the examiner at ``port`` until it hangs up."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-    line = Line(connection)
+    line = Line(socket.create_connection(("127.0.0.1", port), timeout=30))
     try:
         line.send(key.encode())
-        Answerer(line).run()
+        answer_calls(line)
     finally:
         line.close()  # so that the examiner does not wait where this raises
 
 
-class Answerer:
-    """One connection to the examiner: looks names up, calls functions, passes errors back."""
+def answer_calls(line: Line) -> None:
+    """Look names up, call functions, pass errors back, until the other side closes.
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self._functions: list[Callable[..., Any]] = []
+    An interrupted call ends with an error.
+    """
+    functions: list[Callable[..., Any]] = []  # the student's, which the other side may call
 
-    def run(self) -> None:
-        """Answer until the other side closes; an interrupted call ends with an error."""
-        while True:
-            try:
-                request = self._read(self._line.receive())
-            except WireError:
-                return
-            except KeyboardInterrupt:  # it came between two calls
-                continue
-            try:
-                reply = pack(["gives", *self._reply(request)], self._name)
-            except BaseException as error:
-                reply = pack(["raises", *_described(error)], self._name)
-            self._line.send(reply)
+    def name(function: Callable[..., Any]) -> int:
+        functions.append(function)
+        return len(functions) - 1
 
-    def _reply(self, request: list[Any]) -> list[Any]:
-        what, *rest = request
-        if what == "look up":
-            test, name = rest
-            kept = KEPT.get(test, {})
-            return [name in kept, kept.get(name), []]
-        number, args, settings = rest
-        result = self._functions[number](*args, **settings)
-        return [True, result, generators(args)]
-
-    def _name(self, function: Callable[..., Any]) -> int:
-        self._functions.append(function)
-        return len(self._functions) - 1
-
-    def _read(self, message: bytes) -> list[Any]:
-        return unpack(message, self._from_afar)
-
-    def _from_afar(self, name: Any) -> Callable[..., Any]:
+    def from_afar(name_there: Any) -> Callable[..., Any]:
         """Return a function that calls the test's own by a message while the student's waits."""
 
         def call(*args: Any, **settings: Any) -> Any:
-            self._line.send(pack(["calls", name, list(args), settings], self._name))
-            kind, *rest = self._read(self._line.receive())
+            line.send(pack(["calls", name_there, list(args), settings], name))
+            kind, *rest = unpack(line.receive(), from_afar)
             if kind == "raises":
                 raise ValueError(rest[0])
-            result, generators = rest
-            bring_up_to_date(args, generators)
+            result, moved = rest
+            bring_up_to_date(args, moved)
             return result
 
         return call
+
+    while True:
+        try:
+            what, *rest = unpack(line.receive(), from_afar)
+        except WireError:
+            return
+        except KeyboardInterrupt:  # it came between two calls
+            continue
+        try:
+            if what == "look up":
+                test, wanted = rest
+                kept = KEPT.get(test, {})
+                found, result, moved = wanted in kept, kept.get(wanted), []
+            else:
+                number, args, settings = rest
+                found, result = True, functions[number](*args, **settings)
+                moved = generators(args)
+            reply = pack(["gives", found, result, moved], name)
+        except BaseException as error:
+            reply = pack(["raises", *_described(error)], name)
+        line.send(reply)
 
 
 def _described(error: BaseException | None) -> list[str]:

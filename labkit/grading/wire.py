@@ -29,6 +29,8 @@ KINDS = {
     "float32", "float64",
 }  # fmt: skip
 """The number formats of arrays that are passed on."""
+COLLECTIONS = {list: "list", range: "list", tuple: "tuple", set: "set", frozenset: "set"}
+"""The types that are written as a list of their items, and the kind that is read again."""
 
 Functions = Callable[[Callable[..., Any]], Any]
 """From a function to the name under which the other side may call it."""
@@ -82,67 +84,52 @@ class _Writer:
     def __init__(self, functions: Functions) -> None:
         self.buffers: list[bytes] = []
         self._functions = functions
-        self._depth = 0
 
-    def plain(self, value: Any) -> Any:
+    def plain(self, value: Any, depth: int = 1) -> Any:
         """Return JSON for a value; the bytes of arrays are added to ``buffers``."""
-        if value is None or type(value) in (bool, int, str):
-            return value
-        self._depth += 1
-        if self._depth > DEEPEST:
-            raise WireError("it gives lists within lists without end")
-        try:
-            return self._collection(value)
-        finally:
-            self._depth -= 1
-
-    def _collection(self, value: Any) -> Any:
+        if isinstance(value, np.generic):
+            value = value.item()
         kind: Any = type(value)
+        if value is None or kind in (bool, int, str) or (kind is float and math.isfinite(value)):
+            return value
+        if depth > DEEPEST:
+            raise WireError("it gives lists within lists without end")
+        torch = sys.modules.get("torch")
+        made: list[Any]
         if kind in COLLECTIONS:
-            return [COLLECTIONS[kind], [self.plain(item) for item in value]]
-        if kind is dict:
+            made = [COLLECTIONS[kind], [self.plain(item, depth + 1) for item in value]]
+        elif kind is dict:
             if any(type(key) is not str for key in value):
                 raise WireError("it gives a dictionary whose keys are not all texts")
-            return ["dict", {key: self.plain(item) for key, item in value.items()}]
-        return self._single(value)
-
-    def _single(self, value: Any) -> Any:
-        if value is ...:
-            return ["..."]
-        if type(value) is float:
-            return value if math.isfinite(value) else ["float", repr(value)]
-        if type(value) is np.random.Generator:
-            return ["generator", value.bit_generator.state]
-        return self._other(value)
-
-    def _other(self, value: Any) -> Any:
-        if isinstance(value, np.generic):
-            return self.plain(value.item())
-        if isinstance(value, np.ndarray):
-            return self._array("array", value)
-        torch = sys.modules.get("torch")
-        if torch is not None and isinstance(value, torch.Tensor):
+            made = ["dict", {key: self.plain(item, depth + 1) for key, item in value.items()}]
+        elif value is ...:
+            made = ["..."]
+        elif kind is float:
+            made = ["float", repr(value)]
+        elif kind is np.random.Generator:
+            made = ["generator", value.bit_generator.state]
+        elif isinstance(value, np.ndarray):
+            made = ["array", *self._array(value)]
+        elif torch is not None and isinstance(value, torch.Tensor):
             plain = value.detach().cpu()
             plain = plain.float() if plain.dtype == torch.bfloat16 else plain
-            return self._array("tensor", plain.numpy())
-        if callable(value):
-            return ["function", self._functions(value)]
-        raise WireError(
-            f"it gives a {type(value).__name__}, and plain numbers, texts or lists are needed"
-        )
+            made = ["tensor", *self._array(plain.numpy())]
+        elif callable(value):
+            made = ["function", self._functions(value)]
+        else:
+            raise WireError(
+                f"it gives a {kind.__name__}, and plain numbers, texts or lists are needed"
+            )
+        return made
 
-    def _array(self, name: str, value: np.ndarray) -> Any:
-        array = np.ascontiguousarray(np.asarray(value)).reshape(np.shape(value))
+    def _array(self, value: np.ndarray) -> tuple[str, tuple[int, ...]]:
+        array = np.asarray(value)  # of a subclass too
         if array.dtype.name not in KINDS:
             raise WireError(f"it gives an array of {array.dtype.name}, and numbers are needed")
         if array.nbytes > MOST_BYTES:
             raise WireError(f"it gives an array of {array.nbytes:,} bytes, which is too much")
         self.buffers.append(array.tobytes())
-        return [name, array.dtype.name, list(map(int, array.shape))]
-
-
-COLLECTIONS = {list: "list", range: "list", tuple: "tuple", set: "set", frozenset: "set"}
-"""The types that are written as a list of their items, and the kind that is read again."""
+        return array.dtype.name, array.shape
 
 
 class _Reader:
@@ -156,7 +143,7 @@ class _Reader:
             "tuple": lambda items: tuple(self.value(item) for item in items),
             "set": lambda items: {self.value(item) for item in items},
             "dict": lambda items: {str(key): self.value(item) for key, item in items.items()},
-            "array": self._numbers,
+            "array": self._array,
             "tensor": self._tensor,
             "float": float,
             "generator": _generator,
@@ -165,22 +152,20 @@ class _Reader:
         }
 
     def value(self, given: Any) -> Any:
-        """Return the value that ``given`` stands for."""
+        """Return the value that ``given`` stands for; raises whatever it stumbles over."""
         if not isinstance(given, (list, dict)):
             return given
         self._depth += 1
-        if isinstance(given, dict) or given[0] not in self._kinds or self._depth > DEEPEST:
+        if isinstance(given, dict) or self._depth > DEEPEST:
             raise WireError("a message makes no sense")
         made = self._kinds[given[0]](*given[1:])
         self._depth -= 1
         return made
 
-    def _numbers(self, dtype: str, shape: list[int]) -> Any:
+    def _array(self, dtype: str, shape: list[int]) -> Any:
         if dtype not in KINDS or any(type(n) is not int or n < 0 for n in shape):
             raise WireError("a message holds a strange array")
-        size = int(math.prod(shape)) * np.dtype(dtype).itemsize
-        if size > len(self._rest):
-            raise WireError("a message is shorter than it says")
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         array = np.frombuffer(self._rest[:size], dtype).reshape(shape).copy()
         self._rest = self._rest[size:]
         return array
@@ -188,7 +173,7 @@ class _Reader:
     def _tensor(self, dtype: str, shape: list[int]) -> Any:
         import torch
 
-        return torch.from_numpy(self._numbers(dtype, shape))
+        return torch.from_numpy(self._array(dtype, shape))
 
 
 def _generator(state: dict[str, Any]) -> np.random.Generator:
@@ -234,23 +219,22 @@ class Line:
         return self._read(size, deadline)
 
     def _read(self, size: int, deadline: float | None) -> bytes:
-        parts: list[bytes] = []
-        while size:
+        read = bytearray()
+        while len(read) < size:
             left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                raise LateError("no answer in time")
             try:
+                if left is not None and left <= 0:
+                    raise TimeoutError
                 self._connection.settimeout(left)
-                part = self._connection.recv(min(size, 1 << 20))
+                part = self._connection.recv(min(size - len(read), 1 << 20))
             except TimeoutError:
                 raise LateError("no answer in time") from None
             except OSError:
-                raise ClosedError("the other side is gone") from None
+                part = b""
             if not part:
                 raise ClosedError("the other side is gone")
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+            read += part
+        return bytes(read)
 
     def close(self) -> None:
         """End the connection."""

@@ -33,7 +33,7 @@ def students(*, out: Path) -> Report:
 
     It holds no solution and no hidden test.
     """
-    from labkit.grading.students import write_students
+    from labkit.grading.build import write_students
 
     folder = str(write_students(out))
     return Report({"folder": folder}, folder)
@@ -57,7 +57,7 @@ def grade(*, submissions: Path, out: Path, jobs: int, again: bool, **limits: int
     from tqdm import tqdm
 
     from labkit.grading import loop
-    from labkit.grading.limits import Limits
+    from labkit.grading.keeper import Limits
 
     batch = loop.find(submissions)
     watch = partial(tqdm, total=len(batch), desc="graded", unit="")

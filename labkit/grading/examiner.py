@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import nbformat
 from jupyter_client.manager import KernelManager
@@ -30,7 +30,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from labkit.grading.judge import Outcome, Student, free_names, judge
-from labkit.grading.limits import Limits, limit_this_process
+from labkit.grading.keeper import Limits, limit_this_process
 from labkit.grading.notebook import GradedCell, Plan, Unreadable, plan, read
 from labkit.grading.wire import ClosedError, LateError, Line, WireError
 
@@ -41,7 +41,6 @@ GRACE = 5.0
 START_SECONDS = 120.0
 """Seconds that a kernel may take to start."""
 
-IMPORT = "from labkit.grading import answering\n"
 SURROGATE = re.compile("[\ud800-\udfff]").search
 NOT_TEXT = "it holds half a character (a lone surrogate), which no Python file may hold"
 
@@ -101,14 +100,20 @@ class Kernel:
         env = {**os.environ, "IPYTHONDIR": str(folder / "ipython")}
         self.manager.start_kernel(cwd=str(work), env=env)
         self.runner.start_new_kernel_client()
-        self.quietly(f"{IMPORT}answering.report_every_error(get_ipython())", START_SECONDS)
+        self.quietly("report_every_error(get_ipython())", START_SECONDS)
         self.student: Student | None = None
 
-    def run(self, text: str) -> None:
-        """Run a cell; raises nbclient's errors if it takes too long or the kernel ends."""
+    def run(self, text: str) -> str:
+        """Run a cell; return the event if it takes too long or ends the kernel, else nothing."""
         cells = self.runner.nb.cells
         cells.append(nbformat.v4.new_code_cell(text))
-        self.runner.execute_cell(cells[-1], len(cells) - 1, store_history=True)
+        try:
+            self.runner.execute_cell(cells[-1], len(cells) - 1, store_history=True)
+        except CellTimeoutError:
+            return "time limit"
+        except DeadKernelError:
+            return "kernel died"
+        return ""
 
     @property
     def last(self) -> tuple[list[Any], bool]:
@@ -116,10 +121,16 @@ class Kernel:
         cells = self.runner.nb.cells
         return cells[-1].outputs, self.runner.left.get(len(cells) - 1, 0) < 0
 
-    def quietly(self, code: str, wait: float = GRACE) -> None:
-        """Run the examiner's own code, without a trace in history or output."""
+    def _ask(self, code: str) -> str:
+        """Let the kernel run the examiner's own code, without a trace; return the message's id."""
         client: Any = self.runner.kc
-        asked = client.execute(code, silent=True, store_history=False, allow_stdin=False)
+        code = f"from labkit.grading import answering\nanswering.{code}"
+        return client.execute(code, silent=True, store_history=False, allow_stdin=False)
+
+    def quietly(self, code: str, wait: float = GRACE) -> None:
+        """Run the examiner's own code, and wait until it is done."""
+        client: Any = self.runner.kc
+        asked = self._ask(code)
         deadline = time.monotonic() + wait
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -135,9 +146,7 @@ class Kernel:
             key = secrets.token_hex(16)
             with socket.create_server(("127.0.0.1", 0)) as server:
                 port = server.getsockname()[1]
-                code = f"{IMPORT}answering.answer({port}, {key!r})"
-                client: Any = self.runner.kc
-                client.execute(code, silent=True, store_history=False, allow_stdin=False)
+                self._ask(f"answer({port}, {key!r})")
                 self.student = Student(_accept(server, key, self.limits.cell_seconds))
         return self.student
 
@@ -189,100 +198,74 @@ class Examination:
 
     def whole(self) -> None:
         """Run everything, and report each test as it is done."""
-        for number, why in self.left_out.items():
-            self._tell_left_out(number, why)
-        for number, test in enumerate(self.plan.tests):
-            if self.kernel is None and not self._run_cells():
-                for lost in self.plan.tests[number:]:
-                    self._outcome(Outcome(lost.name, False, "the kernel could not be kept running"))
-                return
-            self._outcome(self._test(test))
-        if self.kernel is not None:
-            self.kernel.end()
+        for number in self.left_out:
+            self._tell_left_out(number)
+        for test in self.plan.tests:
+            while self.kernel is None and self.starts < STARTS:
+                self.starts += 1
+                self.kernel = Kernel(self.folder, self.limits)
+                self.tell(cells=self._through(self.kernel))
+            if self.kernel is None:
+                outcome = Outcome(test.name, False, "the kernel could not be kept running")
+            else:
+                outcome = self._test(self.kernel, test)
+            self.tell(**vars(outcome))
+        self._drop()
 
-    def _outcome(self, outcome: Outcome) -> None:
-        self.tell(test=outcome.test, passed=outcome.passed, says=outcome.says)
-
-    def _run_cells(self) -> bool:
-        """Run the student's cells in a new kernel; return whether it is ready for the tests."""
-        while self.starts < STARTS:
-            self.starts += 1
-            self.kernel = Kernel(self.folder, self.limits)
-            cells = self._through()
-            self.tell(cells=cells)
-            if self.kernel is not None:
-                return True
-        return False
-
-    def _through(self) -> list[dict[str, Any]]:
+    def _through(self, kernel: Kernel) -> list[dict[str, Any]]:
         """Run all cells and return their outputs; the kernel is gone if one has to be left out."""
-        assert self.kernel is not None
         done: list[dict[str, Any]] = []
+        texts = {test.name: test.text for test in self.plan.tests}
         for number, step in enumerate(self.plan.steps):
             if step.test is not None:
-                names = free_names(next(t.text for t in self.plan.tests if t.name == step.test))
-                self.kernel.quietly(f"{IMPORT}answering.keep({step.test!r}, {names!r}, globals())")
+                names = free_names(texts[step.test])
+                kernel.quietly(f"keep({step.test!r}, {names!r}, globals())")
                 done.append({"test": step.test})
                 continue
-            entry: dict[str, Any] = {"text": step.text, "outputs": [], "given": step.given}
+            entry: dict[str, Any] = {"text": step.text, "outputs": []}
             done.append(entry)
+            if number not in self.left_out:
+                event = kernel.run(step.text)
+                entry["outputs"], entry["cut"] = kernel.last
+                if entry["cut"]:
+                    self.tell(event="output cut")
+                if event:
+                    late = f"it ran longer than {self.limits.cell_seconds:g} s"
+                    self.left_out[number] = late if event == "time limit" else "it ended the kernel"
+                    self._tell_left_out(number, event=event)
+                    self._drop()
             if number in self.left_out:
                 entry["left_out"] = self.left_out[number]
-                continue
-            reason = self._run(step.text)
-            entry["outputs"], entry["cut"] = self.kernel.last
-            if entry["cut"]:
-                self.tell(event="output")
-            if reason:
-                why = {
-                    "time": f"it ran longer than {self.limits.cell_seconds:g} s",
-                    "died": "it ended the kernel",
-                }[reason]
-                entry["left_out"] = self.left_out[number] = why
-                self._tell_left_out(number, why, event=reason)
-                self._drop()
+            if self.kernel is None:
                 break
         return done
 
-    def _tell_left_out(self, number: int, why: str, **event: str) -> None:
-        self.tell(note=f"cell {number + 1} was left out: {why}", **event)
+    def _tell_left_out(self, number: int, **event: str) -> None:
+        self.tell(note=f"cell {number + 1} was left out: {self.left_out[number]}", **event)
 
-    def _run(self, text: str) -> str:
-        """Run a cell; return ``time`` or ``died`` if it takes too long or ends the kernel."""
-        assert self.kernel is not None
-        try:
-            self.kernel.run(text)
-        except CellTimeoutError:
-            return "time"
-        except DeadKernelError:
-            return "died"
-        return ""
-
-    def _test(self, test: GradedCell) -> Outcome:
+    def _test(self, kernel: Kernel, test: GradedCell) -> Outcome:
         """Run one test; if it ends the kernel or blocks it, the next test gets a new kernel."""
-        assert self.kernel is not None
         seconds = self.limits.cell_seconds
         try:
-            return judge(test, self.kernel.answers(), seconds)
+            return judge(test, kernel.answers(), seconds)
         except LateError:
-            self.tell(event="time")
-            if not self.kernel.interrupt():
+            self.tell(event="time limit")
+            if not kernel.interrupt():
                 self._drop()
             return Outcome(test.name, False, f"it took longer than {seconds:g} s")
         except ClosedError:
-            self.tell(event="died")
+            self.tell(event="kernel died")
             self._drop()
             return Outcome(test.name, False, "your code ended the kernel")
 
     def _drop(self) -> None:
-        assert self.kernel is not None
-        self.kernel.end()
+        if self.kernel is not None:
+            self.kernel.end()
         self.kernel = None
 
 
-def examine(spec: dict[str, Any], tell: Tell) -> None:
+def examine(spec: dict[str, Any], limits: Limits, tell: Tell) -> None:
     """Grade the submission that ``spec`` describes, and report each result at once."""
-    limits = Limits(**spec["limits"])
     source = read(Path(spec["source"]))
     try:
         submission = read(Path(spec["submission"]))
@@ -290,10 +273,8 @@ def examine(spec: dict[str, Any], tell: Tell) -> None:
         tell(event="unreadable", note=str(reason))
         return
     made = plan(submission, source)
-    if made.older:
-        tell(event="older")
-    elif made.notes:
-        tell(event="restored")
+    if made.notes:
+        tell(event="older release" if made.older else "restored")
     for note in made.notes:
         tell(note=note)
     kernel = submission.metadata.get("kernelspec", {})
@@ -312,17 +293,14 @@ def main() -> None:
     # The kernel must not inherit the standard output on which results are reported.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
-    limit_this_process(Limits(**spec["limits"]))
-    examine(spec, _teller(lines))
-    _teller(lines)(done=True)
 
-
-def _teller(lines: TextIO) -> Tell:
     def tell(**found: Any) -> None:
-        lines.write(json.dumps(found) + "\n")
-        lines.flush()
+        print(json.dumps(found), file=lines, flush=True)
 
-    return tell
+    limits = Limits(**spec["limits"])
+    limit_this_process(limits)
+    examine(spec, limits, tell)
+    tell(done=True)
 
 
 if __name__ == "__main__":

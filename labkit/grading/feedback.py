@@ -6,11 +6,12 @@ page, and it needs no network.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
+from labkit.grading.judge import Outcome
 from labkit.grading.notebook import GradedCell
 
 if TYPE_CHECKING:
@@ -34,41 +35,44 @@ img { max-width: 100%; background: white; }
 
 def page(grade: Grade, tests: Sequence[GradedCell]) -> str:
     """Return the page as HTML."""
-    title = f"{grade.assignment}: {grade.student}"
+    title = escape(f"{grade.assignment}: {grade.student}")
     points = {test.name: test.points for test in tests}
     rows = "".join(
-        f"<tr><td><a href='#{_id(one.test)}'>{html.escape(one.test)}</a></td>"
-        f"<td class='{_class(one.passed)}'>{points.get(one.test, 0) if one.passed else 0:g} of "
-        f"{points.get(one.test, 0):g}</td><td>{html.escape(one.says)}</td></tr>"
+        f"<tr><td><a href='#{_id(one.test)}'>{escape(one.test)}</a></td>"
+        f"<td class='{_class(one)}'>{points.get(one.test, 0) if one.passed else 0:g} of "
+        f"{points.get(one.test, 0):g}</td><td>{escape(one.says)}</td></tr>"
         for one in grade.outcomes
     )
-    says = {one.test: one for one in grade.outcomes}
+    outcomes = {one.test: one for one in grade.outcomes}
     texts = {test.name: test.visible for test in tests}
-    cells = "".join(_cell(cell, texts, says) for cell in grade.cells)
+    cells = "".join(
+        _test(cell["test"], texts, outcomes) if "test" in cell else _cell(cell)
+        for cell in grade.cells
+    )
     return (
-        f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}"
-        f"</title><style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1>"
+        f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{title}"
+        f"</title><style>{STYLE}</style></head><body><h1>{title}</h1>"
         f"<p><b>{grade.score:g} of {grade.max_score:g} points</b> by the tests; "
-        f"{html.escape(grade.status)}: {html.escape(grade.comment)}.</p>"
+        f"{escape(grade.status)}: {escape(grade.comment)}.</p>"
         "<table><thead><tr><th>exercise</th><th>points</th><th>what the test says</th></tr>"
         f"</thead><tbody>{rows}</tbody></table><h2>Your code</h2>{cells}</body></html>\n"
     )
 
 
-def _cell(cell: dict[str, Any], texts: dict[str, str], says: dict[str, Any]) -> str:
-    if "test" in cell:
-        name = cell["test"]
-        outcome = says.get(name)
-        verdict = "" if outcome is None else html.escape(outcome.says)
-        return (
-            f"<h3 id='{_id(name)}'>{html.escape(name)}</h3><pre>{html.escape(texts.get(name, ''))}"
-            f"</pre><p class='{_class(bool(outcome and outcome.passed))}'>{verdict}</p>"
-        )
+def _test(name: str, texts: dict[str, str], outcomes: dict[str, Outcome]) -> str:
+    outcome = outcomes.get(name, Outcome(name, False, ""))
+    return (
+        f"<h3 id='{_id(name)}'>{escape(name)}</h3><pre>{escape(texts.get(name, ''))}</pre>"
+        f"<p class='{_class(outcome)}'>{escape(outcome.says)}</p>"
+    )
+
+
+def _cell(cell: dict[str, Any]) -> str:
     outputs = "".join(map(_output, cell["outputs"]))
     notes = [f"left out: {cell['left_out']}"] if cell.get("left_out") else []
     notes += ["the rest of the output was dropped"] if cell.get("cut") else []
-    note = f"<p class='wrong'>{html.escape('; '.join(notes))}</p>" if notes else ""
-    return f"<pre>{html.escape(cell['text'])}</pre>{outputs}{note}"
+    note = f"<p class='wrong'>{escape('; '.join(notes))}</p>" if notes else ""
+    return f"<pre>{escape(cell['text'])}</pre>{outputs}{note}"
 
 
 def _output(output: dict[str, Any]) -> str:
@@ -87,12 +91,12 @@ def _output(output: dict[str, Any]) -> str:
 def _text(text: str) -> str:
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
     shown = plain[:LONGEST] + (" ..." if len(plain) > LONGEST else "")
-    return f"<pre class='out'>{html.escape(shown)}</pre>" if shown.strip() else ""
+    return f"<pre class='out'>{escape(shown)}</pre>" if shown.strip() else ""
 
 
 def _id(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", name)
 
 
-def _class(passed: bool) -> str:
-    return "right" if passed else "wrong"
+def _class(outcome: Outcome) -> str:
+    return "right" if outcome.passed else "wrong"

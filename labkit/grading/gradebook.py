@@ -28,7 +28,7 @@ def enter(table: Path, database: str, folder: Path | None = None) -> int:
         ) from None
     # nbgrader calls alembic, which is installed with this Python, by its bare name.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    known, entered = sources(folder), 0
+    known = sources(folder)
     rows = [row for row in read_table(table) if row["assignment"] in known]
     with Gradebook(database) as book:
         for row in rows:
@@ -60,9 +60,8 @@ def enter(table: Path, database: str, folder: Path | None = None) -> int:
                     grade = book.find_grade(cell, name, name, student)
                     grade.manual_score, grade.needs_manual_grade = min(left, points), False
                     left -= grade.manual_score
-            entered += 1
         book.db.commit()
-    return entered
+    return len(rows)
 
 
 def _passed(kept: Path) -> set[str]:

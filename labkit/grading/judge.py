@@ -12,17 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from labkit.grading import wire
 from labkit.grading.notebook import GradedCell, hidden_lines
-from labkit.grading.wire import (
-    ClosedError,
-    LateError,
-    Line,
-    WireError,
-    bring_up_to_date,
-    generators,
-    pack,
-    unpack,
-)
 
 CELL = "<test>"
 HIDDEN = "the check that you see passes; the same check with other numbers does not"
@@ -48,7 +39,7 @@ class Student:
     ``deadline``, in the seconds of `time.monotonic`, is the end of the present test.
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: wire.Line) -> None:
         self.line = line
         self.deadline = 0.0
 
@@ -61,7 +52,7 @@ class Student:
         def call(*args: Any, **settings: Any) -> Any:
             ours: list[Callable[..., Any]] = []
             _, result, moved = self._ask(["call", number, list(args), settings], ours)
-            bring_up_to_date(args, moved)
+            wire.bring_up_to_date(args, moved)
             return result
 
         return call
@@ -73,9 +64,9 @@ class Student:
             ours.append(function)
             return len(ours) - 1
 
-        self.line.send(pack(request, name))
+        self.line.send(wire.pack(request, name))
         while True:
-            reply = unpack(self.line.receive(self.deadline), self._function)
+            reply = wire.unpack(self.line.receive(self.deadline), self._function)
             match reply:
                 case ["gives", found, result, list(moved)]:
                     return [found, result, moved]
@@ -83,20 +74,20 @@ class Student:
                     raise _as_raised(kind, text, where)
                 case ["calls", int(number), list(args), dict(settings)] if -1 < number < len(ours):
                     try:
-                        answer = ["gives", ours[number](*args, **settings), generators(args)]
-                    except WireError:
+                        answer = ["gives", ours[number](*args, **settings), wire.generators(args)]
+                    except wire.WireError:
                         raise
                     except Exception as error:
                         answer = ["raises", f"{type(error).__name__}: {error}"]
-                    self.line.send(pack(answer, name))
+                    self.line.send(wire.pack(answer, name))
                 case _:
-                    raise WireError("the kernel's answer makes no sense")
+                    raise wire.WireError("the kernel's answer makes no sense")
 
     def in_step(self, grace: float) -> bool:
         """Return whether, after an interrupt, the kernel waits for the next call."""
         try:
-            reply = unpack(self.line.receive(time.monotonic() + grace), self._function)
-        except WireError:
+            reply = wire.unpack(self.line.receive(time.monotonic() + grace), self._function)
+        except wire.WireError:
             return False
         return isinstance(reply, list) and reply[:1] != ["calls"]
 
@@ -126,7 +117,7 @@ def judge(test: GradedCell, student: Student, seconds: float) -> Outcome:
                 namespace[name] = value
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             exec(compile(test.text, CELL, "exec"), namespace)
-    except (ClosedError, LateError):
+    except (wire.ClosedError, wire.LateError):
         raise
     except Exception as error:
         return Outcome(test.name, False, _why(error, test))
@@ -170,7 +161,7 @@ def _why(error: Exception, test: GradedCell) -> str:
     text = " ".join(str(error).split())[:600]
     if isinstance(error, AssertionError):
         return text.removeprefix("Not yet: ") or "the assertion does not hold"
-    if isinstance(error, (StudentError, WireError)):
+    if isinstance(error, (StudentError, wire.WireError)):
         kind = ""
     else:
         kind = type(error).__name__ + (": " if text else "")

@@ -3,11 +3,16 @@
 Reads the task as JSON on standard input, writes one JSON object when everything has ended: the
 examiner's ``lines``, what the keeper had to do (``events``), and how many processes were ``left``
 running by the submission. It runs nothing of a student's, and needs nothing but psutil.
+
+On Linux and macOS a process's memory, files and core dumps are limited by the system
+(``setrlimit``), and those of whatever it starts. Windows has no such call: there only the keeper's
+watch holds, which looks at memory and the number of processes twice a second, on every system.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -15,16 +20,56 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import psutil
 
-from labkit.grading.limits import MEGABYTE, MOST_PROCESSES, Limits, adopt_orphans
+from labkit.errors import LabkitError
 
 LOOK_EVERY = 0.4
 """Seconds between two looks at time, memory and processes."""
+MEGABYTE = 1 << 20
+FILE_BYTES = 512 * MEGABYTE
+"""The longest file that a submission may write."""
+MOST_PROCESSES = 100
+"""Processes that a submission may have at once, threads not counted."""
 LONGEST_OUTPUT = 64 * MEGABYTE
 """The most that is read of an examiner's results."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """For each cell and test ``cell_seconds``, for all of a submission ``wall_seconds``;
+    ``memory_mb`` for its processes together; ``output_kb`` of what a cell prints are kept.
+    """
+
+    cell_seconds: float = 120
+    wall_seconds: float = 1200
+    memory_mb: int = 4096
+    output_kb: int = 200
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not value > 0:
+                raise LabkitError(f"The limit {name} is {value}: give more than 0.")
+
+
+def limit_this_process(limits: Limits) -> None:
+    """Set what the operating system can hold of ``limits``, for this process and all it starts."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    memory = limits.memory_mb * MEGABYTE
+    for what, most in (
+        (resource.RLIMIT_DATA, memory),
+        (resource.RLIMIT_FSIZE, FILE_BYTES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(what)
+        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (least, hard))
 
 
 class Keeper:
@@ -45,10 +90,8 @@ class Keeper:
         assert self.examiner.stdin is not None
         self.examiner.stdin.write(json.dumps(spec).encode())
         self.examiner.stdin.close()
-        self.readers = [
-            threading.Thread(target=self._read, daemon=True),
-            threading.Thread(target=self._read_errors, daemon=True),
-        ]
+        targets = (self._read, self._read_errors)
+        self.readers = [threading.Thread(target=target, daemon=True) for target in targets]
         for reader in self.readers:
             reader.start()
 
@@ -73,7 +116,7 @@ class Keeper:
                 self.examiner.wait(LOOK_EVERY)
                 return
             if time.monotonic() > end:
-                self.events.append("wall")
+                self.events.append("wall limit")
                 return
             if os.getppid() != self.parent:  # the loop itself was ended
                 return
@@ -81,55 +124,41 @@ class Keeper:
 
     def _look(self) -> None:
         """End the largest process if all use too much memory, all if there are too many."""
-        below = [process for process in descendants() if process.pid != self.examiner.pid]
-        sizes = {process: _memory(process) for process in below}
-        if len(below) > MOST_PROCESSES:
-            self.events.append("processes")
-            end(below)
+        sizes = {one: size for one, size in self._below().items() if one.pid != self.examiner.pid}
+        if len(sizes) > MOST_PROCESSES:
+            self.events.append("process limit")
+            end(list(sizes))
         elif sum(sizes.values()) > self.limits.memory_mb * MEGABYTE:
-            self.events.append("memory")
-            end([max(below, key=lambda process: sizes[process])])
+            self.events.append("memory limit")
+            end([max(sizes, key=sizes.__getitem__)])
+
+    def _below(self) -> dict[psutil.Process, int]:
+        """Return every living process below this one, and its bytes of memory."""
+        found = {}
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, OSError):
+                about = process.as_dict(["status", "ppid", "memory_info"])
+                if about["status"] != psutil.STATUS_ZOMBIE:
+                    found[process] = about["memory_info"].rss if about["memory_info"] else 0
+                elif about["ppid"] == os.getpid() and process.pid != self.examiner.pid:
+                    os.waitpid(process.pid, os.WNOHANG)  # adopted: nobody else waits for it
+        return found
 
     def finish(self) -> dict[str, Any]:
         """End everything below, and return the results."""
         code = self.examiner.poll()
-        left = [p for p in descendants() if p.pid != self.examiner.pid] if code is not None else []
-        while remaining := descendants():
-            end(remaining)
+        left = len(self._below()) if code is not None else 0
+        while remaining := self._below():
+            end(list(remaining))
         for reader in self.readers:
             reader.join(2)
         return {
             "lines": self.lines,
             "events": self.events,
-            "left": len(left),
+            "left": left,
             "code": code,
             "errors": self.errors.decode("utf-8", "replace"),
         }
-
-
-def descendants() -> list[psutil.Process]:
-    """Return every living process below this one."""
-    below = psutil.Process().children(recursive=True)
-    return [process for process in below if _alive(process)]
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        if process.status() != psutil.STATUS_ZOMBIE:
-            return True
-        with contextlib.suppress(ChildProcessError, OSError):
-            if process.ppid() == os.getpid():
-                os.waitpid(process.pid, os.WNOHANG)  # an adopted one that nobody else waits for
-    except psutil.NoSuchProcess:
-        pass
-    return False
-
-
-def _memory(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
 
 
 def end(processes: list[psutil.Process]) -> None:
@@ -141,14 +170,14 @@ def end(processes: list[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=2)
 
 
-def _stop(_number: int, _frame: object) -> None:
-    raise SystemExit(1)
-
-
 def main() -> None:
     """Read the task from standard input, watch it, write the results to standard output."""
-    adopt_orphans()
-    signal.signal(signal.SIGTERM, _stop)
+    if sys.platform.startswith("linux"):
+        # Become the parent of all below whose own parent ends. Elsewhere such a process becomes the
+        # system's, and is known by the mark in its environment.
+        pr_set_child_subreaper = 36
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
     keeper = Keeper(json.load(sys.stdin))
     try:
         keeper.watch()

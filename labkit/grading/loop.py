@@ -28,9 +28,9 @@ from labkit.errors import LabkitError
 from labkit.grading.build import sources
 from labkit.grading.feedback import page
 from labkit.grading.judge import Outcome
-from labkit.grading.limits import Limits
+from labkit.grading.keeper import Limits
 from labkit.grading.notebook import GradedCell, graded_cells, read, written_cells
-from labkit.grading.stage import Stage
+from labkit.grading.stage import Stage, staged
 from labkit.paths import data_dir
 from labkit.records.base import write_whole
 
@@ -52,28 +52,19 @@ PASSED_ON = (
 STATUSES = {
     "tampered": "it changed the copy of the lab that grades, which was put back: its score is 0",
     "unreadable": "",
-    "wall": "it took longer than {wall_seconds:g} s in all: what was tested until then counts",
-    "processes": "it started too many processes, which were ended",
-    "memory": "it used more than {memory_mb} MB of memory, and was ended there",
+    "wall limit": (
+        "it took longer than {wall_seconds:g} s in all: what was tested until then counts"
+    ),
+    "process limit": "it started too many processes, which were ended",
+    "memory limit": "it used more than {memory_mb} MB of memory, and was ended there",
     "failed": "the grading itself failed, so look at it by hand",
-    "died": "",
-    "time": "",
-    "output": "it printed more than {output_kb} kB in a cell: the rest was dropped",
-    "older": "",
+    "kernel died": "",
+    "time limit": "",
+    "output cut": "it printed more than {output_kb} kB in a cell: the rest was dropped",
+    "older release": "",
     "restored": "",
 }
 """What can happen to a submission, gravest first, and the sentence if its notes give none."""
-
-NAMES = {
-    "wall": "wall limit",
-    "processes": "process limit",
-    "memory": "memory limit",
-    "died": "kernel died",
-    "time": "time limit",
-    "output": "output cut",
-    "older": "older release",
-}
-"""Statuses with another name in the table."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +79,14 @@ class Submission:
     path: Path
     unreadable: str = ""
 
-    def grade(self, status: str, comment: str, most: float = 0.0) -> Grade:
-        """Return its row where there is nothing to run."""
-        return Grade(*_key(self), status, 0.0, most, comment)
+    @property
+    def key(self) -> tuple[str, str]:
+        """Student and assignment as text: bytes that are not UTF-8 as in ``J\\xfcrg``."""
+        return _text(self.student), _text(self.assignment)
+
+    def grade(self, status: str, comment: str, most: float = 0.0, **found: Any) -> Grade:
+        """Return its row."""
+        return Grade(*self.key, status, max_score=most, comment=comment, **found)
 
 
 @dataclass
@@ -133,10 +129,6 @@ def find(folder: Path) -> list[Submission]:
     return found
 
 
-def _key(one: Submission) -> tuple[str, str]:
-    return _text(one.student), _text(one.assignment)
-
-
 def _folders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:  # knows folders without asking for each one's permission
         return sorted(
@@ -145,7 +137,6 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _text(name: str) -> str:
-    """Return a file's name as text: bytes of it that are not UTF-8 as in ``J\\xfcrg``."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -170,13 +161,13 @@ def grade(
     if ``out`` cannot be written.
     """
     grades: dict[int, Grade] = {}
-    with Stage(sources(folder)) as stage, ThreadPoolExecutor(max(1, jobs)) as pool:
+    with staged(sources(folder)) as stage, ThreadPoolExecutor(max(1, jobs)) as pool:
         batch = _Batch(out, limits or Limits(), stage, max(1, jobs), again)
         table = out / "grades.csv"
         rows = read_table(table) if table.exists() else []
-        ours = set(map(_key, submissions))
-        by_key = {(row["student"], row["assignment"]): row for row in rows}
-        earlier = {key: row for key, row in by_key.items() if key in ours}
+        ours = {one.key for one in submissions}
+        keys = [(row["student"], row["assignment"]) for row in rows]
+        earlier = {key: row for key, row in zip(keys, rows, strict=True) if key in ours}
         waiting = {
             pool.submit(batch.grade, submission): number
             for number, submission in enumerate(submissions)
@@ -254,36 +245,36 @@ class _Batch:
 
     def grade(self, one: Submission) -> Grade:
         """Grade a submission; where grading itself raises, its row says so and the rest goes on."""
-        try:
-            return self._grade(one)
-        except LabkitError:  # stopped, or the results cannot be written
-            raise
-        except Exception as error:
-            return one.grade("failed", f"{STATUSES['failed']}: {type(error).__name__}: {error}")
-
-    def _grade(self, one: Submission) -> Grade:
-        """Grade a submission, or read its kept grade; write its page."""
+        source = self.stage.sources.get(one.assignment)
         if one.unreadable:
             return one.grade("unreadable", one.unreadable)
-        source = self.stage.sources.get(one.assignment)
         if source is None:
             names = ", ".join(self.stage.sources)
             return one.grade(
                 "unknown assignment", f"there is no assignment of that name: there are {names}"
             )
-        notebook = read(source)
-        made = self._tested(one, source, graded_cells(notebook))
-        made.written_max = sum(points for _, points in written_cells(notebook))
-        return made
+        try:
+            notebook = read(source)
+            made = self._tested(one, source, graded_cells(notebook))
+            made.written_max = sum(points for _, points in written_cells(notebook))
+            return made
+        except LabkitError:  # stopped, or the results cannot be written
+            raise
+        except Exception as error:
+            return one.grade("failed", f"{STATUSES['failed']}: {type(error).__name__}: {error}")
 
     def _tested(self, one: Submission, source: Path, tests: Sequence[GradedCell]) -> Grade:
+        """Return what the tests give, now or when it was graded before; write its page."""
         most = sum(test.points for test in tests)
         try:
             if not one.path.is_file():
                 return one.grade("missing", _holds(one.path), most)
-            state = self._state(one.path.read_bytes(), source)
+            content = one.path.read_bytes()
         except OSError as error:
             return one.grade("unreadable", _cannot_read("notebook", error), most)
+        limits = json.dumps(asdict(self.limits))
+        parts = (self.stage.state.encode(), content, source.read_bytes(), limits.encode())
+        state = hashlib.sha256(b"".join(parts)).hexdigest()
         kept = self.out / "graded" / one.student / f"{one.assignment}.json"
         made = None if self.again else _kept(kept, state)
         if made is None:
@@ -293,14 +284,6 @@ class _Batch:
         page_at = self.out / "feedback" / one.student / one.assignment
         write_whole(page_at / f"{one.assignment}.html", page(made, tests))
         return made
-
-    def _state(self, submission: bytes, source: Path) -> str:
-        """Return what the grade depends on, as a short text."""
-        state = hashlib.sha256(self.stage.state.encode())
-        state.update(submission)
-        state.update(source.read_bytes())
-        state.update(json.dumps(asdict(self.limits)).encode())
-        return state.hexdigest()
 
     def _examined(self, one: Submission, source: Path, tests: Sequence[GradedCell]) -> Grade:
         """Let a keeper run the examiner, and make a grade of the results."""
@@ -343,7 +326,7 @@ class _Batch:
             )
             return json.loads(out)
         except (subprocess.TimeoutExpired, ValueError, OSError):
-            return {"events": ["died"], "left": 0, "lines": [], "code": -1}
+            return {"events": ["kernel died"], "left": 0, "lines": [], "code": -1}
         finally:
             keeper.kill()
             keeper.wait()
@@ -351,10 +334,9 @@ class _Batch:
 
     def _environment(self, mark: str) -> dict[str, str]:
         """Return the environment of a submission, without the teacher's secrets."""
-        kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        threads = str(max(1, (os.cpu_count() or 1) // max(1, self.jobs)))
+        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         return {
-            **kept,
+            **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
             MARK: mark,
             "LABKIT_BASE": "tiny",
             "LABKIT_DATA": str(data_dir()),
@@ -378,38 +360,32 @@ def _grade_of(
     lines = [_valid(json.loads(line)) for line in found["lines"] if line.endswith("\n")]
     events = [*found["events"], *(line["event"] for line in lines if "event" in line)]
     notes = [line["note"] for line in lines if "note" in line]
-    outcomes = [
-        Outcome(line["test"], line["passed"], line["says"]) for line in lines if "test" in line
-    ]
-    if not any(line.get("done") for line in lines) and not {"wall", "tampered"} & set(events):
-        if found["code"] == 1:
-            events.append("failed")
-            notes.append(" ".join(found["errors"].split())[-200:])
-        else:
-            events.append("died")
-            notes.append("it ended the process that graded it")
+    outcomes = [Outcome(**line) for line in lines if "test" in line]
+    cells: list[Any] = next((line["cells"] for line in reversed(lines) if "cells" in line), [])
+    if not any(line.get("done") for line in lines) and not {"wall limit", "tampered"} & set(events):
+        failed = found["code"] == 1
+        errors = " ".join(found["errors"].split())[-200:] if failed else ""
+        events.append("failed" if failed else "kernel died")
+        notes.append(errors if failed else "it ended the process that graded it")
     if found["left"]:
         notes.append(f"{found['left']} processes that it had left running were ended")
     tested = {outcome.test for outcome in outcomes}
-    outcomes += [
-        Outcome(test.name, False, "not tested") for test in tests if test.name not in tested
-    ]
+    outcomes += [Outcome(t.name, False, "not tested") for t in tests if t.name not in tested]
     points = {test.name: test.points for test in tests}
     status = next((status for status in STATUSES if status in events), "graded")
-    score = sum(points[outcome.test] for outcome in outcomes if outcome.passed)
+    worthless = status in ("unreadable", "tampered")
+    score = sum(points[outcome.test] for outcome in outcomes if outcome.passed and not worthless)
     said = [text.format(**asdict(limits)) for event, text in STATUSES.items() if event in events]
-    failed = [outcome.test for outcome in outcomes if not outcome.passed]
-    if failed and status not in ("unreadable", "tampered"):
-        all_failed = len(failed) == len(tests)
-        notes.append("no test is passed" if all_failed else f"not right: {', '.join(failed)}")
+    wrong = [outcome.test for outcome in outcomes if not outcome.passed]
+    if wrong and not worthless:
+        none = len(wrong) == len(tests)
+        notes.append("no test is passed" if none else f"not right: {', '.join(wrong)}")
     comment = "; ".join(dict.fromkeys(text for text in (*said, *notes) if text))
-    cells: list[Any] = next((line["cells"] for line in reversed(lines) if "cells" in line), [])
-    return Grade(
-        *_key(one),
-        NAMES.get(status, status),
-        0.0 if status in ("tampered", "unreadable") else score,
-        sum(points.values()),
+    return one.grade(
+        status,
         comment or "every test is passed",
+        sum(points.values()),
+        score=score,
         outcomes=outcomes,
         cells=cells,
     )

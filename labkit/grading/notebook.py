@@ -44,7 +44,6 @@ class PlannedCell:
 
     text: str
     test: str | None = None
-    given: bool = False
 
 
 @dataclass
@@ -75,13 +74,13 @@ def read(path: Path) -> Any:
         raise Unreadable("the file is JSON, but no notebook")
     try:
         notebook = nbformat.reads(json.dumps(found), as_version=4)
-        for cell in notebook.cells:
-            if not isinstance(cell.source, str) or not isinstance(cell.cell_type, str):
-                raise TypeError("a cell has no source")
-            if not isinstance(cell.get("metadata"), dict):
-                cell.metadata = NotebookNode()
-        if not isinstance(notebook.get("metadata"), dict):
-            notebook.metadata = NotebookNode()
+        for part in (notebook, *notebook.cells):
+            if not isinstance(part.get("metadata"), dict):
+                part.metadata = NotebookNode()
+        if not all(
+            isinstance(text, str) for c in notebook.cells for text in (c.source, c.cell_type)
+        ):
+            raise TypeError("a cell has no source")
         return notebook
     except Exception as error:  # nbformat raises whatever it stumbles over
         reason = " ".join(str(error).split())[:120] or type(error).__name__
@@ -91,7 +90,7 @@ def read(path: Path) -> Any:
 def graded_cells(source: Any) -> list[GradedCell]:
     """Return the source's tests, in order."""
     return [
-        GradedCell(_name(cell), cell.source, float(cell.metadata["nbgrader"]["points"]))
+        GradedCell(_name(cell), cell.source, float(_meta(cell)["points"]))
         for cell in source.cells
         if _is_test(cell)
     ]
@@ -108,16 +107,12 @@ def written_cells(source: Any) -> list[tuple[str, float]]:
 
 def plan(submission: Any, source: Any) -> Plan:
     """Return what to run of a submission, and where its tests belong."""
-    tests = graded_cells(source)
-    order = [_name(cell) for cell in source.cells if _name(cell)]
     kinds = {_name(cell): cell for cell in source.cells if _name(cell)}
     by_text = {
-        without_hidden(cell.source): _name(cell)
-        for cell in kinds.values()
+        without_hidden(cell.source): name
+        for name, cell in kinds.items()
         if cell.cell_type == "code" and (_is_test(cell) or _is_given(cell))
     }
-    made = Plan([], tests)
-    _look_over(made, submission, kinds)
     items: list[tuple[str, PlannedCell]] = []  # each with its name, or ""
     seen: set[str] = set()
     for cell in submission.cells:
@@ -129,22 +124,23 @@ def plan(submission: Any, source: Any) -> Plan:
             continue
         if known is not None and _is_given(known):
             if name not in seen:
-                items.append((name, PlannedCell(known.source, given=True)))
+                items.append((name, PlannedCell(known.source)))
             seen.add(name)
         elif cell.cell_type == "code" and cell.source.strip():
             items.append((name, PlannedCell(cell.source)))
             seen.add(name)
-    for name in order:
-        cell = kinds[name]
-        before = set(order[: order.index(name)])
+    before: set[str] = set()
+    for name, cell in kinds.items():
         place = 1 + max((i for i, (of, _) in enumerate(items) if of in before), default=-1)
         if _is_test(cell):
             while place < len(items) and not items[place][0]:
                 place += 1
             items.insert(place, (name, PlannedCell("", test=name)))
         elif _is_given(cell) and name not in seen:
-            items.insert(place, (name, PlannedCell(cell.source, given=True)))
-    made.steps = [step for _, step in items]
+            items.insert(place, (name, PlannedCell(cell.source)))
+        before.add(name)
+    made = Plan([step for _, step in items], graded_cells(source))
+    _look_over(made, submission, kinds)
     return made
 
 
@@ -166,24 +162,20 @@ def _look_over(made: Plan, submission: Any, kinds: dict[str, Any]) -> None:
                 as_text.append(_name(cell))
         elif cell.source != without_hidden(known.source) or cell.cell_type != known.cell_type:
             (older if _untouched(cell) else edited).append(_name(cell))
-    strange = sorted(set(names) - set(kinds))
-    made.older = bool(older or strange)
+    made.older = bool(older) or not set(names) <= set(kinds)
     if made.older:
         made.notes.append("it is of an older release: the present tests were used")
     graded = [name for name, cell in kinds.items() if cell.cell_type == "code"]
-    missing = [name for name in graded if name not in names]
-    twice = [name for name in graded if names[name] > 1]
-    order = [_name(cell) for cell in submission.cells if _name(cell) in graded]
-    firsts = list(dict.fromkeys(order))
     for what, which in (
         ("edited and put back", edited),
         ("that are text now, not code, and did not run", as_text),
-        ("missing", [] if made.older else missing),
-        ("there more than once", twice),
+        ("missing", [name for name in graded if name not in names and not made.older]),
+        ("there more than once", [name for name in graded if names[name] > 1]),
     ):
         if which:
             made.notes.append(f"cells {what}: {', '.join(dict.fromkeys(which))}")
-    if firsts != [name for name in graded if name in firsts]:
+    found = [name for name in names if name in graded]
+    if found != [name for name in graded if name in found]:
         made.notes.append("cells are in another order")
 
 
@@ -211,11 +203,7 @@ def _name(cell: Any) -> str:
 
 
 def _is_test(cell: Any) -> bool:
-    return bool(_meta(cell).get("grade")) and not _is_solution(cell)
-
-
-def _is_solution(cell: Any) -> bool:
-    return bool(_meta(cell).get("solution"))
+    return bool(_meta(cell).get("grade")) and not _meta(cell).get("solution")
 
 
 def _is_given(cell: Any) -> bool:
@@ -229,13 +217,11 @@ def hidden_lines(text: str) -> set[int]:
         inside = inside or BEGIN in line
         if inside:
             found.add(number)
-        if END in line:
-            inside = False
+        inside = inside and END not in line
     return found
 
 
 def without_hidden(text: str) -> str:
     """Return a test as students see it."""
-    hidden = hidden_lines(text)
-    lines = text.split("\n")
+    hidden, lines = hidden_lines(text), text.split("\n")
     return "\n".join(line for number, line in enumerate(lines, 1) if number not in hidden)

@@ -87,8 +87,7 @@ class _Writer:
 
     def plain(self, value: Any, depth: int = 1) -> Any:
         """Return JSON for a value; the bytes of arrays are added to ``buffers``."""
-        if isinstance(value, np.generic):
-            value = value.item()
+        value = value.item() if isinstance(value, np.generic) else value
         kind: Any = type(value)
         if value is None or kind in (bool, int, str) or (kind is float and math.isfinite(value)):
             return value

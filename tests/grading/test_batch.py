@@ -15,9 +15,9 @@ from nbformat.v4 import new_code_cell
 
 from labkit.errors import LabkitError
 from labkit.grading.build import release
-from labkit.grading.limits import Limits
+from labkit.grading.keeper import Limits
 from labkit.grading.loop import COLUMNS, Grade, find, grade, read_table, write_table
-from labkit.grading.stage import Stage
+from labkit.grading.stage import staged
 from tests.grading import made
 
 FULL = 5.0
@@ -432,7 +432,7 @@ def test_a_secret_of_the_teachers_environment_is_not_passed_on(tmp_path, folder,
 
 def test_a_changed_copy_of_the_lab_is_found_out_and_mended(folder):
     path = folder / made.NAME / f"{made.NAME}.ipynb"
-    with Stage({made.NAME: path}) as stage:
+    with staged({made.NAME: path}) as stage:
         assert stage.mend() == []
         checks = stage.folder / "labkit" / "checks"
         before = (checks / "risk.py").read_text(encoding="utf-8")

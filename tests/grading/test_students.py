@@ -8,8 +8,7 @@ import nbformat
 import pytest
 
 from labkit.errors import LabkitError
-from labkit.grading.build import build, sources
-from labkit.grading.students import write_students
+from labkit.grading.build import build, sources, write_students
 from tests.grading.made import lecturers_words
 
 LONG = 24

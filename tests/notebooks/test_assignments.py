@@ -16,7 +16,7 @@ from nbformat.v4 import new_notebook
 from labkit import load
 from labkit.grading.build import assignments_dir, release, sources
 from labkit.grading.judge import free_names
-from labkit.grading.limits import Limits
+from labkit.grading.keeper import Limits
 from labkit.grading.loop import Submission, grade
 from labkit.grading.notebook import graded_cells, hidden_lines
 from tests.elsewhere import imitate_a_device

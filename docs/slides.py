@@ -27,7 +27,7 @@ from docs.stage import ROOT
 from labkit.course.run import course
 from labkit.errors import LabkitError
 from labkit.records import write_whole
-from labkit.widgets.page import document
+from labkit.widgets.base import document
 
 
 @dataclass(frozen=True)

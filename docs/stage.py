@@ -23,7 +23,7 @@ from labkit.facade import HOMES
 from labkit.gallery import EXHIBITS, Exhibit
 from labkit.paths import data_dir
 from labkit.records import Provenance, StorageStudy
-from labkit.widgets.page import fragment
+from labkit.widgets.base import fragment
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "labkit"

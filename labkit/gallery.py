@@ -12,9 +12,8 @@ from labkit.errors import LabkitError
 from labkit.paths import data_dir, find_chromium, plain_heads
 from labkit.records import write_whole
 from labkit.widgets import LossCurves, Race, RiskMatrix, ServingCurves, TokenStepper, TreeLab
-from labkit.widgets.base import RecordWidget
-from labkit.widgets.page import STYLE, document, fragment
-from labkit.widgets.playground.page import page as playground_page
+from labkit.widgets.base import PAGE_STYLE, RecordWidget, document, fragment
+from labkit.widgets.playground import page as playground_page
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def _exhibit_page(exhibit: Exhibit, widget: RecordWidget) -> str:
     )
     return document(
         f"{exhibit.title} · labkit",
-        STYLE + CARDS,
+        PAGE_STYLE + CARDS,
         f"""<nav aria-label="Gallery"><a href="index.html">All six</a> ·
 {links}</nav>
 <main>
@@ -170,7 +169,7 @@ def _index() -> str:
     )
     return document(
         "labkit: six pictures of decoding",
-        STYLE + CARDS,
+        PAGE_STYLE + CARDS,
         f"""<main>
 <h1>Six pictures of decoding</h1>
 <p><a href="{PLAYGROUND}"><strong>Playground</strong></a>: type a prompt of your own and watch a

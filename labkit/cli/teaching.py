@@ -57,12 +57,13 @@ def grade(*, submissions: Path, out: Path, jobs: int, again: bool, **limits: int
     from tqdm import tqdm
 
     from labkit.grading import loop
+    from labkit.grading.gradebook import COLUMNS
     from labkit.grading.keeper import Limits
 
     batch = loop.find(submissions)
     watch = partial(tqdm, total=len(batch), desc="graded", unit="")
     grades = loop.grade(batch, out, Limits(**limits), jobs=jobs, again=again, watch=watch)
-    rows = [{name: getattr(one, name) for name in loop.COLUMNS} for one in grades]
+    rows = [{name: getattr(one, name) for name in COLUMNS} for one in grades]
     text = columns(
         rows,
         ("student", "{student}"),

@@ -103,23 +103,20 @@ class Kernel:
         self.quietly("report_every_error(get_ipython())", START_SECONDS)
         self.student: Student | None = None
 
-    def run(self, text: str) -> str:
-        """Run a cell; return the event if it takes too long or ends the kernel, else nothing."""
-        cells = self.runner.nb.cells
+    def run(self, text: str) -> tuple[str, list[Any], bool]:
+        """Run a cell; return an event, its outputs, and whether some were dropped.
+
+        The event is empty, unless the cell takes too long or ends the kernel.
+        """
+        cells, event = self.runner.nb.cells, ""
         cells.append(nbformat.v4.new_code_cell(text))
         try:
             self.runner.execute_cell(cells[-1], len(cells) - 1, store_history=True)
         except CellTimeoutError:
-            return "time limit"
+            event = "time limit"
         except DeadKernelError:
-            return "kernel died"
-        return ""
-
-    @property
-    def last(self) -> tuple[list[Any], bool]:
-        """The last cell's outputs, and whether some were dropped."""
-        cells = self.runner.nb.cells
-        return cells[-1].outputs, self.runner.left.get(len(cells) - 1, 0) < 0
+            event = "kernel died"
+        return event, cells[-1].outputs, self.runner.left.get(len(cells) - 1, 0) < 0
 
     def _ask(self, code: str) -> str:
         """Let the kernel run the examiner's own code, without a trace; return the message's id."""
@@ -225,8 +222,7 @@ class Examination:
             entry: dict[str, Any] = {"text": step.text, "outputs": []}
             done.append(entry)
             if number not in self.left_out:
-                event = kernel.run(step.text)
-                entry["outputs"], entry["cut"] = kernel.last
+                event, entry["outputs"], entry["cut"] = kernel.run(step.text)
                 if entry["cut"]:
                     self.tell(event="output cut")
                 if event:

@@ -9,13 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from labkit.grading.gradebook import Grade
 from labkit.grading.judge import Outcome
 from labkit.grading.notebook import GradedCell
-
-if TYPE_CHECKING:
-    from labkit.grading.loop import Grade
 
 LONGEST = 20_000
 """Characters of one output that the page shows."""

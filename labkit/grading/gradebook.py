@@ -1,16 +1,83 @@
-"""From a table of grades into nbgrader's gradebook, with each test's and each answer's points."""
+"""The table of grades that a teacher reads and completes, and nbgrader's gradebook from it."""
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import json
 import os
 import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from labkit.errors import LabkitError
 from labkit.grading.build import sources
-from labkit.grading.loop import read_table
+from labkit.grading.judge import Outcome
 from labkit.grading.notebook import graded_cells, read, written_cells
+from labkit.records.base import write_whole
+
+COLUMNS = (
+    "student", "assignment", "status", "score", "max_score", "written", "written_max", "comment",
+)  # fmt: skip
+"""The table's columns. ``score`` is by the tests; the teacher fills in ``written``."""
+
+
+@dataclass
+class Grade:
+    """The result for a submission: a row of the table and the content of its page."""
+
+    student: str
+    assignment: str
+    status: str
+    score: float = 0.0
+    max_score: float = 0.0
+    comment: str = ""
+    written: str = ""
+    written_max: float = 0.0
+    outcomes: list[Outcome] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write_table(
+    grades: Sequence[Grade], path: Path, earlier: Iterable[dict[str, str]] = ()
+) -> Path:
+    """Write the table, one row a submission, with the ``earlier`` rows of those not yet graded."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for one in grades:
+        scores = {name: f"{getattr(one, name):g}" for name in ("score", "max_score", "written_max")}
+        writer.writerow(vars(one) | scores)
+    writer.writerows(earlier)
+    return write_whole(path, text.getvalue())
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a table of grades, in which the teacher may have filled in the ``written`` points.
+
+    Raises `LabkitError` if it is no such table, or such points are not from 0 to ``written_max``.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LabkitError(f"The table {path} cannot be read: {reason}.") from None
+    for row in rows:
+        if not set(COLUMNS) <= set(row) or None in row.values():
+            raise LabkitError(f"{path} is no table of grades: it needs {', '.join(COLUMNS)}.")
+        written, most = row["written"].strip() or "0", row["written_max"]
+        with contextlib.suppress(ValueError):  # no number is as wrong as one too large
+            if 0 <= float(written) <= float(most):
+                continue
+        raise LabkitError(
+            f"In {path} the written points of {row['student']} in {row['assignment']} are "
+            f"{written!r}: give a number from 0 to {most}."
+        )
+    return rows
 
 
 def enter(table: Path, database: str, folder: Path | None = None) -> int:

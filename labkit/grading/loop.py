@@ -7,15 +7,15 @@ long as the submission, its source, the checks and the limits are the same.
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,19 +25,15 @@ import psutil
 from pydantic import TypeAdapter
 
 from labkit.errors import LabkitError
-from labkit.grading.build import sources
+from labkit.grading.build import PACKAGE, sources
 from labkit.grading.feedback import page
+from labkit.grading.gradebook import Grade, read_table, write_table
 from labkit.grading.judge import Outcome
 from labkit.grading.keeper import Limits
 from labkit.grading.notebook import GradedCell, graded_cells, read, written_cells
-from labkit.grading.stage import Stage, staged
 from labkit.paths import data_dir
 from labkit.records.base import write_whole
 
-COLUMNS = (
-    "student", "assignment", "status", "score", "max_score", "written", "written_max", "comment",
-)  # fmt: skip
-"""The table's columns. ``score`` is by the tests; the teacher fills in ``written``."""
 MARK = "LABKIT_SUBMISSION"
 """An environment variable of everything that a submission starts, to find what is left."""
 KEEPER_SECONDS = 60
@@ -87,22 +83,6 @@ class Submission:
     def grade(self, status: str, comment: str, most: float = 0.0, **found: Any) -> Grade:
         """Return its row."""
         return Grade(*self.key, status, max_score=most, comment=comment, **found)
-
-
-@dataclass
-class Grade:
-    """The result for a submission: a row of the table and the content of its page."""
-
-    student: str
-    assignment: str
-    status: str
-    score: float = 0.0
-    max_score: float = 0.0
-    comment: str = ""
-    written: str = ""
-    written_max: float = 0.0
-    outcomes: list[Outcome] = field(default_factory=list)
-    cells: list[dict[str, Any]] = field(default_factory=list)
 
 
 def find(folder: Path) -> list[Submission]:
@@ -183,45 +163,66 @@ def grade(
     return [grades[number] for number in sorted(grades)]
 
 
-def write_table(
-    grades: Sequence[Grade], path: Path, earlier: Iterable[dict[str, str]] = ()
-) -> Path:
-    """Write the table, one row a submission, with the ``earlier`` rows of those not yet graded."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for one in grades:
-        scores = {name: f"{getattr(one, name):g}" for name in ("score", "max_score", "written_max")}
-        writer.writerow(vars(one) | scores)
-    writer.writerows(earlier)
-    return write_whole(path, text.getvalue())
+@contextlib.contextmanager
+def staged(sources: Mapping[str, Path]) -> Iterator[Stage]:
+    """Yield a `Stage` in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="labkit-grading-", ignore_cleanup_errors=True) as name:
+        yield Stage(Path(name), sources)
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a table of grades, in which the teacher may have filled in the ``written`` points.
+class Stage:
+    """A copy in ``folder`` of the package and of ``sources``, the assignments by name.
 
-    Raises `LabkitError` if it is no such table, or such points are not from 0 to ``written_max``.
+    Examiners run from this copy. A submission can change the lab's files if it runs as the same
+    user, but that does not change how others are graded; a change of the copy is detected and
+    undone. The lab's own files are only compared, never written.
+
+    ``state`` is a short text that changes whenever the checks or the grading do.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise LabkitError(f"The table {path} cannot be read: {reason}.") from None
-    for row in rows:
-        if not set(COLUMNS) <= set(row) or None in row.values():
-            raise LabkitError(f"{path} is no table of grades: it needs {', '.join(COLUMNS)}.")
-        written, most = row["written"].strip() or "0", row["written_max"]
-        try:
-            good = 0 <= float(written) <= float(most)
-        except ValueError:
-            good = False
-        if not good:
-            raise LabkitError(
-                f"In {path} the written points of {row['student']} in {row['assignment']} are "
-                f"{written!r}: give a number from 0 to {most}."
-            )
-    return rows
+
+    def __init__(self, folder: Path, sources: Mapping[str, Path]) -> None:
+        self.folder = folder
+        shutil.copytree(PACKAGE, folder / PACKAGE.name)  # keeps times, so caches stay good
+        self.sources: dict[str, Path] = {}
+        for name, path in sources.items():
+            self.sources[name] = folder / "sources" / name / path.name
+            self.sources[name].parent.mkdir(parents=True)
+            shutil.copyfile(path, self.sources[name])
+        self._content = _contents(folder)
+        self._originals = _contents(PACKAGE)
+        state = hashlib.sha256()
+        for path, content in self._content.items():
+            if path.parent.name in ("checks", "grading"):
+                state.update(content)
+        self.state = state.hexdigest()
+
+    def mend(self) -> list[str]:
+        """Restore the copy; return the names of the files that were changed."""
+        changed = [
+            path
+            for path, content in self._content.items()
+            if not path.is_file() or path.read_bytes() != content
+        ]
+        for path in changed:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self._content[path])
+        added = sorted(set(_code(self.folder)) - set(self._content))
+        for path in added:
+            path.unlink()
+        return [path.name for path in changed + added]
+
+    def changed_originals(self) -> list[str]:
+        """Return the names of the lab's own files that changed since the last call."""
+        before, self._originals = self._originals, _contents(PACKAGE)
+        return [path.name for path in before if before[path] != self._originals.get(path)]
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in _code(folder)}
+
+
+def _code(folder: Path) -> list[Path]:
+    return sorted(path for kind in ("*.py", "*.ipynb") for path in folder.rglob(kind))
 
 
 @dataclass
@@ -268,7 +269,11 @@ class _Batch:
         most = sum(test.points for test in tests)
         try:
             if not one.path.is_file():
-                return one.grade("missing", _holds(one.path), most)
+                beside = ", ".join(
+                    sorted(_text(other.name) for other in one.path.parent.iterdir())[:5]
+                )
+                there = f"there is no file {one.path.name} in the folder"
+                return one.grade("missing", f"{there}, which holds {beside or 'nothing'}", most)
             content = one.path.read_bytes()
         except OSError as error:
             return one.grade("unreadable", _cannot_read("notebook", error), most)
@@ -345,12 +350,6 @@ class _Batch:
             "PYTHONUTF8": "1",
             "PYTHONNOUSERSITE": "1",
         }
-
-
-def _holds(path: Path) -> str:
-    """Say what is in the folder in place of the notebook at ``path``."""
-    beside = ", ".join(sorted(_text(other.name) for other in path.parent.iterdir())[:5])
-    return f"there is no file {path.name} in the folder, which holds {beside or 'nothing'}"
 
 
 def _grade_of(

@@ -33,8 +33,8 @@ def plot_trace(trace: Trace) -> Picture:
     kept = np.array([len(step.accepted) for step in trace.steps] or [0])
     figure = picture(9.5, 3.0)
     heads = head_shares(trace)
-    grid = {"width_ratios": (5, 1 + 0.25 * max(1, len(heads)))}
-    columns, shares = figure.subplots(1, 2, gridspec_kw=grid)
+    ratios = (5, 1 + 0.25 * max(1, len(heads)))
+    columns, shares = figure.subplots(1, 2, width_ratios=ratios)
     _columns(columns, trace, kept)
     for place, (head, (passed, reached)) in enumerate(heads.items()):
         share = passed / reached if reached else 0
@@ -51,9 +51,7 @@ def plot_trace(trace: Trace) -> Picture:
 def plot_race(traces: Sequence[Trace]) -> Picture:
     """Draw tokens against measured time, one staircase a trace, and where the time went below."""
     figure = picture(9.5, 3.2 + 0.35 * len(traces))
-    stairs, bars = figure.subplots(
-        2, 1, gridspec_kw={"height_ratios": (5, 0.6 + 0.8 * len(traces))}
-    )
+    stairs, bars = figure.subplots(2, 1, height_ratios=(5, 0.6 + 0.8 * len(traces)))
     for place, trace in enumerate(traces):
         color = BASE if not any(step.nodes for step in trace.steps) else HUES[place % len(HUES)]
         times, tokens = staircase(trace)
@@ -143,7 +141,7 @@ def plot_tree(study: TreeStudy, tree: Sequence[NodePath] | None = None) -> Pictu
     """Draw a tree (default: the fastest) and, next to it, gain, cost and speedup by size."""
     tree = study.best_tree() if tree is None else list(tree)
     figure = picture(9.5, 3.8)
-    left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (3, 2)})
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_tree(left, study, tree)
     _draw_curves(right, study, tree)
     return figure

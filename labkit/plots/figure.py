@@ -23,12 +23,13 @@ LOSS_RAMP = LinearSegmentedColormap.from_list(
 )
 """Loss 0 (alike) is ink, loss 1 (unlike) is paper; lightness rises all the way."""
 
+WORDS = ("axes.labelcolor", "text.color", "xtick.labelcolor", "ytick.labelcolor")
 STYLE: Any = {
     "font.size": 9.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), FAINT),
+    **dict.fromkeys(WORDS, INK),
     "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
@@ -36,20 +37,13 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "grid.color": "#e4e7ec",
     "grid.linewidth": 0.8,
-    "text.color": INK,
     "text.parse_math": False,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
     "legend.frameon": False,
     "figure.facecolor": "white",
 }
 
 DARK: Any = {
-    **dict.fromkeys(
-        ("axes.labelcolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"), "#e8ebef"
-    ),
+    **dict.fromkeys(WORDS, "#e8ebef"),
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "#131416"),
     "grid.color": "#2f353d",
 }

@@ -1,12 +1,17 @@
-"""The base of every widget: a record in, its JSON to the page, a picture as a fallback."""
+"""The base of every widget: a record in, its JSON to the page, a picture as a fallback.
+
+Also a plain page of widgets: no kernel, no server, nothing loaded from elsewhere.
+"""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
+import json
 import os
 import re
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +24,8 @@ from labkit.records import Record, RecordError
 Table = tuple[Sequence[str], Sequence[Sequence[object]]]
 """Headings, then rows of cells."""
 HERE = Path(__file__).parent
+PAGE_STYLE = (HERE / "shared" / "page.css").read_text(encoding="utf-8")
+"""The look of a page around widgets, light or dark as the reader's system is."""
 FOLD_BEYOND = 16
 """A fallback table with more rows is folded away."""
 
@@ -209,3 +216,63 @@ def table_html(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str
     if len(rows) <= FOLD_BEYOND:
         return table
     return f"<details><summary>Table of {len(rows)} rows</summary>{table}</details>"
+
+
+def inline(value: object) -> str:
+    """Return JSON for the inside of a script element: no text in it can close the element."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def inside(code: str) -> str:
+    """Return JavaScript for the inside of a script element, a widget's module as ``WIDGET``."""
+    return code.replace("export default ", "const WIDGET = ", 1).replace("</script", "<\\/script")
+
+
+def traits_of(widget: anywidget.AnyWidget) -> dict[str, Any]:
+    """Return the traits that a widget shares with its view, by name."""
+    state = widget.get_state().items()
+    return {name: value for name, value in state if name[0] != "_" and name != "layout"}
+
+
+def fragment(widget: RecordWidget) -> str:
+    """Return HTML in which the widget goes on working from its present state.
+
+    The widget's module is in the page itself, since a page opened from a folder must not import
+    files. The element holds the view and its model as ``widget`` and ``model``, for tests.
+    """
+    place = f"labkit-{uuid.uuid4().hex[:10]}"
+    model = (HERE / "shared" / "model.js").read_text(encoding="utf-8")
+    return f"""<div id="{place}"></div>
+<style>{widget._css}</style>
+<script type="module">
+{inside(widget._esm)}
+{model}
+const place = document.getElementById("{place}");
+place.widget = WIDGET;
+place.model = new PageModel({inline(traits_of(widget))});
+WIDGET.render({{ model: place.model, el: place }});
+</script>"""
+
+
+def page(widgets: Iterable[RecordWidget], title: str) -> str:
+    """Return a whole HTML page with these widgets, in the reader's own theme."""
+    inner = "\n".join(f"<div class='place'>{fragment(widget)}</div>" for widget in widgets)
+    heading = html.escape(title)
+    return document(heading, PAGE_STYLE, f"<main>\n<h1>{heading}</h1>\n{inner}\n</main>")
+
+
+def document(title: str, css: str, inner: str) -> str:
+    """Return a whole HTML page from its title, its stylesheet and the inside of its body."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{css}</style>
+</head>
+<body>
+{inner}
+</body>
+</html>
+"""

@@ -25,7 +25,7 @@ from labkit.paths import find_chromium
 from labkit.records import RiskTable, Sample
 from labkit.widgets import RiskMatrix, TokenStepper
 from labkit.widgets.base import RecordWidget
-from labkit.widgets.page import page as page_of
+from labkit.widgets.base import page as page_of
 
 PAINTED = """
 async (act) => {

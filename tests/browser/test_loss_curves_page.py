@@ -8,7 +8,7 @@ from widgets.made import loss_log
 
 from labkit.records import LossLog
 from labkit.widgets import LossCurves
-from labkit.widgets.page import page as page_of
+from labkit.widgets.base import page as page_of
 
 MODEL = "document.querySelector('[id^=labkit-]').model"
 

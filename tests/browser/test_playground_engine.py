@@ -15,7 +15,7 @@ from labkit.models import load
 from labkit.paths import data_dir
 from labkit.speculative.decoder import Decoder
 from labkit.speculative.tree import Draft
-from labkit.widgets.playground.page import page as playground_page
+from labkit.widgets.playground import page as playground_page
 
 PROMPTS = [
     "The people of the United States",

@@ -10,7 +10,7 @@ from widgets.made import different, risk_table, sentences
 from labkit.mbr.utilities import matrix
 from labkit.records import RiskTable, Sample
 from labkit.widgets import RiskMatrix
-from labkit.widgets.page import page as page_of
+from labkit.widgets.base import page as page_of
 
 MODEL = "document.querySelector('[id^=labkit-]').model"
 HOSTILE = (

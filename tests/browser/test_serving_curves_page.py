@@ -8,7 +8,7 @@ from widgets.made import serving_log
 
 from labkit.records import ServingLog
 from labkit.widgets import ServingCurves
-from labkit.widgets.page import page as page_of
+from labkit.widgets.base import page as page_of
 
 MODEL = "document.querySelector('[id^=labkit-]').model"
 

@@ -11,7 +11,7 @@ from widgets.studies import make_study
 from widgets.traces import HOSTILE, hostile_trace, make_trace
 
 from labkit.widgets import Race, TokenStepper, TreeLab
-from labkit.widgets.page import page as page_of
+from labkit.widgets.base import page as page_of
 from labkit.widgets.token_stepper import telling
 
 MODEL = "document.querySelector('[id^=labkit-]').model"

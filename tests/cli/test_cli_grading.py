@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell
 
 from labkit.cli import main
 from labkit.grading.build import release, source_path, sources
-from labkit.grading.loop import Grade, write_table
+from labkit.grading.gradebook import Grade, write_table
 
 
 def run(*words: str):

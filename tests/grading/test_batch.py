@@ -15,9 +15,9 @@ from nbformat.v4 import new_code_cell
 
 from labkit.errors import LabkitError
 from labkit.grading.build import release
+from labkit.grading.gradebook import COLUMNS, Grade, read_table, write_table
 from labkit.grading.keeper import Limits
-from labkit.grading.loop import COLUMNS, Grade, find, grade, read_table, write_table
-from labkit.grading.stage import staged
+from labkit.grading.loop import find, grade, staged
 from tests.grading import made
 
 FULL = 5.0

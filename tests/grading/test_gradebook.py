@@ -10,9 +10,8 @@ import pytest
 from nbgrader.api import Gradebook
 
 from labkit.errors import LabkitError
-from labkit.grading.gradebook import enter
+from labkit.grading.gradebook import Grade, enter, write_table
 from labkit.grading.judge import Outcome
-from labkit.grading.loop import Grade, write_table
 from tests.grading import made
 
 PASSED = [Outcome("test-keep", True, "right"), Outcome("test-spend", False, "no")]

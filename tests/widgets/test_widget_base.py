@@ -13,8 +13,7 @@ from PIL import Image
 import labkit.widgets
 from labkit.records import RecordError, Token, Trace
 from labkit.widgets import Race, TokenStepper
-from labkit.widgets.base import HERE, png, read, script, style, table_html
-from labkit.widgets.page import fragment, page
+from labkit.widgets.base import HERE, fragment, page, png, read, script, style, table_html
 from widgets.node import node, run_tests
 from widgets.traces import hostile_trace, make_trace
 

@@ -48,20 +48,37 @@ Tell = Callable[..., None]
 """Writes one line of results."""
 
 
-class Runner(NotebookClient):
-    """An nbclient that keeps at most ``most`` characters of a cell's output."""
+class Kernel(NotebookClient):
+    """A kernel for a student's cells, in an empty folder."""
 
-    def __init__(self, most: int, **settings: Any) -> None:
-        super().__init__(nbformat.v4.new_notebook(), **settings)
-        self.most = most
-        self.left: dict[int, int] = {}
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self.manager = KernelManager(kernel_name="python3")
+        self.manager.client_class = "jupyter_client.asynchronous.AsyncKernelClient"
+        super().__init__(
+            nbformat.v4.new_notebook(),
+            km=self.manager,
+            timeout=math.ceil(limits.cell_seconds),
+            startup_timeout=int(START_SECONDS),
+            allow_errors=True,
+            store_widget_state=False,
+            record_timing=False,
+        )
+        self.limits = limits
+        self.left: dict[int, int] = {}  # for each cell, the characters that it may still print
+        self.student: Student | None = None
+        work = folder / secrets.token_hex(4)
+        work.mkdir()
+        env = {**os.environ, "IPYTHONDIR": str(folder / "ipython")}
+        self.manager.start_kernel(cwd=str(work), env=env)
+        self.start_new_kernel_client()
+        self.quietly("report_every_error(get_ipython())", START_SECONDS)
 
     def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
         """Process a message, cut to the output that the cell may still print."""
         kind, content = msg["msg_type"], msg["content"]
         if kind.startswith("comm_"):
             return None
-        left = self.left.setdefault(cell_index, self.most)
+        left = self.left.setdefault(cell_index, self.limits.output_kb * 1024)
         try:
             if kind == "stream":
                 self.left[cell_index] = left - len(content["text"])
@@ -75,58 +92,32 @@ class Runner(NotebookClient):
                     return None
             return super().process_message(msg, cell, cell_index)
         except (AttributeError, KeyError, TypeError, ValueError, nbformat.ValidationError):
-            # The message is one that a cell made up.
-            return None
-
-
-class Kernel:
-    """A kernel for a student's cells, in an empty folder."""
-
-    def __init__(self, folder: Path, limits: Limits) -> None:
-        self.limits = limits
-        self.manager = KernelManager(kernel_name="python3")
-        self.manager.client_class = "jupyter_client.asynchronous.AsyncKernelClient"
-        self.runner = Runner(
-            limits.output_kb * 1024,
-            km=self.manager,
-            timeout=math.ceil(limits.cell_seconds),
-            startup_timeout=int(START_SECONDS),
-            allow_errors=True,
-            store_widget_state=False,
-            record_timing=False,
-        )
-        work = folder / secrets.token_hex(4)
-        work.mkdir()
-        env = {**os.environ, "IPYTHONDIR": str(folder / "ipython")}
-        self.manager.start_kernel(cwd=str(work), env=env)
-        self.runner.start_new_kernel_client()
-        self.quietly("report_every_error(get_ipython())", START_SECONDS)
-        self.student: Student | None = None
+            return None  # the message is one that a cell made up
 
     def run(self, text: str) -> tuple[str, list[Any], bool]:
         """Run a cell; return an event, its outputs, and whether some were dropped.
 
         The event is empty, unless the cell takes too long or ends the kernel.
         """
-        cells, event = self.runner.nb.cells, ""
+        cells, event = self.nb.cells, ""
         cells.append(nbformat.v4.new_code_cell(text))
         try:
-            self.runner.execute_cell(cells[-1], len(cells) - 1, store_history=True)
+            self.execute_cell(cells[-1], len(cells) - 1, store_history=True)
         except CellTimeoutError:
             event = "time limit"
         except DeadKernelError:
             event = "kernel died"
-        return event, cells[-1].outputs, self.runner.left.get(len(cells) - 1, 0) < 0
+        return event, cells[-1].outputs, self.left.get(len(cells) - 1, 0) < 0
 
     def _ask(self, code: str) -> str:
         """Let the kernel run the examiner's own code, without a trace; return the message's id."""
-        client: Any = self.runner.kc
+        client: Any = self.kc
         code = f"from labkit.grading import answering\nanswering.{code}"
         return client.execute(code, silent=True, store_history=False, allow_stdin=False)
 
     def quietly(self, code: str, wait: float = GRACE) -> None:
         """Run the examiner's own code, and wait until it is done."""
-        client: Any = self.runner.kc
+        client: Any = self.kc
         asked = self._ask(code)
         deadline = time.monotonic() + wait
         while (left := deadline - time.monotonic()) > 0:

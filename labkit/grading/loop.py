@@ -148,10 +148,7 @@ def grade(
         ours = {one.key for one in submissions}
         keys = [(row["student"], row["assignment"]) for row in rows]
         earlier = {key: row for key, row in zip(keys, rows, strict=True) if key in ours}
-        waiting = {
-            pool.submit(batch.grade, submission): number
-            for number, submission in enumerate(submissions)
-        }
+        waiting = {pool.submit(batch.grade, one): i for i, one in enumerate(submissions)}
         try:
             for done in watch(as_completed(waiting)):
                 one = grades[waiting[done]] = done.result()

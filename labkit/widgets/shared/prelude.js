@@ -287,6 +287,16 @@ export function clamp(value, low, high) {
   return Math.min(high, Math.max(low, value));
 }
 
+/** Scroll `holder` as far as `item` needs to be seen, with `room` to its right. */
+export function reveal(item, holder, room = 0) {
+  const box = item.getBoundingClientRect();
+  const frame = holder.getBoundingClientRect();
+  if (box.left < frame.left) holder.scrollLeft -= frame.left - box.left + 8;
+  if (box.right + room > frame.right) holder.scrollLeft += box.right - frame.right + (room || 8);
+  if (box.top < frame.top) holder.scrollTop -= frame.top - box.top + 8;
+  if (box.bottom > frame.bottom) holder.scrollTop += box.bottom - frame.bottom + 8;
+}
+
 // ---------------------------------------------------------------------------------------------
 // The surrounding page
 

@@ -1,5 +1,5 @@
 // TokenStepper: one generation, step by step.
-import { button, choice, clamp, count, duration, el, icon, label, onWidth, paragraphs, percent, probability, recordWidget, reducedMotion, roving, running, select, shorten, sizeCanvas, spoken, svg, token, visible } from "../shared/prelude.js";
+import { button, choice, clamp, count, duration, el, icon, label, onWidth, paragraphs, percent, probability, recordWidget, reducedMotion, reveal, roving, running, select, shorten, sizeCanvas, spoken, svg, token, visible } from "../shared/prelude.js";
 import { ROOT, acceptedPath, headColor, headsOf, originOfTokens, rejectedAt, tokensAfter } from "../shared/trace.js";
 
 // ---------------------------------------------------------------------------------------------
@@ -545,16 +545,8 @@ function makeTree({ root, signal, tip }, trace, choose) {
       const chosen = Number(each.dataset.index) === index;
       each.setAttribute("aria-selected", String(chosen));
       each.setAttribute("tabindex", chosen ? "0" : "-1");
-      if (chosen) reveal(each);
+      if (chosen) reveal(each, holder);
     }
-  }
-  function reveal(each) {
-    const box = each.getBoundingClientRect();
-    const frame = holder.getBoundingClientRect();
-    if (box.left < frame.left) holder.scrollLeft -= frame.left - box.left + 8;
-    if (box.right > frame.right) holder.scrollLeft += box.right - frame.right + 8;
-    if (box.top < frame.top) holder.scrollTop -= frame.top - box.top + 8;
-    if (box.bottom > frame.bottom) holder.scrollTop += box.bottom - frame.bottom + 8;
   }
   function filter(head) {
     picture.classList.toggle("ts-filtered", head > 0);

@@ -1,5 +1,5 @@
 // TreeLab: build a candidate tree and see what it gains and costs.
-import { button, clamp, count, duration, el, figures, icon, onWidth, percent, probability, recordWidget, sizeCanvas, slider, svg, token } from "../shared/prelude.js";
+import { button, clamp, count, duration, el, figures, icon, onWidth, percent, probability, recordWidget, reveal, sizeCanvas, slider, svg, token } from "../shared/prelude.js";
 import { headColor } from "../shared/trace.js";
 
 // ---------------------------------------------------------------------------------------------
@@ -385,15 +385,7 @@ function makeTreeView({ root, signal, tip }, study, { choose, add, remove }) {
     picture.replaceChildren(titles, edges, ...items, handles);
     const chosen = items.find((item) => Number(item.dataset.index) === selected);
     if (hadFocus) chosen?.focus({ preventScroll: true });
-    if (chosen) reveal(chosen);
-  }
-  function reveal(item) {
-    const box = item.getBoundingClientRect();
-    const frame = holder.getBoundingClientRect();
-    if (box.top < frame.top) holder.scrollTop -= frame.top - box.top + 8;
-    if (box.bottom > frame.bottom) holder.scrollTop += box.bottom - frame.bottom + 8;
-    if (box.left < frame.left) holder.scrollLeft -= frame.left - box.left + 8;
-    if (box.right + 24 > frame.right) holder.scrollLeft += box.right + 24 - frame.right;
+    if (chosen) reveal(chosen, holder, 24);
   }
   const indexAt = (target) => target.closest?.("[data-index]");
   picture.addEventListener("click", (event) => {

@@ -50,13 +50,14 @@ class TokenStepper(RecordWidget):
 
     @traitlets.validate("step", "selected", "head")
     def _exists(self, proposal: dict[str, Any]) -> int:
-        now, depths = self._now(), [node.depth for step in self._steps for node in step.nodes]
-        low, high = {
-            "step": (0, max(0, len(self._steps) - 1)),
-            "selected": (ROOT, len(now.nodes) if now else ROOT),
-            "head": (0, max(depths, default=0)),
-        }[proposal["trait"].name]
-        return within(proposal["trait"].name, proposal["value"], low, high)
+        name, low, now = proposal["trait"].name, 0, self._now()
+        if name == "step":
+            high = max(0, len(self._steps) - 1)
+        elif name == "selected":
+            low, high = ROOT, len(now.nodes) if now else ROOT
+        else:
+            high = max((node.depth for step in self._steps for node in step.nodes), default=0)
+        return within(name, proposal["value"], low, high)
 
     @traitlets.observe("step")
     def _choose_telling(self, _change: object = None) -> None:

@@ -185,8 +185,8 @@ class Stage:
             self.sources[name] = folder / "sources" / name / path.name
             self.sources[name].parent.mkdir(parents=True)
             shutil.copyfile(path, self.sources[name])
-        self._content = _contents(folder)
-        self._originals = _contents(PACKAGE)
+        self._content = {path: path.read_bytes() for path in _code(folder)}
+        self._originals = _digests()
         state = hashlib.sha256()
         for path, content in self._content.items():
             if path.parent.name in ("checks", "grading"):
@@ -210,12 +210,12 @@ class Stage:
 
     def changed_originals(self) -> list[str]:
         """Return the names of the lab's own files that changed since the last call."""
-        before, self._originals = self._originals, _contents(PACKAGE)
+        before, self._originals = self._originals, _digests()
         return [path.name for path in before if before[path] != self._originals.get(path)]
 
 
-def _contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in _code(folder)}
+def _digests() -> dict[Path, bytes]:
+    return {path: hashlib.sha256(path.read_bytes()).digest() for path in _code(PACKAGE)}
 
 
 def _code(folder: Path) -> list[Path]:

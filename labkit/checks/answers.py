@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import EllipsisType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,30 +23,26 @@ from labkit.checks import NOT_WRITTEN, Finding
 
 Floats = NDArray[np.float64]
 P = ParamSpec("P")
-Answer = TypeVar("Answer", bound=Callable[..., Any])
 
+Answer = Callable[..., Any]
+"""A student's function; each check's docstring says what it gets and gives."""
 
-Mistakes = Iterable[tuple[object, str]]
-"""A table of mistakes: what each one gives, and the sentence that names it."""
+Mistake = tuple[Any, str]
+"""A row of a table of mistakes: what the mistake gives, and the sentence that names it."""
 
 
 class NotUsable(Exception):  # noqa: N818 - it is no error of the program's
     """An answer that cannot be compared; the message says why in one sentence."""
 
 
-Check = Callable[Concatenate[Answer, P], Finding]
-"""A function from a student's function, and the check's own settings, to a finding."""
-
-Findings = Callable[Concatenate[Answer, P], Finding | Iterator[Finding]]
-"""A check as it is written: it may yield findings, of which the first wrong one or the last holds.
-"""
-
-
-def exercise(check: Findings[Answer, P]) -> Check[Answer, P]:
+def exercise(
+    check: Callable[Concatenate[Answer, P], Finding | Iterator[Finding]],
+) -> Callable[Concatenate[Answer, P], Finding]:
     """Make a check report an exercise that is not begun, or an answer of the wrong type.
 
-    The student's function gets copies of the check's values (see `copied`), so a function that
-    changes its arguments is judged by what it returns.
+    A check may yield findings, of which the first wrong one or the last holds. The student's
+    function gets copies of the check's values (see `copied`), so a function that changes its
+    arguments is judged by what it returns.
     """
 
     @functools.wraps(check)
@@ -55,7 +51,7 @@ def exercise(check: Findings[Answer, P]) -> Check[Answer, P]:
             return answer(*map(copied, given))
 
         try:
-            found = check(apart, *args, **kwargs)  # type: ignore[arg-type]
+            found = check(apart, *args, **kwargs)
             for finding in [found] if isinstance(found, Finding) else found:
                 if not finding.right:
                     break
@@ -72,20 +68,26 @@ def verdict(
     found: object,
     right: object,
     good: str,
-    mistakes: Mistakes,
-    otherwise: str,
+    *mistakes: Mistake,
+    otherwise: str = "",
     tolerance: float = 1e-9,
 ) -> Finding:
     """Compare an answer with the right value, then with what each mistake gives, in order.
 
     ``good`` is the sentence for the right answer, ``otherwise`` for a wrong one that no listed
-    mistake explains.
+    mistake explains; by default it gives both values.
 
-    >>> verdict(0.5, 2.0, "a over b", [(0.5, "the fraction is upside down")], "another number")
+    >>> verdict(0.5, 2.0, "a over b", (0.5, "the fraction is upside down"))
     Not yet: the fraction is upside down.
+    >>> verdict(0.25, 2.0, "a over b", (0.5, "the fraction is upside down"))
+    Not yet: it gives 0.2500, and the answer is 2.0000.
     """
     if _same(found, right, tolerance):
         return Finding(True, f"{good}.")
+    if not otherwise:
+        digits = 3 if np.ndim(found) else 4  # type: ignore[arg-type]
+        both = [listed(np.asarray(value, float), digits) for value in (found, right)]
+        otherwise = f"it gives {both[0]}, and the answer is {both[1]}"
     says = (says for gives, says in mistakes if _same(found, gives, tolerance))
     return Finding(False, f"{next(says, otherwise)}.")
 
@@ -98,28 +100,26 @@ def _same(found: object, value: object, tolerance: float) -> bool:
 
 
 def formula(
-    answer: Callable[..., Any],
+    answer: Answer,
     cases: Sequence[tuple[Any, ...]],
-    right: Callable[..., float],
+    right: Floats,
     good: str,
-    mistakes: Iterable[tuple[Callable[..., float], str]],
     asked: str,
+    *mistakes: Mistake,
 ) -> Finding:
-    """Compare a formula with the right one, and with each mistaken one, in all ``cases``.
+    """Compare a formula's numbers in all ``cases`` with the ``right`` ones, and each mistake's.
 
-    ``asked`` describes a case, with a pair of braces for each of its numbers.
+    They may be of any size, so ratios are compared. ``asked`` describes a case, with a pair of
+    braces for each of its numbers.
     """
-
-    given = [number(answer(*case)) for case in cases]
-    wanted = np.array([right(*case) for case in cases])
-    found = np.array(given) / wanted  # which may be of any size, so that ratios are compared
+    given = np.array([number(answer(*case)) for case in cases])
+    found = given / right
     off = int((np.abs(found - 1) > 1e-6).argmax())  # the first case that is wrong
     asked = asked.format(*map(in_words, cases[off]))
-    gives, needed = in_words(given[off]), in_words(right(*cases[off]))
     return verdict(
-        found, np.ones(len(cases)), good,
-        (([of(*case) for case in cases] / wanted, says) for of, says in mistakes),
-        f"for {asked} it gives {gives}, and the answer is {needed}", 1e-6,
+        found, np.ones(len(cases)), good, *((gives / right, says) for gives, says in mistakes),
+        otherwise=f"for {asked} it gives {in_words(given[off])}, and the answer is "
+        f"{in_words(right[off])}", tolerance=1e-6,
     )  # fmt: skip
 
 
@@ -182,8 +182,7 @@ def number(answer: object) -> float:
     >>> number(np.float32(0.5)), number(np.array(2))
     (0.5, 2.0)
     """
-    value = numbers(answer, ())
-    return float(value)
+    return float(numbers(answer, ()))
 
 
 def whole(answer: object) -> int:
@@ -193,8 +192,7 @@ def whole(answer: object) -> int:
     3
     """
     value = number(answer)
-    if value != int(value):
-        raise NotUsable(f"it gives {value:g}, and a whole number is needed.")
+    refuse((value != int(value), f"it gives {value:g}, and a whole number is needed"))
     return int(value)
 
 
@@ -208,38 +206,40 @@ def numbers(answer: object, shape: tuple[int, ...] | None = None, rows: str = ""
     [[1.0, 2.0]]
     """
     written(answer)
-    wanted = "a number" if shape == () else "an array of numbers"
-    if not _numeric(answer):
-        raise NotUsable(f"it gives {_kind(answer)}, and {wanted} is needed.")
     try:
         value = np.array(_plain(answer), dtype=np.float64, subok=False)
     except (TypeError, ValueError):
-        raise NotUsable(f"it gives {_kind(answer)} that holds more than {wanted}.") from None
+        wanted = "a number" if shape == () else "an array of numbers"
+        holds = type(answer) in (list, tuple) or isinstance(answer, np.ndarray)
+        why = f" that holds more than {wanted}" if holds else f", and {wanted} is needed"
+        raise NotUsable(f"it gives {_kind(answer)}{why}.") from None
     if shape is not None and value.shape != shape:
         given = f"an array of shape {value.shape}" if value.ndim else "one number"
         needed = f"shape {shape}{f', {rows},' if rows else ''}" if shape else "one number"
         raise NotUsable(f"it gives {given}, and {needed} is needed.")
-    if not np.isfinite(value).all():
-        place = tuple(np.argwhere(~np.isfinite(value))[0].tolist())
-        where = f" at {place}" if place else ""
-        raise NotUsable(f"it gives {value[place]}{where}, and every number has to be finite.")
+    for place in np.argwhere(~np.isfinite(value)):
+        where = f" at {tuple(place.tolist())}" if value.ndim else ""
+        raise NotUsable(
+            f"it gives {value[tuple(place)]}{where}, and every number has to be finite."
+        )
     return value
 
 
 def tokens(answer: object) -> list[int]:
     """Return the answer as a list of token ids; `NotUsable` if it is not one."""
-    values = numbers(answer if len(_sized(answer)) else np.zeros(0))
-    if values.ndim != 1 or (values != values.round()).any():
-        raise NotUsable(f"it gives {_kind(answer)}, and a list of token ids is needed.")
+    _sized(answer)
+    values = numbers(answer)
+    wrong = values.ndim != 1 or (values != values.round()).any()
+    refuse((wrong, f"it gives {_kind(answer)}, and a list of token ids is needed"))
     return [int(value) for value in values]
 
 
 def texts(answer: object) -> list[str]:
     """Return the answer as a list of strings; `NotUsable` if it is not one."""
-    items = [str(one) for one in _sized(answer) if type(one) in (str, np.str_)]
-    if len(items) != len(_sized(answer)):
-        raise NotUsable(f"it gives {_kind(answer)} that holds other things than texts.")
-    return items
+    items = _sized(answer)
+    strange = any(type(one) not in (str, np.str_) for one in items)
+    refuse((strange, f"it gives {_kind(answer)} that holds other things than texts"))
+    return list(map(str, items))
 
 
 def parts(answer: object, many: int, what: str) -> Sequence[Any]:
@@ -252,22 +252,10 @@ def parts(answer: object, many: int, what: str) -> Sequence[Any]:
 
 def _sized(answer: object) -> Sequence[Any]:
     written(answer)
-    if type(answer) in (list, tuple):
-        return answer  # type: ignore[return-value]
-    if isinstance(answer, np.ndarray) or _is_tensor(answer):
+    if (isinstance(answer, np.ndarray) or _is_tensor(answer)) and np.ndim(answer):  # type: ignore
         return list(_plain(answer))
-    raise NotUsable(f"it gives {_kind(answer)}, and a list is needed.")
-
-
-def _numeric(answer: object) -> bool:
-    kind = type(answer)
-    if kind in (list, tuple):
-        return True
-    return (
-        kind in (int, float, bool)
-        or issubclass(kind, (np.ndarray, np.number, np.bool_))
-        or _is_tensor(answer)
-    )
+    refuse((type(answer) not in (list, tuple), f"it gives {_kind(answer)}, and a list is needed"))
+    return answer  # type: ignore[return-value]
 
 
 def _is_tensor(answer: object) -> bool:
@@ -276,19 +264,16 @@ def _is_tensor(answer: object) -> bool:
 
 
 def _plain(answer: Any) -> Any:
-    """Return tensors as arrays, also those in lists; anything else as it is."""
+    """Return numbers and arrays as they are, and tensors as arrays, also those in lists."""
     if _is_tensor(answer):
         return answer.detach().cpu().double().numpy()
     if type(answer) in (list, tuple):
-        return [_plain(one) if _numeric(one) else _strange(one) for one in answer]
-    return answer
-
-
-def _strange(one: object) -> Any:
-    raise TypeError(_kind(one))
+        return [_plain(one) for one in answer]
+    if type(answer) in (int, float, bool) or isinstance(answer, np.ndarray | np.number | np.bool_):
+        return answer
+    raise TypeError(_kind(answer))
 
 
 def _kind(answer: object) -> str:
     name = type(answer).__name__
-    article = "an" if name[:1].lower() in "aeio" else "a"
-    return f"{article} {name}"
+    return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"

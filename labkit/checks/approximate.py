@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labkit.checks import Finding
-from labkit.checks.answers import Floats, exercise, numbers, refuse, verdict, whole
+from labkit.checks.answers import Answer, Floats, exercise, numbers, refuse, verdict, whole
 from labkit.checks.risk import random_texts
 from labkit.paths import data_dir
 
@@ -38,9 +38,7 @@ FASTER = 3
 
 
 @exercise
-def fast_utility(
-    fast: Callable[[list[str], list[str]], Any], seed: int = 0, many: int = 240
-) -> Iterator[Finding]:
+def fast_utility(fast: Answer, seed: int = 0, many: int = 240) -> Iterator[Finding]:
     """Check a matrix of `pair_f1`, (H, R), computed at once: its values, then its speed."""
     rng = np.random.default_rng(seed)
     ours = ["", "abababab", "aaa", *random_texts(rng, 6)]
@@ -79,31 +77,24 @@ def _values(found: Floats, ours: list[str], theirs: list[str]) -> Finding:
     h, r = np.unravel_index(np.abs(found - right).argmax(), found.shape)
     return verdict(
         found, right, "the values are right",
-        [
-            (2 * dot / both, "repetitions are not clipped: a pair found 4 times in one text and "
-             "once in the other is in common once, and the product of the counts says 4"),
-            (2 * alike / np.maximum(kinds, 1), "repetitions are lost: count the c-th occurrence of "
-             "a pair as a feature of its own"),
-            (2 * alike / both, "repetitions are lost in what is in common: count the c-th "
-             "occurrence of a pair as a feature of its own"),
-            (shared / rows, "this is precision: divide by the mean of both numbers of pairs"),
-            (shared / columns, "this is recall: divide by the mean of both numbers of pairs"),
-            (shared / both, "divided by the sum of both numbers of pairs: F1 is twice that"),
-            (shared, "these are numbers of pairs in common: divide by the mean number of pairs"),
-        ],
-        f"for {ours[h]!r} against {theirs[r]!r} it gives {found[h, r]:.4f}, and the answer is "
-        f"{right[h, r]:.4f}",
-        1e-6,
+        (2 * dot / both, "repetitions are not clipped: a pair found 4 times in one text and once "
+         "in the other is in common once, and the product of the counts says 4"),
+        (2 * alike / np.maximum(kinds, 1), "repetitions are lost: count the c-th occurrence of a "
+         "pair as a feature of its own"),
+        (2 * alike / both, "repetitions are lost in what is in common: count the c-th occurrence "
+         "of a pair as a feature of its own"),
+        (shared / rows, "this is precision: divide by the mean of both numbers of pairs"),
+        (shared / columns, "this is recall: divide by the mean of both numbers of pairs"),
+        (shared / both, "divided by the sum of both numbers of pairs: F1 is twice that"),
+        (shared, "these are numbers of pairs in common: divide by the mean number of pairs"),
+        otherwise=f"for {ours[h]!r} against {theirs[r]!r} it gives {found[h, r]:.4f}, and the "
+                  f"answer is {right[h, r]:.4f}",
+        tolerance=1e-6,
     )  # fmt: skip
 
 
 @exercise
-def aggregated(
-    aggregate: Callable[[list[str], list[str], Floats], Any],
-    seed: int = 0,
-    many: int = 6,
-    much: int = 9,
-) -> Finding:
+def aggregated(aggregate: Answer, seed: int = 0, many: int = 6, much: int = 9) -> Finding:
     """Check reference aggregation: the utility (H,) against the average of weighted evidence.
 
     The average text has each pair of characters as often as the evidence has it on average, by
@@ -118,18 +109,15 @@ def aggregated(
     exact = np.array([[pair_f1(h, r) for r in theirs] for h in ours]) @ weights
     return verdict(
         found, right, "one comparison for each hypothesis, however much evidence there is",
-        [
-            (_against_mean(ours, theirs, np.full(much, 1 / much)), "the weights are left out of "
-             "the average"),
-            (_against_mean(ours, theirs, np.ones(much)), "the counts are added up and not "
-             "averaged: a text as long as all evidence together"),
-            (exact, "this is the exact expected utility: right, but it costs what aggregation "
-             "saves"),
-            (1 - right, "these are losses: give the utility against the average"),
-        ],
-        "average the counts by weight, take the smaller of both numbers for each pair, and divide "
-        "twice their sum by the sum of all pairs",
-        1e-6,
+        (_against_mean(ours, theirs, np.full(much, 1 / much)), "the weights are left out of the "
+         "average"),
+        (_against_mean(ours, theirs, np.ones(much)), "the counts are added up and not averaged: a "
+         "text as long as all evidence together"),
+        (exact, "this is the exact expected utility: right, but it costs what aggregation saves"),
+        (1 - right, "these are losses: give the utility against the average"),
+        otherwise="average the counts by weight, take the smaller of both numbers for each pair, "
+                  "and divide twice their sum by the sum of all pairs",
+        tolerance=1e-6,
     )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ from torch.nn import functional
 
 from labkit.checks import Finding
 from labkit.checks.answers import (
+    Answer,
     Floats,
-    Mistakes,
     NotUsable,
     exercise,
     number,
@@ -72,21 +71,12 @@ def random_case(seed: int, heads: int = 3, width: int = 6, inner: int = 8) -> Sm
     )
 
 
-def state_after(
-    state: Tensor, embedded: Tensor, head: Head, a: float, b: float, act: bool = True
-) -> Tensor:
-    """gelu(norm(a * proj(state) + b * token(embedded))): (..., I)."""
-    mixed = a * state @ head["proj"].T + b * embedded @ head["token"].T
-    normed = _normed(mixed) * head["scale"] + head["shift"]
-    return functional.gelu(normed) if act else normed
-
-
 def _normed(values: Tensor, axis: int = -1) -> Tensor:
     return values * torch.rsqrt(values.pow(2).mean(axis, keepdim=True) + 1e-6)
 
 
 @exercise
-def head_state(step: Callable[..., Any], seed: int = 0, width: int = 6, inner: int = 8) -> Finding:
+def head_state(step: Answer, seed: int = 0, width: int = 6, inner: int = 8) -> Finding:
     """Check one head: ``step(state, embedded, head, a, b)`` to its state (..., I).
 
     The state before it is (..., D or I), ``embedded`` (..., D) the embedding of the token given.
@@ -107,39 +97,37 @@ def head_state(step: Callable[..., Any], seed: int = 0, width: int = 6, inner: i
         ) from error
     found = numbers(answer, (*case.hidden.shape[:2], inner), "one state for each place")
 
-    def state(a: float, b: float, head: Head = head, act: bool = True) -> Tensor:
-        return state_after(case.hidden, embedded, head, a, b, act)
-
-    mixed = a * case.hidden @ head["proj"].T + b * embedded @ head["token"].T
-    mean = mixed - mixed.mean(-1, keepdim=True)
+    def mix(a: float, b: float) -> Tensor:
+        return a * case.hidden @ head["proj"].T + b * embedded @ head["token"].T
 
     def scaled(normed: Tensor) -> Tensor:
-        return functional.gelu(head["scale"] * normed + head["shift"])
+        return normed * head["scale"] + head["shift"]
 
-    plain = {**head, "scale": torch.ones(inner), "shift": torch.zeros(inner)}
+    gelu, mixed = functional.gelu, mix(a, b)
+    normed = _normed(mixed)
     return verdict(
-        found, state(a, b), "gelu(norm(a * proj(state) + b * token(embedded)))",
-        [
-            (state(b, a), "a and b are exchanged: a goes with the state, b with the token"),
-            (state(a, 0), "the token is missing: add b times its embedding, mapped by `token`"),
-            (state(1, 1), "a and b are missing: they share out the state's and the token's weight"),
-            (state(a, b, act=False), "gelu is missing at the end"),
-            (functional.relu(state(a, b, act=False)), "this uses relu instead of gelu"),
-            (state(a, b, plain), "the norm's scale and shift are missing"),
-            (scaled(mixed), "the norm is missing: divide by the root of the mean square over the "
-             "last axis"),
-            (functional.gelu(mixed), "norm, scale and shift are missing: gelu comes after all "
-             "three"),
-            (scaled(mixed / mixed.norm(dim=-1, keepdim=True)), "this divides by the length, the "
-             "root of the sum of the squares: the norm takes the root of their mean"),
-            (scaled(_normed(mean)), "this norm takes the mean away first, as a layer norm does: "
-             "here only the root of the mean square is divided by"),
-            (scaled(_normed(mixed, axis=1)), "the norm is over the places of the text: it belongs "
-             "to the last axis, so that a place does not depend on others"),
-            (functional.gelu(_normed(mixed)) * head["scale"] + head["shift"], "gelu comes before "
-             "the scale and shift: they belong to the norm"),
-        ],
-        "the numbers differ: write the formula term by term, from inside out", 1e-4,
+        found, gelu(scaled(normed)), "gelu(norm(a * proj(state) + b * token(embedded)))",
+        (gelu(scaled(_normed(mix(b, a)))), "a and b are exchanged: a goes with the state, b with "
+         "the token"),
+        (gelu(scaled(_normed(mix(a, 0)))), "the token is missing: add b times its embedding, "
+         "mapped by `token`"),
+        (gelu(scaled(_normed(mix(1, 1)))), "a and b are missing: they share out the state's and "
+         "the token's weight"),
+        (scaled(normed), "gelu is missing at the end"),
+        (scaled(normed).relu(), "this uses relu instead of gelu"),
+        (gelu(normed), "the norm's scale and shift are missing"),
+        (gelu(scaled(mixed)), "the norm is missing: divide by the root of the mean square over the "
+         "last axis"),
+        (gelu(mixed), "norm, scale and shift are missing: gelu comes after all three"),
+        (gelu(scaled(mixed / mixed.norm(dim=-1, keepdim=True))), "this divides by the length, the "
+         "root of the sum of the squares: the norm takes the root of their mean"),
+        (gelu(scaled(_normed(mixed - mixed.mean(-1, keepdim=True)))), "this norm takes the mean "
+         "away first, as a layer norm does: here only the root of the mean square is divided by"),
+        (gelu(scaled(_normed(mixed, axis=1))), "the norm is over the places of the text: it "
+         "belongs to the last axis, so that a place does not depend on others"),
+        (scaled(gelu(normed)), "gelu comes before the scale and shift: they belong to the norm"),
+        otherwise="the numbers differ: write the formula term by term, from inside out",
+        tolerance=1e-4,
     )  # fmt: skip
 
 
@@ -161,13 +149,15 @@ def all_logits(
     state = start
     for number_, head in enumerate(case.heads):
         tokens = case.tokens[:, given(number_) : given(number_) + places]
-        state = state_after(state if hierarchical else start, case.table[tokens], head, a, b)
+        before = state if hierarchical else start
+        mixed = a * before @ head["proj"].T + b * case.table[tokens] @ head["token"].T
+        state = functional.gelu(_normed(mixed) * head["scale"] + head["shift"])
         out.append(state @ head["out"].T @ case.table.T)
     return torch.stack(out)
 
 
 @exercise
-def forward(run: Callable[..., Any], seed: int = 0, heads: int = 3, width: int = 8) -> Finding:
+def forward(run: Answer, seed: int = 0, heads: int = 3, width: int = 8) -> Finding:
     """Check the heads under teacher forcing: ``run(hidden, tokens, table, heads)``: (K, B, T, V).
 
     hidden (B, T, D) is z_t; tokens (B, T + K + 1) begin with x_0, the token that z_0 has seen last.
@@ -181,27 +171,23 @@ def forward(run: Callable[..., Any], seed: int = 0, heads: int = 3, width: int =
     off = int((np.abs(found - right.numpy()).max(axis=(1, 2, 3)) >= 1e-3).argmax())
     return verdict(
         found, right, "each head reads the state and the token of the one before",
-        [
-            (all_logits(case, given=lambda head: head), "the heads read one token too early: z_t "
-             "has seen x_t already, head 1 is given x_{t+1}"),
-            (all_logits(case, hierarchical=False), "every head begins from z again: a head reads "
-             "the state of the head before it"),
-            (all_logits(case, normed=False), "the start is not normalised: divide z by its root "
-             "mean square, and by the root of 2"),
-            (all_logits(case, given=lambda head: 1), "every head is given the same token: head i "
-             "is given x_{t+i}"),
-            (right.flip(0), "the heads are in reverse order"),
-        ],
-        f"head {off + 1} is the first that differs; those before it are right" if off else
+        (all_logits(case, given=lambda head: head), "the heads read one token too early: z_t has "
+         "seen x_t already, head 1 is given x_{t+1}"),
+        (all_logits(case, hierarchical=False), "every head begins from z again: a head reads the "
+         "state of the head before it"),
+        (all_logits(case, normed=False), "the start is not normalised: divide z by its root mean "
+         "square, and by the root of 2"),
+        (all_logits(case, given=lambda head: 1), "every head is given the same token: head i is "
+         "given x_{t+i}"),
+        (right.flip(0), "the heads are in reverse order"),
+        otherwise=f"head {off + 1} is the first that differs; those before it are right" if off else
         "head 1 differs already: check its start, its token and the last two products",
-        1e-3,
+        tolerance=1e-3,
     )  # fmt: skip
 
 
 @exercise
-def targets(
-    pick: Callable[[Tensor, int, int], Any], seed: int = 0, heads: int = 3, places: int = 5
-) -> Finding:
+def targets(pick: Answer, seed: int = 0, heads: int = 3, places: int = 5) -> Finding:
     """Check what a head has to predict: ``pick(tokens, head, places)``, (B, T).
 
     From z_t the base model predicts x_{t+1} itself; head i predicts x_{t+1+i}. The argument
@@ -212,36 +198,34 @@ def targets(
     answers = [pick(tokens, head, places) for head in range(heads)]
     found = np.stack([numbers(one, (2, places), "a token a row and place") for one in answers])
 
-    def further(by: int, each: int = 1) -> Floats:
-        return np.stack([_shifted(tokens, by + each * head, places) for head in range(heads)])
+    padded = functional.pad(tokens, (0, 1)).numpy()  # 0 where there is no token
+
+    def further(by: int, each: int = 1) -> np.ndarray:
+        return np.stack([padded[:, by + each * head :][:, :places] for head in range(heads)])
 
     right = further(2)  # (K, B, T)
     off = int((found != right).any(axis=(1, 2)).argmax())
     return verdict(
         found, right, "head i predicts x_{t+1+i}, the one after what it was given",
-        [
-            (further(1), "one too early: x_{t+1} is the base model's own next token, and the head "
-             "is given it; head 1 predicts the one after"),
-            (further(0), "two too early: z_t has seen x_t"),
-            (further(3), "one too late: head 1 predicts x_{t+2}, which follows the token that it "
-             "is given"),
-            (further(2, each=0), "the same for every head: each one predicts one place further "
-             "than the one before"),
-        ],
-        f"head {off + 1} should predict x_{{t+{2 + off}}}",
+        (further(1), "one too early: x_{t+1} is the base model's own next token, and the head is "
+         "given it; head 1 predicts the one after"),
+        (further(0), "two too early: z_t has seen x_t"),
+        (further(3), "one too late: head 1 predicts x_{t+2}, which follows the token that it is "
+         "given"),
+        (further(2, each=0), "the same for every head: each one predicts one place further than "
+         "the one before"),
+        otherwise=f"head {off + 1} should predict x_{{t+{2 + off}}}",
     )  # fmt: skip
 
 
-def _shifted(tokens: Tensor, by: int, places: int) -> np.ndarray:
-    """Return x_{t+by} for each place t (B, T), 0 where there is none."""
-    part = tokens[:, by : by + places].double()
-    return functional.pad(part, (0, places - part.shape[1])).numpy()
+def _nats(logits: Tensor, goal: Tensor) -> Tensor:
+    """Return the cross-entropy (B, T) against tokens (B, T) or distributions (B, T, V)."""
+    goal = goal if goal.ndim == 2 else goal.movedim(-1, 1)
+    return functional.cross_entropy(logits.movedim(-1, 1), goal, reduction="none")
 
 
 @exercise
-def hard_loss(
-    loss: Callable[[Tensor, Tensor, Tensor], Any], seed: int = 0, places: int = 5
-) -> Finding:
+def hard_loss(loss: Answer, seed: int = 0, places: int = 5) -> Finding:
     """Check one head's loss of phase 1: ``loss(logits, targets, counted)``, one number in nats.
 
     logits (B, T, V), targets (B, T), counted bool (B, T): the mean over the places that count of
@@ -253,34 +237,31 @@ def hard_loss(
     def each(values: Tensor) -> Tensor:
         return -values.gather(-1, goal[..., None])[..., 0]  # (B, T)
 
-    nats = each(logits.log_softmax(-1))
+    nats = _nats(logits, goal)
     right = nats[counted].mean()
-    return _loss_verdict(
+    return verdict(
         number(loss(logits, goal, counted)), right, "the mean over the places that count",
-        [
-            (each(logits.log_softmax(1))[counted].mean(), "the softmax is over the places of the "
-             "text: it belongs to the vocabulary, the last axis"),
-            (each(logits.log_softmax(0))[counted].mean(), "the softmax is over the rows of the "
-             "batch: it belongs to the vocabulary, the last axis"),
-            (nats.mean(), "places that do not count are in the mean"),
-            (nats[counted].sum() / nats.numel(), "the sum over the places that count is divided "
-             "by all places: divide by how many count"),
-            (nats[counted].sum(), "this is a sum: take the mean, or the loss depends on how long "
-             "the texts are"),
-            (-right, "the sign is missing: the loss is minus the logarithm of a probability"),
-            (right / math.log(2), "this is in bits: the natural logarithm gives nats"),
-            (torch.exp(-nats[counted]).mean(), "this is the mean probability: take the logarithm "
-             "first"),
-            (each(logits)[counted].mean(), "the logits are taken as logarithms of probabilities: "
-             "a log-softmax comes first"),
-        ],
+        (each(logits.log_softmax(1))[counted].mean(), "the softmax is over the places of the text: "
+         "it belongs to the vocabulary, the last axis"),
+        (each(logits.log_softmax(0))[counted].mean(), "the softmax is over the rows of the batch: "
+         "it belongs to the vocabulary, the last axis"),
+        (nats.mean(), "places that do not count are in the mean"),
+        (nats[counted].sum() / nats.numel(), "the sum over the places that count is divided by all "
+         "places: divide by how many count"),
+        (nats[counted].sum(), "this is a sum: take the mean, or the loss depends on how long the "
+         "texts are"),
+        (-right, "the sign is missing: the loss is minus the logarithm of a probability"),
+        (right / math.log(2), "this is in bits: the natural logarithm gives nats"),
+        (torch.exp(-nats[counted]).mean(), "this is the mean probability: take the logarithm "
+         "first"),
+        (each(logits)[counted].mean(), "the logits are taken as logarithms of probabilities: a "
+         "log-softmax comes first"),
+        tolerance=1e-4,
     )  # fmt: skip
 
 
 @exercise
-def soft_loss(
-    loss: Callable[[Tensor, Tensor, Tensor], Any], seed: int = 0, places: int = 5
-) -> Finding:
+def soft_loss(loss: Answer, seed: int = 0, places: int = 5) -> Finding:
     """Check one head's distillation loss: ``loss(logits, base, counted)``, one number in nats.
 
     The mean over the places that count of minus the sum over the vocabulary of p log q, p the
@@ -288,36 +269,33 @@ def soft_loss(
     """
     logits, counted, rng = _loss_case(seed, places)
     base = 2 * torch.randn(logits.shape, generator=rng)
-    p, logs = base.softmax(-1), logits.log_softmax(-1)
-    each = -(p * logs).sum(-1)  # (B, T)
-    entropy = -(p * base.log_softmax(-1)).sum(-1)
-    back = -(logits.softmax(-1) * base.log_softmax(-1)).sum(-1)
+    p, q = base.softmax(-1), logits.softmax(-1)
+    each, entropy, back = _nats(logits, p), _nats(base, p), _nats(base, q)  # (B, T)
+    hard = _nats(logits, base.argmax(-1))
     off = -(base.softmax(1) * logits.log_softmax(1)).sum(-1)
-    hard = -logs.gather(-1, base.argmax(-1)[..., None])[..., 0]
     right = each[counted].mean()
-    return _loss_verdict(
+    return verdict(
         number(loss(logits, base, counted)), right,
         "the cross-entropy against the base model's whole distribution",
-        [
-            (back[counted].mean(), "the two models are exchanged: the base model's distribution "
-             "weighs, the head's is in the logarithm"),
-            (off[counted].mean(), "the softmax is over the places of the text: it belongs to the "
-             "vocabulary, the last axis"),
-            (each.mean(), "places that do not count are in the mean"),
-            (each[counted].sum(), "this is a sum over places: take the mean over those that count"),
-            (right / logits.shape[-1], "this is the mean over the vocabulary: sum over it, then "
-             "take the mean over places"),
-            ((each - entropy)[counted].mean(), "this is the Kullback-Leibler divergence, smaller "
-             "by the base model's entropy: its gradient is the same, but it cannot be compared "
-             "with the hard loss"),
-            ((each - entropy).sum() / len(each), 'this is `kl_div` with its "batchmean", which '
-             "divides by the rows alone and counts every place: take the cross-entropy, and its "
-             "mean over the places that count"),
-            (entropy[counted].mean(), "the base model's entropy: the head is not in it"),
-            (hard[counted].mean(), "this is the hard loss against the base model's most probable "
-             "token"),
-            (-right, "the sign is missing"),
-        ],
+        (back[counted].mean(), "the two models are exchanged: the base model's distribution "
+         "weighs, the head's is in the logarithm"),
+        (off[counted].mean(), "the softmax is over the places of the text: it belongs to the "
+         "vocabulary, the last axis"),
+        (each.mean(), "places that do not count are in the mean"),
+        (each[counted].sum(), "this is a sum over places: take the mean over those that count"),
+        (right / logits.shape[-1], "this is the mean over the vocabulary: sum over it, then take "
+         "the mean over places"),
+        ((each - entropy)[counted].mean(), "this is the Kullback-Leibler divergence, smaller by "
+         "the base model's entropy: its gradient is the same, but it cannot be compared with the "
+         "hard loss"),
+        ((each - entropy).sum() / len(each), 'this is `kl_div` with its "batchmean", which '
+         "divides by the rows alone and counts every place: take the cross-entropy, and its mean "
+         "over the places that count"),
+        (entropy[counted].mean(), "the base model's entropy: the head is not in it"),
+        (hard[counted].mean(), "this is the hard loss against the base model's most probable "
+         "token"),
+        (-right, "the sign is missing"),
+        tolerance=1e-4,
     )  # fmt: skip
 
 
@@ -329,15 +307,8 @@ def _loss_case(seed: int, places: int) -> tuple[Tensor, Tensor, torch.Generator]
     return logits, counted, rng
 
 
-def _loss_verdict(found: float, right: Tensor, good: str, mistakes: Mistakes) -> Finding:
-    answer = f"it gives {found:.4f}, and the answer is {float(right):.4f}"
-    return verdict(found, right, good, mistakes, answer, 1e-4)
-
-
 @exercise
-def answer_places(
-    mark: Callable[[list[int], list[int], int, int], Any], seed: int = 0, rows: int = 4
-) -> Finding:
+def answer_places(mark: Answer, seed: int = 0, rows: int = 4) -> Finding:
     """Check which places of phase 2 count: ``mark(given, lengths, places, head)``, bool (B, T).
 
     Row b has ``given[b]`` tokens of a prompt and ``lengths[b]`` in all. A place t counts if
@@ -352,9 +323,8 @@ def answer_places(
     found = np.stack([numbers(one, (rows, places), "prompts, places") for one in marks])
 
     def between(first: int, last: int, each: int = 1) -> Floats:
-        at = np.arange(places)[None, None, :]
-        end = np.array(lengths)[None, :, None] + last - each * np.array(heads)[:, None, None]
-        return ((at >= np.array(given)[None, :, None] + first) & (at < end)).astype(float)
+        marks = [counted_places(given, lengths, places, head, first, last, each) for head in heads]
+        return np.stack(marks).astype(float)
 
     right = between(-1, -2)  # (K, B, T)
     wrong = np.argwhere((found != right).any(axis=2)).tolist()
@@ -362,39 +332,46 @@ def answer_places(
     marked, needed = (np.flatnonzero(of[head, row]).tolist() for of in (found, right))
     return verdict(
         found, right, "from the prompt's last token to where the head's target still exists",
-        [
-            (between(0, -2), "it begins one too late: at the prompt's last token the base model's "
-             "own next token is the first of its answer"),
-            (between(-2, -2), "it begins too early: within the prompt the next token is not the "
-             "base model's"),
-            (between(-99, -2), "the whole prompt is in it: learn from what the base model wrote"),
-            (between(-1, -1), "it ends one too late: x_{t+1+i}, the target of head i, has to "
-             "exist"),
-            (between(-1, 0), "it ends two too late: x_{t+1+i}, the target of head i, has to exist"),
-            (between(-1, -2, each=0), "it is the same for every head: a later head predicts "
-             "further ahead, and runs out sooner"),
-            (between(0, 0, each=0), "these are the places of the answer's own tokens, for every "
-             "head alike: a place counts by what follows it"),
-            (between(0, -1), "it begins one too late and ends one too late: place t is the place "
-             "of z_t"),
-            (between(0, 0), "it begins one too late and ends two too late: these are the answer's "
-             "tokens, and a place counts by what follows it"),
-            (1 - right, "it is the other way round: true is for places that count"),
-        ],
-        f"with {given[row]} of {lengths[row]} tokens given it marks, for head {head + 1}, "
-        f"places {marked}, not {needed}",
+        (between(0, -2), "it begins one too late: at the prompt's last token the base model's own "
+         "next token is the first of its answer"),
+        (between(-2, -2), "it begins too early: within the prompt the next token is not the base "
+         "model's"),
+        (between(-99, -2), "the whole prompt is in it: learn from what the base model wrote"),
+        (between(-1, -1), "it ends one too late: x_{t+1+i}, the target of head i, has to exist"),
+        (between(-1, 0), "it ends two too late: x_{t+1+i}, the target of head i, has to exist"),
+        (between(-1, -2, each=0), "it is the same for every head: a later head predicts further "
+         "ahead, and runs out sooner"),
+        (between(0, 0, each=0), "these are the places of the answer's own tokens, for every head "
+         "alike: a place counts by what follows it"),
+        (between(0, -1), "it begins one too late and ends one too late: place t is the place of "
+         "z_t"),
+        (between(0, 0), "it begins one too late and ends two too late: these are the answer's "
+         "tokens, and a place counts by what follows it"),
+        (1 - right, "it is the other way round: true is for places that count"),
+        otherwise=f"with {given[row]} of {lengths[row]} tokens given it marks, for head "
+                  f"{head + 1}, places {marked}, not {needed}",
     )  # fmt: skip
 
 
-def counted_places(given: Sequence[int], lengths: Sequence[int], places: int, head: int) -> Tensor:
-    """Return the places of phase 2 that count for a head, bool (B, T); see `answer_places`."""
-    first, end = torch.tensor(given)[:, None] - 1, torch.tensor(lengths)[:, None] - 2 - head
-    at = torch.arange(places)[None, :]
-    return (at >= first) & (at < end)
+def counted_places(
+    given: Sequence[int],
+    lengths: Sequence[int],
+    places: int,
+    head: int,
+    first: int = -1,
+    last: int = -2,
+    each: int = 1,
+) -> Tensor:
+    """Return the places of phase 2 that count for a head, bool (B, T); see `answer_places`.
+
+    Mistakes have another ``first`` or ``last`` place, or end ``each`` head elsewhere.
+    """
+    at, begin = torch.arange(places), torch.tensor(given)[:, None] + first
+    return (at >= begin) & (at < torch.tensor(lengths)[:, None] + last - each * head)
 
 
 @exercise
-def phase_loss(loss: Callable[..., Any], phase: int, seed: int = 0, heads: int = 3) -> Finding:
+def phase_loss(loss: Answer, phase: int, seed: int = 0, heads: int = 3) -> Finding:
     """Check the loss of a step of phase 1 or 2, one number: the sum of the heads' mean losses.
 
     ``loss(hidden, tokens, table, heads)``, in phase 2 with ``given, lengths`` behind. hidden
@@ -419,31 +396,26 @@ def phase_loss(loss: Callable[..., Any], phase: int, seed: int = 0, heads: int =
         parts = []
         for head in range(heads):
             counted = counted_places(given, lengths, places, head) | all_
-            by, logs = shift + each * head, logits[head].log_softmax(-1)
-            if soft:
-                p = base[:, by : by + places].softmax(-1)
-                parts.append(-(p * logs).sum(-1)[counted].mean())
-            else:
-                goal = case.tokens[:, by + 1 : by + 1 + places]
-                parts.append(-logs.gather(-1, goal[..., None])[..., 0][counted].mean())
+            at = slice(shift + each * head, shift + each * head + places)
+            goal = base[:, at].softmax(-1) if soft else case.tokens[:, 1:][:, at]
+            parts.append(_nats(logits[head], goal)[counted].mean())
         return torch.stack(parts).sum()
 
-    right = total()
-    mistakes = [
-        (right / heads, "this is the mean over the heads: the published loss is their sum"),
-        (total(each=0), "every head has the targets of head 1"),
-    ]
-    if phase == 1:
-        mistakes += [
-            (total(shift=0), "the targets are one place too early: head i should predict x_{t+1+i}")
-        ]
-    else:
-        mistakes += [
+    right, early = total(), total(shift=0)
+    of_phase = {
+        1: [(early, "the targets are one place too early: head i should predict x_{t+1+i}")],
+        2: [
             (total(soft=False), "this is the hard loss: phase 2 compares with the base model's "
              "distribution"),
             (total(all_=True), "all places count, the prompt's too: `answer_places` says which "
              "should"),
-            (total(shift=0), "the base model's distribution is taken one place too early: that "
-             "over x_{t+1+i} is at z_{t+i}"),
-        ]  # fmt: skip
-    return _loss_verdict(found, right, "the sum of the heads' mean losses", mistakes)
+            (early, "the base model's distribution is taken one place too early: that over "
+             "x_{t+1+i} is at z_{t+i}"),
+        ],
+    }  # fmt: skip
+    return verdict(
+        found, right, "the sum of the heads' mean losses",
+        (right / heads, "this is the mean over the heads: the published loss is their sum"),
+        (total(each=0), "every head has the targets of head 1"),
+        *of_phase[phase], tolerance=1e-4,
+    )  # fmt: skip

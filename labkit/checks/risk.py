@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from labkit.checks import Finding
 from labkit.checks.answers import (
+    Answer,
     Floats,
     NotUsable,
     exercise,
@@ -38,28 +38,26 @@ P = np.array([0.3, 0.2, 0.15, 0.15, 0.1, 0.1])
 
 
 @exercise
-def bayes_action(choose: Callable[[Floats, Floats], int]) -> Finding:
+def bayes_action(choose: Answer) -> Finding:
     """Check a function from losses (actions, states) and p (states,) to the best action."""
     answer, risk = choose(LOSS, P), LOSS @ P
     refuse((np.ndim(answer) > 0, "it gives a whole array; the answer is one action's index"))
     return verdict(
         whole(answer), risk.argmin(), "the action of least expected loss",
-        [
-            (risk.argmax(), "this is the action of greatest risk: loss should be small, so argmin"),
-            ((LOSS.T @ P).argmin(), "the states were summed over as if they were actions: rows of "
-             "the loss are actions, so each row is weighted by p"),
-            (LOSS.sum(axis=1).argmin(), "the states all weigh the same here: weight each by its "
-             "probability"),
-            (LOSS[:, P.argmax()].argmin(), "this uses the most probable state alone"),
-            (LOSS.max(axis=1).argmin(), "this guards against the worst state, whatever its "
-             "probability: that is minimax, another rule"),
-        ],
-        f"it gives {answer!r}, and no action has that index",
+        (risk.argmax(), "this is the action of greatest risk: loss should be small, so argmin"),
+        ((LOSS.T @ P).argmin(), "the states were summed over as if they were actions: rows of the "
+         "loss are actions, so each row is weighted by p"),
+        (LOSS.sum(axis=1).argmin(), "the states all weigh the same here: weight each by its "
+         "probability"),
+        (LOSS[:, P.argmax()].argmin(), "this uses the most probable state alone"),
+        (LOSS.max(axis=1).argmin(), "this guards against the worst state, whatever its "
+         "probability: that is minimax, another rule"),
+        otherwise=f"it gives {answer!r}, and no action has that index",
     )  # fmt: skip
 
 
 @exercise
-def merged(merge: Callable[[Sequence[str]], Any]) -> Finding:
+def merged(merge: Answer) -> Finding:
     """Check a function from drawn texts to the distinct texts and weights that give the same risk.
 
     Each distinct text weighs its count over the number of draws.
@@ -78,19 +76,17 @@ def merged(merge: Callable[[Sequence[str]], Any]) -> Finding:
         (missing, f"the texts are not those drawn; it is about {missing[:1]}"),
     )
     counts = np.array([drawn.count(text) for text in by_text], float)
-    right = counts / len(drawn)
+    right, kinds = counts / len(drawn), len(counts)
     return verdict(
         np.array(list(by_text.values())), right,
         "risks from these weights are those of the whole list, to the last digit",
-        [
-            (counts, "these are the counts: divide them by the number of draws, so that they sum "
-             "to 1"),
-            (np.full(len(counts), 1 / len(counts)), "every distinct text weighs the same, so the "
-             "draws of “rain” beyond the first are lost"),
-            (counts / len(counts), "this divides by the number of distinct texts: divide by the "
-             "number of draws"),
-        ],
-        f"the weights are {by_text}, and should be {dict(zip(by_text, right, strict=True))}",
+        (counts, "these are the counts: divide them by the number of draws, so that they sum to 1"),
+        (np.full(kinds, 1 / kinds), "every distinct text weighs the same, so the draws of “rain” "
+         "beyond the first are lost"),
+        (counts / kinds, "this divides by the number of distinct texts: divide by the number of "
+         "draws"),
+        otherwise=f"the weights are {by_text}, and should be "
+                  f"{dict(zip(by_text, right, strict=True))}",
     )  # fmt: skip
 
 
@@ -118,12 +114,7 @@ def precision(hypothesis: str, evidence: str) -> float:
 
 
 @exercise
-def losses(
-    build: Callable[[list[str], list[str], Utility], Any],
-    seed: int = 0,
-    many: int = 4,
-    much: int = 6,
-) -> Finding:
+def losses(build: Answer, seed: int = 0, many: int = 4, much: int = 6) -> Finding:
     """Check the loss matrix (H, R): 1 - utility of each hypothesis against each evidence text."""
     lines = random_texts(np.random.default_rng(seed), many + much)
     ours, theirs = lines[:many], lines[many:]
@@ -137,23 +128,19 @@ def losses(
     differ = "some losses differ: cell [h, r] is 1 - utility(hypotheses[h], evidence[r])"
     return verdict(
         found, right, "a row for each hypothesis, a column for each piece of evidence",
-        [
-            (1 - right, "these are utilities: a loss is 1 - utility"),
-            (right.T, "rows and columns are exchanged: hypotheses are rows"),
-            (1 - right.T, "rows and columns are exchanged, and these are utilities"),
-            (1 - utilities(theirs, ours).T, "the utility's arguments are exchanged: the hypothesis "
-             "comes first"),
-            (1 - utilities(ours, ours), "hypotheses are compared with each other: the columns are "
-             "the evidence"),
-        ],
-        shape if found.shape != right.shape else differ,
+        (1 - right, "these are utilities: a loss is 1 - utility"),
+        (right.T, "rows and columns are exchanged: hypotheses are rows"),
+        (1 - right.T, "rows and columns are exchanged, and these are utilities"),
+        (1 - utilities(theirs, ours).T, "the utility's arguments are exchanged: the hypothesis "
+         "comes first"),
+        (1 - utilities(ours, ours), "hypotheses are compared with each other: the columns are the "
+         "evidence"),
+        otherwise=shape if found.shape != right.shape else differ,
     )  # fmt: skip
 
 
 @exercise
-def risks(
-    weigh: Callable[[Floats, Floats], Any], seed: int = 0, many: int = 5
-) -> Iterator[Finding]:
+def risks(weigh: Answer, seed: int = 0, many: int = 5) -> Iterator[Finding]:
     """Check the risk of each hypothesis, (H,), from losses (H, R) and weights (R,)."""
     rng = np.random.default_rng(seed)
     for much in (many, many + 2):
@@ -162,26 +149,21 @@ def risks(
         right, square = loss @ weights, loss[:, :many]
         yield verdict(
             found, right, "each row of losses, weighted by the evidence",
-            [
-                (loss.mean(axis=1), "the weights are left out: this is the mean of each row"),
-                (square.mean(axis=0), "the weights are left out, and the mean is over hypotheses: "
-                 "a row of losses is one hypothesis's"),
-                (loss.sum(axis=1), "the losses are added without weights"),
-                (square.T @ weights[:many], "hypotheses and evidence are exchanged: sum over the "
-                 "columns of each row"),
-                (right / much, "the weighted losses are averaged too: the weights sum to 1 "
-                 "already"),
-                (1 - right, "these are utilities: least risk is least expected loss"),
-                (loss.max(axis=1), "this is the worst loss of each, not the expected one"),
-            ],
-            "risk[h] is the sum over r of weights[r] * loss[h, r]",
+            (loss.mean(axis=1), "the weights are left out: this is the mean of each row"),
+            (square.mean(axis=0), "the weights are left out, and the mean is over hypotheses: a "
+             "row of losses is one hypothesis's"),
+            (loss.sum(axis=1), "the losses are added without weights"),
+            (square.T @ weights[:many], "hypotheses and evidence are exchanged: sum over the "
+             "columns of each row"),
+            (right / much, "the weighted losses are averaged too: the weights sum to 1 already"),
+            (1 - right, "these are utilities: least risk is least expected loss"),
+            (loss.max(axis=1), "this is the worst loss of each, not the expected one"),
+            otherwise="risk[h] is the sum over r of weights[r] * loss[h, r]",
         )  # fmt: skip
 
 
 @exercise
-def model_weights(
-    weigh: Callable[[list[str], list[float]], Any], seed: int = 0, drawn: int = 7
-) -> Iterator[Finding]:
+def model_weights(weigh: Answer, seed: int = 0, drawn: int = 7) -> Iterator[Finding]:
     """Check weights by the model's probability: from drawn texts and log-probabilities.
 
     It gives the distinct texts and a weight for each: its probability over the sum of theirs.
@@ -205,20 +187,18 @@ def model_weights(
         counts = np.array([drawn_texts.count(name) for name in names], float)
         yield verdict(
             found, p / p.sum(), "each distinct text once, by its probability, however small",
-            [
-                (p * counts / (p * counts).sum(), "duplicates are counted twice: the model's "
-                 "probability of a text does not grow by drawing it again"),
-                (counts / counts.sum(), "these are the counts: here the model says how probable a "
-                 "text is"),
-                (np.full(len(p), 1 / len(p)), "all weigh the same: here the model says how "
-                 "probable a text is"),
-                (p, "they do not sum to 1: divide by their sum"),
-                ((np.log(p) + low) / (np.log(p) + low).sum(), "these are log-probabilities divided "
-                 "by their sum: take exp first"),
-                (p / (p * counts).sum(), "divided by the sum over all draws, duplicates and all: "
-                 "sum over distinct texts"),
-            ],
-            "a weight is exp(log p) over the sum of those",
+            (p * counts / (p * counts).sum(), "duplicates are counted twice: the model's "
+             "probability of a text does not grow by drawing it again"),
+            (counts / counts.sum(), "these are the counts: here the model says how probable a text "
+             "is"),
+            (np.full(len(p), 1 / len(p)), "all weigh the same: here the model says how probable a "
+             "text is"),
+            (p, "they do not sum to 1: divide by their sum"),
+            ((np.log(p) + low) / (np.log(p) + low).sum(), "these are log-probabilities divided by "
+             "their sum: take exp first"),
+            (p / (p * counts).sum(), "divided by the sum over all draws, duplicates and all: sum "
+             "over distinct texts"),
+            otherwise="a weight is exp(log p) over the sum of those",
         )  # fmt: skip
 
 
@@ -241,9 +221,7 @@ KINDS = 9
 
 
 @exercise
-def decision(
-    choose: Callable[[list[str], Utility], Any], seed: int = 0, drawn: int = 16
-) -> Iterator[Finding]:
+def decision(choose: Answer, seed: int = 0, drawn: int = 16) -> Iterator[Finding]:
     """Check a whole decision: from drawn texts, duplicates and all, and a utility to one of them.
 
     The draws are hypotheses and evidence; each draw counts the same.
@@ -255,15 +233,11 @@ def decision(
             counts = 1 + rng.multinomial(drawn - KINDS, rng.dirichlet(np.full(KINDS, 0.7)))
             matrix = np.round(rng.random((KINDS, KINDS)), 3)
             np.fill_diagonal(matrix, 1)
-            best, *wrong = choices = [
-                (matrix @ counts).argmax(),
-                (matrix @ counts**2).argmax(),
-                matrix.sum(axis=1).argmax(),
-                counts.argmax(),
-                (matrix @ counts).argmin(),
-                (matrix.T @ counts).argmax(),
-            ]
-            if len(set(map(int, choices))) == len(choices):
+            right = matrix @ counts
+            exchanged, twice, once = matrix.T @ counts, matrix @ counts**2, matrix.sum(axis=1)
+            worths = (right, twice, once, counts, -right, exchanged)
+            choices = [lines[int(worth.argmax())] for worth in worths]
+            if len(set(choices)) == len(choices):
                 break
         listed = [line for line, count in zip(lines, counts, strict=True) for _ in range(count)]
         utility = partial(_looked_up, matrix, lines)
@@ -271,19 +245,16 @@ def decision(
         written(answer)
         kind = type(answer)
         refuse((kind not in (str, np.str_), f"it gives {kind.__name__} and not one of the texts"))
-        twice, once, most, greatest, exchanged = (lines[text] for text in wrong)
         yield verdict(
-            str(answer), lines[best], "the text of least risk, each draw counted once",
-            [
-                (twice, "duplicates are counted twice: listed as often as drawn and weighted by "
-                 "their count as well"),
-                (once, "duplicates are lost: a text that was drawn three times is three pieces of "
-                 "evidence"),
-                (most, "this is the text drawn most often: the utility plays no part in it"),
-                (greatest, "this is the text of greatest risk: loss should be small"),
-                (exchanged, "the utility's arguments are exchanged: the hypothesis comes first"),
-            ],
-            f"it chooses {answer!r}, and another text has less risk",
+            str(answer), choices[0], "the text of least risk, each draw counted once",
+            (choices[1], "duplicates are counted twice: listed as often as drawn and weighted by "
+             "their count as well"),
+            (choices[2], "duplicates are lost: a text that was drawn three times is three pieces "
+             "of evidence"),
+            (choices[3], "this is the text drawn most often: the utility plays no part in it"),
+            (choices[4], "this is the text of greatest risk: loss should be small"),
+            (choices[5], "the utility's arguments are exchanged: the hypothesis comes first"),
+            otherwise=f"it chooses {answer!r}, and another text has less risk",
         )  # fmt: skip
 
 

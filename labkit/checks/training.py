@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from labkit.checks import Finding
 from labkit.checks.answers import (
+    Answer,
     NotUsable,
     exercise,
     number,
@@ -190,9 +191,7 @@ def _as_heads(heads: object, width: int) -> list[Head]:
 
 
 @exercise
-def curves(
-    read: Callable[[list[dict[str, Any]]], Any], seed: int = 0, heads: int = 3
-) -> Iterator[Finding]:
+def curves(read: Answer, seed: int = 0, heads: int = 3) -> Iterator[Finding]:
     """Check what is read from a training's looks at held-out text: two things.
 
     A look has ``phase``, ``step``, ``loss`` (K,) and ``tokens_per_step``.
@@ -208,25 +207,21 @@ def curves(
     right, gain = losses[turn] - losses[-1], steps[-1] - steps[turn]
     yield verdict(
         numbers(answer[0], (heads,), "one for each head"), right, "",
-        [
-            (-right, "the sign is turned: a loss that fell from 5 to 4 fell by 1"),
-            (losses[0] - losses[-1], "this is the fall over both phases: phase 2 begins where "
-             "phase 1 ended"),
-            (losses[0] - losses[turn], "this is the fall in phase 1"),
-            (losses[turn + 1] - losses[-1], "this begins at the first look of phase 2, which has "
-             "trained for a while already"),
-            (losses[-1], "these are the last losses, not how far they fell"),
-        ],
-        f"the losses fell by {right.round(3).tolist()}", 1e-6,
+        (-right, "the sign is turned: a loss that fell from 5 to 4 fell by 1"),
+        (losses[0] - losses[-1], "this is the fall over both phases: phase 2 begins where phase 1 "
+         "ended"),
+        (losses[0] - losses[turn], "this is the fall in phase 1"),
+        (losses[turn + 1] - losses[-1], "this begins at the first look of phase 2, which has "
+         "trained for a while already"),
+        (losses[-1], "these are the last losses, not how far they fell"),
+        otherwise=f"the losses fell by {right.round(3).tolist()}", tolerance=1e-6,
     )  # fmt: skip
     yield verdict(
         number(answer[1]), gain, "what phase 2 did to each head, and to a step",
-        [
-            (steps[-1] - steps[0], "the tokens gained are those of both phases"),
-            (steps[-1], "these are the tokens per step at the end, not what was gained"),
-            (-gain, "the sign of what was gained is turned"),
-        ],
-        "the tokens gained are another number", 1e-6,
+        (steps[-1] - steps[0], "the tokens gained are those of both phases"),
+        (steps[-1], "these are the tokens per step at the end, not what was gained"),
+        (-gain, "the sign of what was gained is turned"),
+        otherwise="the tokens gained are another number", tolerance=1e-6,
     )  # fmt: skip
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from labkit.checks import Finding
 from labkit.checks.answers import (
+    Answer,
     Floats,
-    Mistakes,
     NotUsable,
     exercise,
     formula,
@@ -41,17 +41,25 @@ CHAIN_TOLERANCE = 0.16
 """As `TOLERANCE`, for what a step over two drafts and three tokens commits."""
 
 
-def _closest(seen: Floats, laws: Mistakes) -> tuple[float, str]:
-    """Return how far the closest of the distributions is from ``seen``, and its sentence."""
-    return min((_distance(np.asarray(law), seen), says) for law, says in laws)
+def _nearest(
+    seen: Floats, tolerance: float, good: str, otherwise: str, *laws: tuple[Floats, str]
+) -> Finding:
+    """Return what the law says that is nearest to the shares ``seen``; the right one has "".
+
+    ``otherwise`` says it if none is as near as ``tolerance``.
+    """
+    distance, says = min((_distance(law, seen), says) for law, says in laws)
+    if distance > tolerance:
+        says = otherwise
+    return Finding(not says, f"{says or good}.")
 
 
 def _distance(one: Floats, other: Floats) -> float:
     return float(np.abs(one - other).sum())
 
 
-def _least_distance(laws: Sequence[Floats]) -> float:
-    return min(_distance(one, other) for i, one in enumerate(laws) for other in laws[:i])
+def _least_distance(laws: Sequence[tuple[Floats, str]]) -> float:
+    return min(_distance(one, other) for i, (one, _) in enumerate(laws) for other, _ in laws[:i])
 
 
 def _counted(out: Sequence[int], vocabulary: int) -> Floats:
@@ -63,8 +71,8 @@ def _counted(out: Sequence[int], vocabulary: int) -> Floats:
 
 
 @exercise
-def certain_drafter(rule: Callable[[int, Floats, np.random.Generator], int]) -> Finding:
-    """Check a rule for a drafter that is certain (q is 1 on its draft, 0 elsewhere), by its output.
+def certain_drafter(rule: Answer) -> Finding:
+    """Check ``rule(x, p, rng)`` for a certain drafter (q is 1 on its draft x), by its output.
 
     The right rule keeps the draft x with probability p(x), and otherwise draws from p without x, so
     that its output is distributed as p.
@@ -74,7 +82,11 @@ def certain_drafter(rule: Callable[[int, Floats, np.random.Generator], int]) -> 
     keep, draft, last = P[DRAFT], np.eye(len(P))[DRAFT], np.eye(len(P))[-1]
     left = P * (1 - draft)
     rest = left / left.sum()
-    distance, says = _closest(share, [
+    return _nearest(
+        share, TOLERANCE,
+        "the output is distributed as p, although the drafter always proposes the same token",
+        f"out comes {listed(share)}, where p is {listed(P)}: keep x with probability p(x), "
+        "otherwise draw from p without x",
         (P, ""),
         (draft, "the draft is always kept, so the drafter decides alone: keep it with probability "
          "p(x)"),
@@ -86,18 +98,11 @@ def certain_drafter(rule: Callable[[int, Floats, np.random.Generator], int]) -> 
          "other way round: keep it if the random number is below p(x)"),
         (keep * draft + (1 - keep) * (left + (1 - left.sum()) * last), "the last token comes out "
          "too often, because the rest of p is not divided by its sum before the draw"),
-    ])  # fmt: skip
-    if distance > TOLERANCE:
-        says = (
-            f"out comes {listed(share)}, where p is {listed(P)}: keep x with probability p(x), "
-            "otherwise draw from p without x"
-        )
-    good = "the output is distributed as p, although the drafter always proposes the same token"
-    return Finding(not says, f"{says or good}.")
+    )  # fmt: skip
 
 
 @exercise
-def expected_tokens(expect: Callable[[float, int], float]) -> Finding:
+def expected_tokens(expect: Answer) -> Finding:
     """Check a formula for the expected tokens of a step: acceptance a, a chain of k drafts.
 
     1 + a + a^2 + ... + a^k, equation 1 of Leviathan et al. (2023).
@@ -112,33 +117,24 @@ def expected_tokens(expect: Callable[[float, int], float]) -> Finding:
                 f"{k + 1} tokens: sum the {k + 1} terms, or treat a = 1 separately."
             ) from None
 
-    def right(a: float, k: int) -> float:
-        return sum(a**i for i in range(k + 1))
-
+    cases = [(0.5, 1), (0.5, 2), (0.8, 4), (0.0, 3), (1.0, 4)]
+    right = np.array([sum(a**i for i in range(k + 1)) for a, k in cases])
+    a, k = np.array(cases).T
     return formula(
-        guarded, [(0.5, 1), (0.5, 2), (0.8, 4), (0.0, 3), (1.0, 4)], right,
-        "1 + a + a² + … + aᵏ, the bonus token included",
-        [
-            (lambda a, k: right(a, k) - 1, "this counts accepted drafts alone: the base model adds "
-             "one token of its own to every step"),
-            (lambda a, k: 1 + a * k, "this adds a for each draft, but the second counts only if "
-             "the first was accepted, with probability a times a"),
-            (lambda a, k: 1 + a**k, "this counts only steps in which all drafts are accepted: a "
-             "step in which two of them are accepted still gives those two"),
-            (lambda a, k: right(a, k) - a**k, "this stops a term early: after k accepted drafts "
-             "the base model adds its bonus token"),
-        ],
-        "a = {} and k = {}",
+        guarded, cases, right, "1 + a + a² + … + aᵏ, the bonus token included", "a = {} and k = {}",
+        (right - 1, "this counts accepted drafts alone: the base model adds one token of its own "
+         "to every step"),
+        (1 + a * k, "this adds a for each draft, but the second counts only if the first was "
+         "accepted, with probability a times a"),
+        (1 + a**k, "this counts only steps in which all drafts are accepted: a step in which two "
+         "of them are accepted still gives those two"),
+        (right - a**k, "this stops a term early: after k accepted drafts the base model adds its "
+         "bonus token"),
     )  # fmt: skip
 
 
 @exercise
-def greedy_chain(
-    step: Callable[[list[int], Floats], Sequence[int]],
-    seed: int = 0,
-    drafted: int = 4,
-    vocabulary: int = 9,
-) -> Finding:
+def greedy_chain(step: Answer, seed: int = 0, drafted: int = 4, vocabulary: int = 9) -> Finding:
     """Check greedy verification of a chain: ``step`` from drafts (K,) and logits (K + 1, V).
 
     Row 0 of the logits follows the last committed token, row i follows draft i. Drafts are kept as
@@ -148,70 +144,59 @@ def greedy_chain(
     rng = np.random.default_rng(seed)
     cases = [_greedy_case(kept, drafted, vocabulary, rng) for kept in range(drafted + 1)]
     found = [tokens(step(draft, logits)) for draft, logits in cases]
-    chosen = [logits.argmax(axis=1).tolist() for _, logits in cases]
-    right = [_committed(draft, choices) for (draft, _), choices in zip(cases, chosen, strict=True)]
-
-    def each(mistake: Callable[[list[int], list[int], list[int]], list[int]]) -> list[list[int]]:
-        """Return what a mistake commits in every case, from draft, choices and right answer."""
-        return [
-            mistake(draft, choices, out)
-            for (draft, _), choices, out in zip(cases, chosen, right, strict=True)
-        ]
-
-    across = [
-        _committed(draft, logits[:, : drafted + 1].argmax(axis=0).tolist())
-        for draft, logits in cases
-    ]
+    rows = [(draft, own := _choices(logits), _committed(draft, own)) for draft, logits in cases]
+    right = [out for *_, out in rows]
+    late, across = map(list, zip(*(_misread(*case) for case in cases), strict=True))
     off = next((case for case in range(len(cases)) if found[case] != right[case]), 0)
     return verdict(
         found, right, "it commits what is kept, and then one token of the base model's own",
-        [
-            (each(lambda draft, choices, out: out[:-1]), "the tokens kept are right, and the base "
-             "model's own token after them is missing: each step ends with one, a replacement or a "
-             "bonus"),
-            (each(lambda draft, choices, out: out[:drafted]), "the bonus token after a draft that "
-             "was kept to its end is missing"),
-            (each(lambda draft, choices, out: (
-                draft[: len(out)] if len(out) <= drafted else out
-             )), "the draft that was rejected is written: the base model's token takes its place"),
-            (each(lambda draft, choices, out: [*out, *draft[len(out) :]]), "drafts after the "
-             "rejected one are kept: they were drafted for another text, so drop them"),
-            (each(lambda draft, choices, out: [
-                token for token, choice in zip(draft, choices, strict=False) if token == choice
-             ]), "each draft that is the base model's choice is kept, also behind one that is not: "
-             "end at the first that is not, with the base model's token in its place"),
-            (each(lambda draft, choices, out: choices), "this is the base model's choice at every "
-             "place, but after a rejection its choices are for another text: stop there"),
-            (each(lambda draft, choices, out: draft), "all of the draft is written, whatever the "
-             "base model chose"),
-            (each(lambda draft, choices, out: _committed(draft, [*choices[1:], choices[-1]])),
-             "each draft is compared with the row after it: draft i is judged by row i, which "
-             "follows the tokens before it"),
-            (across, "this takes the largest logit along the wrong axis: a row holds the "
-             "vocabulary of one place"),
-        ],
-        f"it should give {right[off]}",
-    ).about(f"for the draft {cases[off][0]}, of which {off} should be kept, it gives "
-            f"{found[off]}")  # fmt: skip
+        ([out[:-1] for *_, out in rows], "the tokens kept are right, and the base model's own "
+         "token after them is missing: each step ends with one, a replacement or a bonus"),
+        ([out[:drafted] for *_, out in rows], "the bonus token after a draft that was kept to its "
+         "end is missing"),
+        ([draft[: len(out)] if len(out) <= drafted else out for draft, _, out in rows], "the draft "
+         "that was rejected is written: the base model's token takes its place"),
+        ([out + draft[len(out) :] for draft, _, out in rows], "drafts after the rejected one are "
+         "kept: they were drafted for another text, so drop them"),
+        ([[x for x, y in zip(draft, own, strict=False) if x == y] for draft, own, _ in rows],
+         "each draft that is the base model's choice is kept, also behind one that is not: end at "
+         "the first that is not, with the base model's token in its place"),
+        ([own for _, own, _ in rows], "this is the base model's choice at every place, but after a "
+         "rejection its choices are for another text: stop there"),
+        ([draft for draft, *_ in rows], "all of the draft is written, whatever the base model "
+         "chose"),
+        (late, "each draft is compared with the row after it: draft i is judged by row i, which "
+         "follows the tokens before it"),
+        (across, "this takes the largest logit along the wrong axis: a row holds the vocabulary of "
+         "one place"),
+        otherwise=f"it should give {right[off]}",
+    ).about(
+        f"for the draft {cases[off][0]}, of which {off} should be kept, it gives {found[off]}"
+    )  # fmt: skip
 
 
 def _greedy_case(
     kept: int, drafted: int, vocabulary: int, rng: np.random.Generator
 ) -> tuple[list[int], Floats]:
-    """Return drafts of which ``kept`` are right, the next is wrong, and those behind it right.
-
-    Neighbouring choices differ, so that reading one row too far shows.
-    """
-    while True:
+    """Return drafts of which ``kept`` are right, the next is wrong, and those behind it right."""
+    while True:  # until reading the logits wrongly shows
         logits = rng.normal(size=(drafted + 1, vocabulary))
-        choices = logits.argmax(axis=-1).tolist()
+        choices = _choices(logits)
         draft = choices[:drafted]
         if kept < drafted:
             draft[kept] = (choices[kept] + 1 + int(rng.integers(vocabulary - 1))) % vocabulary
-        off = _committed(draft, [*choices[1:], choices[-1]])
-        across = _committed(draft, logits[:, : drafted + 1].argmax(axis=0).tolist())
-        if _committed(draft, choices) not in (off, across):
+        if _committed(draft, choices) not in _misread(draft, logits):
             return draft, logits
+
+
+def _choices(logits: Floats) -> list[int]:
+    return logits.argmax(axis=1).tolist()
+
+
+def _misread(draft: list[int], logits: Floats) -> tuple[list[int], list[int]]:
+    """Return what is committed if rows are read one too late, and along the wrong axis."""
+    late = _choices(np.vstack([logits[1:], logits[-1:]]))
+    return _committed(draft, late), _committed(draft, _choices(logits[:, : len(logits)].T))
 
 
 def _committed(draft: Sequence[int], choices: Sequence[int]) -> list[int]:
@@ -223,9 +208,7 @@ def _committed(draft: Sequence[int], choices: Sequence[int]) -> list[int]:
 
 
 @exercise
-def keeping(
-    keep: Callable[[int, Floats, Floats], float], seed: int = 0, vocabulary: int = 5
-) -> Finding:
+def keeping(keep: Answer, seed: int = 0, vocabulary: int = 5) -> Finding:
     """Check the probability of keeping a draft x, from x, p and q (V,): min(1, p(x) / q(x))."""
     p, q = _pair(np.random.default_rng(seed), vocabulary)
     found = np.array([number(keep(x, p, q)) for x in range(vocabulary)])
@@ -233,26 +216,22 @@ def keeping(
     off = int(np.abs(found - right).argmax())
     return verdict(
         found, right, "min(1, p(x) / q(x))",
-        [
-            (np.minimum(1, q / p), "p and q are swapped: what the drafter proposes too often "
-             "(q > p) has to be kept less often, so p is above"),
-            (q / p, "p and q are swapped, and a probability is at most 1"),
-            (p / q, "a probability is at most 1: cap the ratio"),
-            (np.minimum(p, q), "this is the share of all cases in which x is drafted and kept; "
-             "once it is drafted, divide by q(x)"),
-            (p, "this is p(x) alone, which is the rule for a drafter that is certain"),
-            (1 - right, "this is the probability of rejecting it"),
-            (np.ones(vocabulary), "this keeps every draft"),
-        ],
-        f"it should give {right[off]:.3f}",
+        (np.minimum(1, q / p), "p and q are swapped: what the drafter proposes too often (q > p) "
+         "has to be kept less often, so p is above"),
+        (q / p, "p and q are swapped, and a probability is at most 1"),
+        (p / q, "a probability is at most 1: cap the ratio"),
+        (np.minimum(p, q), "this is the share of all cases in which x is drafted and kept; once it "
+         "is drafted, divide by q(x)"),
+        (p, "this is p(x) alone, which is the rule for a drafter that is certain"),
+        (1 - right, "this is the probability of rejecting it"),
+        (np.ones(vocabulary), "this keeps every draft"),
+        otherwise=f"it should give {right[off]:.3f}",
     ).about(f"at p(x) = {p[off]:.3f} and q(x) = {q[off]:.3f} it gives "
             f"{found[off]:.3f}")  # fmt: skip
 
 
 @exercise
-def owed(
-    rest: Callable[[Floats, Floats], Any], seed: int = 0, vocabulary: int = 5
-) -> Iterator[Finding]:
+def owed(rest: Answer, seed: int = 0, vocabulary: int = 5) -> Iterator[Finding]:
     """Check the residual, from p and q (V,): what replacements are drawn from, (V,).
 
     norm(max(0, p - q)), and p itself if p equals q, since then nothing is missing.
@@ -265,25 +244,22 @@ def owed(
         common, soft = np.minimum(p, q), np.exp(p - q)
         yield verdict(
             found, left / left.sum(), "max(0, p - q), divided by its sum",
-            [
-                (left, "it is not divided by its sum, so it is not a distribution"),
-                (back / back.sum(), "p and q are swapped: owed is what the drafter proposes too "
-                 "rarely, p - q"),
-                (back, "p and q are swapped, and it is not divided by its sum"),
-                (away / away.sum(), "it also holds the tokens that were proposed too often: take "
-                 "max(0, p - q), not the absolute difference"),
-                (p - q, "negative numbers are left in it: a token proposed too often is owed "
-                 "nothing"),
-                (p, "this is p itself: a draft that was rejected because it comes too often would "
-                 "come straight back"),
-                (common / common.sum(), "this is what drafts and output have in common, not what "
-                 "is still missing"),
-                (soft / soft.sum(), "a softmax gives every token a share: tokens that are owed "
-                 "nothing must get nothing, so divide by the sum instead"),
-            ],
-            f"for p = {listed(p)} and q = {listed(q)} it gives {listed(found)} and not "
-            f"{listed(left / left.sum())}",
-            1e-7,
+            (left, "it is not divided by its sum, so it is not a distribution"),
+            (back / back.sum(), "p and q are swapped: owed is what the drafter proposes too "
+             "rarely, p - q"),
+            (back, "p and q are swapped, and it is not divided by its sum"),
+            (away / away.sum(), "it also holds the tokens that were proposed too often: take "
+             "max(0, p - q), not the absolute difference"),
+            (p - q, "negative numbers are left in it: a token proposed too often is owed nothing"),
+            (p, "this is p itself: a draft that was rejected because it comes too often would come "
+             "straight back"),
+            (common / common.sum(), "this is what drafts and output have in common, not what is "
+             "still missing"),
+            (soft / soft.sum(), "a softmax gives every token a share: tokens that are owed nothing "
+             "must get nothing, so divide by the sum instead"),
+            otherwise=f"for p = {listed(p)} and q = {listed(q)} it gives {listed(found)} and not "
+                      f"{listed(left / left.sum())}",
+            tolerance=1e-7,
         )  # fmt: skip
     with np.errstate(invalid="ignore", divide="ignore"):
         same = rest(p, p)
@@ -299,15 +275,12 @@ def owed(
     )
 
 
-Rule = Callable[[int, Floats, Floats, np.random.Generator], int]
-"""A function from a draft x, p and q (V,) and a generator to the token that is written."""
-
-
 @exercise
-def lossless(rule: Rule, seed: int = 0, vocabulary: int = 5) -> Finding:
+def lossless(rule: Answer, seed: int = 0, vocabulary: int = 5) -> Finding:
     """Check a rule by what comes out of many drafts, which are drawn from q.
 
-    The output has to be distributed as p, and a draft has to be kept as often as possible: in the
+    ``rule`` gets a draft x, p and q (V,) and a generator, and gives the token that is written. The
+    output has to be distributed as p, and a draft has to be kept as often as possible: in the
     share sum(min(p, q)) of the cases.
     """
     rng = np.random.default_rng(seed)
@@ -319,21 +292,15 @@ def lossless(rule: Rule, seed: int = 0, vocabulary: int = 5) -> Finding:
     np.add.at(seen, (drafts, np.array(out)), 1 / DRAWS)
     if _distance(share, p) <= TOLERANCE:
         kept, most = float(np.trace(seen)), float(np.minimum(p, q).sum())
-        if kept > most - TOLERANCE:
-            return Finding(True, "the output is distributed as p; no rule keeps more drafts.")
-        return Finding(
-            False,
-            f"the output is distributed as p, but it keeps the draft in only {kept:.0%} of the "
-            f"cases where {most:.0%} are possible: keep it with probability min(1, p(x) / q(x)) "
-            "instead of drawing anew.",
-        )
-    distance, says = _closest(seen, _laws(p, q))
-    if distance > JOINT_TOLERANCE:
-        says = (
-            f"out comes {listed(share)}, where p is {listed(p)}: keep x with probability "
-            "min(1, p(x) / q(x)), otherwise draw from the residual"
-        )
-    return Finding(False, f"{says}.")
+        refuse((kept <= most - TOLERANCE, "the output is distributed as p, but it keeps the draft "
+                f"in only {kept:.0%} of the cases where {most:.0%} are possible: keep it with "
+                "probability min(1, p(x) / q(x)) instead of drawing anew"))  # fmt: skip
+        return Finding(True, "the output is distributed as p; no rule keeps more drafts.")
+    return _nearest(
+        seen, JOINT_TOLERANCE, "",
+        f"out comes {listed(share)}, where p is {listed(p)}: keep x with probability "
+        "min(1, p(x) / q(x)), otherwise draw from the residual", *_laws(p, q),
+    )  # fmt: skip
 
 
 def _laws(p: Floats, q: Floats) -> list[tuple[Floats, str]]:
@@ -342,6 +309,9 @@ def _laws(p: Floats, q: Floats) -> list[tuple[Floats, str]]:
     left, back = np.maximum(p - q, 0), np.maximum(q - p, 0)
     rest, back = left / left.sum(), back / back.sum()
     last = np.eye(len(p))[-1]
+    # If one number on 0..1 decides the test and picks the replacement too, it is above keep.
+    edges = np.append(0, np.cumsum(rest))
+    picked = np.maximum(edges[1:] - np.maximum(edges[:-1], keep[:, None]), 0)  # (drafts, tokens)
 
     def law(kept: Floats, instead: Floats) -> Floats:
         return np.diag(q * kept) + (q * (1 - kept))[:, None] * instead
@@ -362,117 +332,81 @@ def _laws(p: Floats, q: Floats) -> list[tuple[Floats, str]]:
          "residual is not divided by its sum before the draw"),
         (law(keep, np.eye(len(p))[int(rest.argmax())]), "the replacement is always the token that "
          "is owed most: draw it from the residual"),
-        (_one_number(q, keep, rest), "the random number that decided the test is used again to "
-         "draw the replacement; it is known to be large by then, so draw a new one"),
+        (np.diag(q * keep) + q[:, None] * picked, "the random number that decided the test is used "
+         "again to draw the replacement; it is known to be large by then, so draw a new one"),
     ]  # fmt: skip
 
 
-def _one_number(q: Floats, keep: Floats, rest: Floats) -> Floats:
-    """Return the law (V, V) if one number on 0..1 decides the test and picks the replacement."""
-    edges = np.append(0, np.cumsum(rest))
-    low = np.maximum(edges[:-1][None, :], keep[:, None])
-    picked = np.maximum(edges[1:][None, :] - low, 0)  # (drafts, tokens)
-    return np.diag(q * keep) + q[:, None] * picked
-
-
 @exercise
-def sampled_chain(
-    step: Callable[[list[int], Floats, Floats, np.random.Generator], Sequence[int]],
-    seed: int = 0,
-    vocabulary: int = 3,
-) -> Finding:
+def sampled_chain(step: Answer, seed: int = 0, vocabulary: int = 3) -> Finding:
     """Check lossless verification of a chain of two drafts, by what it commits in many steps.
 
     ``step`` gets the drafts (K,), p (K + 1, V), q (K, V) and a generator. Row i of p and of q
     belongs to the place of draft i; the last row of p to the bonus token.
     """
     rng = np.random.default_rng(seed)
-    while True:
+    laws: list[tuple[Floats, str]] = []
+    while not laws or _least_distance(laws) <= 2 * CHAIN_TOLERANCE:
         p = rng.dirichlet(np.full(vocabulary, 2.0), size=3)
         q = rng.dirichlet(np.full(vocabulary, 2.0), size=2)
         laws = _chain_laws(p, q)
-        if _least_distance([law for law, _ in laws]) > 2 * CHAIN_TOLERANCE:
-            break
     seen = np.zeros((vocabulary + 1,) * 3)
     for draft in np.stack([rng.choice(vocabulary, size=DRAWS, p=row) for row in q], 1).tolist():
         out = tokens(step(draft, p, q, rng))
         refuse((len(out) > 3, "a step over two drafts commits 1 to 3 tokens, and this one "
                 f"sometimes commits {len(out)}"))  # fmt: skip
         _counted(out or [0], vocabulary)
-        seen[_padded(out, vocabulary)] += 1 / DRAWS
-    distance, says = _closest(seen, laws)
-    if distance > CHAIN_TOLERANCE:
-        says = (
-            "what it commits is distributed neither as it should be nor as a common mistake would "
-            "have it: test the drafts in order with row i of p and q for draft i, end at the first "
-            "rejection with its replacement, and after the last draft with a draw from the last "
-            "row of p"
-        )
-    return Finding(not says, f"{says or 'each place is distributed as p, to the bonus token'}.")
-
-
-def _padded(out: Sequence[int], nothing: int) -> tuple[int, ...]:
-    """Return the tokens of a step over two drafts as the index of a law, ``nothing`` behind."""
-    return (*out, *[nothing] * (3 - len(out)))
-
-
-def _chain_law(
-    q: Floats, tests: Floats, bonus: Floats | None, ends: bool = True, replaces: bool = True
-) -> Floats:
-    """Return how often a step over two drafts commits which tokens, (V + 1, V + 1, V + 1).
-
-    The drafts are tested with ``tests`` (2, V) for p; ``bonus`` (V,) is drawn from after them. A
-    rejection ``ends`` the step, and ``replaces`` the draft.
-    """
-    vocabulary = q.shape[1]
-    law = np.zeros((vocabulary + 1,) * 3)
-
-    def go_on(out: tuple[int, ...], chance: float) -> None:
-        if len(out) == 2:
-            if bonus is None:
-                law[*out, vocabulary] += chance
-            else:
-                law[*out, :vocabulary] += chance * bonus
-            return
-        kept = np.minimum(tests[len(out)], q[len(out)])
-        left = np.maximum(tests[len(out)] - q[len(out)], 0)
-        for token in range(vocabulary):
-            go_on((*out, token), chance * kept[token])
-            if ends:
-                short = (*out, token) if replaces else out
-                law[_padded(short, vocabulary)] += chance * left[token]
-            else:
-                go_on((*out, token), chance * left[token])
-
-    go_on((), 1.0)
-    return law
+        seen[*out, *[vocabulary] * (3 - len(out))] += 1 / DRAWS
+    return _nearest(
+        seen, CHAIN_TOLERANCE, "each place is distributed as p, to the bonus token",
+        "what it commits is distributed neither as it should be nor as a common mistake would have "
+        "it: test the drafts in order with row i of p and q for draft i, end at the first "
+        "rejection with its replacement, and after the last draft with a draw from the last row of "
+        "p", *laws,
+    )  # fmt: skip
 
 
 def _chain_laws(p: Floats, q: Floats) -> list[tuple[Floats, str]]:
+    """Return how often a step over two drafts commits which tokens, (V + 1, V + 1, V + 1).
+
+    The last index of an axis stands for no token.
+    """
+    nothing = np.eye(p.shape[1] + 1)[-1]
+
+    def law(
+        bonus: Floats | None, tests: Floats = p, ends: bool = True, replaces: bool = True
+    ) -> Floats:
+        """Return the law with another distribution of the bonus or for the tests, (2, V), or one
+        whose rejections do not end the step, or do not replace the draft."""
+        kept = np.pad(np.minimum(tests[:2], q), ((0, 0), (0, 1)))
+        left = np.pad(np.maximum(tests[:2] - q, 0), ((0, 0), (0, 1)))
+        if not ends:
+            kept, left = kept + left, 0 * left
+        if not replaces:
+            left = left.sum(axis=1, keepdims=True) * nothing
+        third = nothing if bonus is None else np.append(bonus, 0)
+        outs = [(left[0], nothing, nothing), (kept[0], left[1], nothing), (kept[0], kept[1], third)]
+        return sum(np.einsum("i,j,k->ijk", *out) for out in outs)
+
     return [
-        (_chain_law(q, p, p[2]), ""),
-        (_chain_law(q, p, None), "after two kept drafts the base model's bonus is missing: it has "
-         "already computed what comes next, in the last row of p"),
-        (_chain_law(q, p, q[1]), "the bonus is drawn from the drafter's distribution: draw it from "
-         "the last row of p"),
-        (_chain_law(q, p, p[1]), "the bonus is drawn from the row of the last draft: the row after "
-         "it, the last of p, follows that draft"),
-        (_chain_law(q, p[1:], p[2]), "the drafts are tested one row too late: draft i is tested "
-         "with row i of p"),
-        (_chain_law(q, p, p[2], replaces=False), "if a draft is rejected nothing takes its place: "
-         "write a draw from the residual"),
-        (_chain_law(q, p, p[2], ends=False), "after a rejection it goes on with the drafts behind: "
-         "they were drafted for another text, so end the step with the replacement"),
+        (law(p[2]), ""),
+        (law(None), "after two kept drafts the base model's bonus is missing: it has already "
+         "computed what comes next, in the last row of p"),
+        (law(q[1]), "the bonus is drawn from the drafter's distribution: draw it from the last row "
+         "of p"),
+        (law(p[1]), "the bonus is drawn from the row of the last draft: the row after it, the last "
+         "of p, follows that draft"),
+        (law(p[2], tests=p[1:]), "the drafts are tested one row too late: draft i is tested with "
+         "row i of p"),
+        (law(p[2], replaces=False), "if a draft is rejected nothing takes its place: write a draw "
+         "from the residual"),
+        (law(p[2], ends=False), "after a rejection it goes on with the drafts behind: they were "
+         "drafted for another text, so end the step with the replacement"),
     ]  # fmt: skip
 
 
 @exercise
-def chi_square(
-    judge: Callable[[Any, Floats, Floats, int, np.random.Generator], float],
-    seed: int = 0,
-    vocabulary: int = 5,
-    draws: int = 1500,
-) -> Finding:
+def chi_square(judge: Answer, seed: int = 0, vocabulary: int = 5, draws: int = 1500) -> Finding:
     """Check a test of rules: from a rule, p, q, a number of draws and a generator to a p-value.
 
     It has to pass the right rule and to fail every wrong one, with drafts drawn from q.
@@ -500,15 +434,13 @@ def chi_square(
     return Finding(True, "the right rule passes, and every wrong one fails.")
 
 
-def _counting(
-    rule: Rule, drafts: list[int], x: Any, p: Floats, q: Floats, rng: np.random.Generator
-) -> int:
+def _counting(rule: Answer, drafts: list[int], x: Any, *given: Any) -> int:
     """Apply a rule, and note the draft."""
     drafts.append(int(x))
-    return rule(int(x), p, q, rng)
+    return rule(int(x), *given)
 
 
-def _rule(keep: Callable[..., float], rest: Callable[[Floats, Floats], Floats]) -> Rule:
+def _rule(keep: Callable[..., float], rest: Callable[[Floats, Floats], Floats]) -> Answer:
     def rule(x: int, p: Floats, q: Floats, rng: np.random.Generator) -> int:
         weights = rest(p, q)
         kept = rng.random() < keep(p[x], q[x])
@@ -535,11 +467,7 @@ Toy = Callable[[Sequence[int]], Floats]
 
 @exercise
 def speculation(
-    speculate: Callable[[Toy, Toy, list[int], int, int], Any],
-    seed: int = 0,
-    vocabulary: int = 12,
-    new: int = 40,
-    drafted: int = 3,
+    speculate: Answer, seed: int = 0, vocabulary: int = 12, new: int = 40, drafted: int = 3
 ) -> Finding:
     """Check a greedy loop: ``speculate(base, drafter, context, new, drafted)``.
 
@@ -554,10 +482,9 @@ def speculation(
         if right < without_bonus < new:  # every wrong loop takes a number of steps of its own
             break
     vanilla = _plain_text(base, context, new)
-    answer = parts(
-        speculate(base, drafter, context, new, drafted), 2, "two things: tokens and steps"
-    )
-    found, steps = tokens(answer[0]), whole(answer[1])
+    answer = speculate(base, drafter, context, new, drafted)
+    found, steps = parts(answer, 2, "two things: tokens and steps")
+    found, steps = tokens(found), whole(steps)
     if found != vanilla:
         alike = (i for i, (a, b) in enumerate(zip(found, vanilla, strict=False)) if a != b)
         place = next(alike, min(len(found), new))
@@ -577,28 +504,22 @@ def speculation(
         )  # fmt: skip
     return verdict(
         steps, right, f"the same {new} tokens as vanilla decoding, in {right} steps",
-        [
-            (new, "one token a step is vanilla decoding: no draft is kept"),
-            (without_bonus, "the bonus token after a draft that was kept to its end is missing"),
-        ],
-        "a step drafts after all that is committed, and commits what is kept and one more",
+        (new, "one token a step is vanilla decoding: no draft is kept"),
+        (without_bonus, "the bonus token after a draft that was kept to its end is missing"),
+        otherwise="a step drafts after all that is committed, and commits what is kept and one "
+                  "more",
     ).about(f"the tokens are right, and they took {steps} steps, not {right}")  # fmt: skip
 
 
 def _toy_pair(rng: np.random.Generator, vocabulary: int) -> tuple[Toy, Toy]:
     """Return a base model that looks back two tokens, and a drafter that often agrees with it."""
-    table = rng.dirichlet(np.full(vocabulary, 0.5), size=(vocabulary, vocabulary))
-    wrong = rng.dirichlet(np.full(vocabulary, 0.5), size=(vocabulary, vocabulary))
-    agrees = rng.random((vocabulary, vocabulary, 1)) < 0.7
+    table, wrong = rng.dirichlet(np.full(vocabulary, 0.5), size=(2, vocabulary, vocabulary))
+    often = np.where(rng.random((vocabulary, vocabulary, 1)) < 0.7, table, wrong)
 
     def model(rows: Floats) -> Toy:
-        def distribution(text: Sequence[int]) -> Floats:
-            before, last = (int(token) for token in list(text)[-2:])
-            return rows[before, last].copy()
+        return lambda text: rows[int(text[-2]), int(text[-1])].copy()
 
-        return distribution
-
-    return model(table), model(np.where(agrees, table, wrong))
+    return model(table), model(often)
 
 
 def _plain_text(model: Toy, context: Sequence[int], new: int) -> list[int]:
@@ -631,7 +552,7 @@ def _apart(rng: np.random.Generator, vocabulary: int) -> tuple[Floats, Floats]:
     """Return p and q for which every mistake shows in the output, so that counting finds it."""
     while True:
         p, q = _pair(rng, vocabulary)
-        laws = [law for law, _ in _laws(p, q)]
-        seen = min(_distance(law.sum(axis=0), p) for law in laws)
+        laws = _laws(p, q)
+        seen = min(_distance(law.sum(axis=0), p) for law, _ in laws)
         if min(seen, _least_distance(laws)) > 2 * TOLERANCE:
             return p, q

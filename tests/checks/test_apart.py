@@ -17,10 +17,8 @@ import labkit.checks
 from labkit.checks import (
     approximate,
     heads,
+    measures,
     risk,
-    samples,
-    schedules,
-    speed,
     trees,
     verification,
 )
@@ -60,17 +58,17 @@ RIGHT = {
     trees.best_tree: branching.grow,
     trees.fastest_tree: branching.fastest,
     approximate.aggregated: fast.aggregate,
-    samples.model_weights: lambda logs, t: course.softmax((logs - logs.max()) / t),
-    samples.paired_gains: lambda a, b, picks: (a - b)[picks].mean(axis=1),
-    samples.prefix_nodes: lambda texts: len(
+    measures.model_weights: lambda logs, t: course.softmax((logs - logs.max()) / t),
+    measures.paired_gains: lambda a, b, picks: (a - b)[picks].mean(axis=1),
+    measures.prefix_nodes: lambda texts: len(
         {tuple(text[: n + 1]) for text in texts for n in range(len(text))}
     ),
-    speed.time_per_token: lambda sent, arrivals, tokens: (
+    measures.time_per_token: lambda sent, arrivals, tokens: (
         (arrivals[-1] - arrivals[0]) / (tokens - 1)
     ),
-    schedules.head_targets: lambda tokens, head: tokens[1 + head :],
-    schedules.soft_labels: lambda p, logits: -(p * course.log_softmax(logits)).sum(),
-    schedules.chain_steps: lambda right: schedules._walk(right.cumprod(axis=1).sum(axis=1)),
+    measures.head_targets: lambda tokens, head: tokens[1 + head :],
+    measures.soft_labels: lambda p, logits: -(p * course.log_softmax(logits)).sum(),
+    measures.chain_steps: lambda right: measures._walk(right.cumprod(axis=1).sum(axis=1)),
 }
 """A right answer to each check that hands out arrays or lists."""
 

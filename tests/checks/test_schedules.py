@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.checks import schedules as exercises
+from labkit.checks import measures as exercises
 from labkit.training.batches import learning_rate_at
 from labkit.training.losses import chain_tokens_per_step
 from labkit.training.recipe import Schedule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labkit.checks import speed as checks
+from labkit.checks import measures as checks
 
 
 def size(v, d, i, k):

@@ -1,0 +1,501 @@
+"""Checks of the exercises that measure: costs of decoding, training, samples."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Set
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labkit.checks import Finding
+from labkit.checks.answers import (
+    Answer,
+    Floats,
+    exercise,
+    formula,
+    listed,
+    number,
+    numbers,
+    refuse,
+    tokens,
+    verdict,
+)
+
+
+@exercise
+def decoding_limit(answer: Answer) -> Finding:
+    """Check tokens a second at most, from weights, bytes a weight and bytes a second."""
+    cases = [(1e8, 4, 4e10), (7e9, 2, 2e12), (3e9, 1, 6e10)]
+    n, b, speed = np.array(cases).T
+    return formula(
+        answer, cases, speed / (n * b),
+        "bandwidth over the bytes of all weights; the speed of arithmetic is not in it",
+        "{} weights of {} bytes at {} bytes a second",
+        (n * b / speed, "these are the seconds that a token takes: turn the fraction over"),
+        (speed / n, "a weight is counted as one byte: multiply by the bytes that it has"),
+        (speed / (2 * n * b), "the 2 belongs to arithmetic, two operations a weight: each weight "
+         "is read once"),
+        (8 * speed / (n * b), "everything is in bytes already: there is no 8"),
+        (speed * b / n, "more bytes a weight make it slower: they belong below the line"),
+    )  # fmt: skip
+
+
+@exercise
+def ridge(answer: Answer) -> Finding:
+    """Check the tokens at which arithmetic takes as long as reading, from the three sizes.
+
+    Bytes a weight, bytes a second, operations a second; two operations a weight and token.
+    """
+    cases = [(4, 4e10, 2e11), (2, 2e12, 3e14), (0.5, 1e11, 4e11)]
+    b, read, speed = np.array(cases).T
+    return formula(
+        answer, cases, b * speed / (2 * read),
+        "reading a weight takes bytes / bandwidth, using it 2 / speed for each token; how many "
+        "weights there are cancels",
+        "{} bytes a weight, {} bytes and {} operations a second",
+        (b * speed / read, "a weight costs two operations a token, a multiplication and an "
+         "addition"),
+        (2 * b * speed / read, "two operations a token make arithmetic slower, so the 2 belongs "
+         "below the line"),
+        (2 * read / (b * speed), "this is the fraction turned over: faster arithmetic must give "
+         "more free tokens"),
+        (speed / (2 * read), "the bytes a weight are missing: the longer it takes to read one, the "
+         "more is free"),
+        (speed / (2 * read * b), "the more bytes a weight has, the longer reading takes and the "
+         "more is free: they belong above the line"),
+    )  # fmt: skip
+
+
+@exercise
+def published_size(answer: Answer) -> Finding:
+    """Check the number of weights of a published speculator, with tables of its own.
+
+    ``answer(vocabulary, width, inner, heads)``; each head has an embedding, a projection, a norm
+    of a scale and a shift, and a table of logits.
+    """
+    cases = [(1000, 64, 64, 1), (1000, 64, 128, 3), (500, 96, 32, 4)]
+    v, d, i, k = np.array(cases).T
+    size = 2 * k * v * i + d * i + (k - 1) * i * i + 2 * k * i
+    return formula(
+        answer, cases, size,
+        "nearly all of it is tables: two for each head, as long as the vocabulary",
+        "a vocabulary of {}, a width of {}, an inner width of {} and heads: {}",
+        (size - 2 * k * i, "the norms are missing: a scale and a shift of the inner width for each "
+         "head"),
+        (size - k * i, "a norm has a scale and a shift: two numbers for each of the inner width"),
+        (size - k * v * i, "one of the two tables is missing: a head embeds the token that it is "
+         "given, and scores every token that it could guess"),
+        (size + (k - 1) * (d * i - i * i), "only the first head reads Z, which has the base "
+         "model's width: the others read a state of the inner width"),
+        (size + i * i - d * i, "the first head reads Z, which has the base model's width and not "
+         "the inner one"),
+        (size - 2 * (k - 1) * v * i, "the heads share their tables here: as published, each has "
+         "its own"),
+        (size + 2 * k * v * (d - i), "the tables have the inner width, not the base model's"),
+    )  # fmt: skip
+
+
+@exercise
+def time_per_token(answer: Answer) -> Finding:
+    """Check TPOT, from the time of sending, the times of the outputs, and the number of tokens."""
+    cases = [
+        (0.0, [1.0, 1.5, 2.0], 3),
+        (10.0, [10.5, 10.75, 11.5], 7),
+        (2.0, [2.25, 3.25, 3.75], 6),
+    ]
+    sent, tokens = (np.array([case[place] for case in cases]) for place in (0, 2))
+    first, last = (np.array([case[1][place] for case in cases]) for place in (0, -1))
+    right, outputs = (last - first) / (tokens - 1), 3
+    return formula(
+        answer, cases, right, "from the first output to the last, over all tokens but the first",
+        "a request sent at {}, outputs at {}, {} tokens in all",
+        ((last - first) / (outputs - 1), "this is the mean gap between outputs (ITL): with "
+         "speculation an output holds several tokens, so divide by tokens"),
+        ((last - first) / tokens, "the first token came with TTFT: this time is that of the "
+         "others, so divide by tokens - 1"),
+        ((last - sent) / tokens, "the time to the first token is in it: take that off, and the "
+         "first token with it"),
+        ((last - sent) / (tokens - 1), "the time to the first token is in it: begin at the first "
+         "output"),
+        (1 / right, "these are tokens a second: turn the fraction over"),
+    )  # fmt: skip
+
+
+@exercise
+def room_for_drafts(answer: Answer) -> Finding:
+    """Check for how many users a pass checks tokens and drafts free, from ridge and nodes."""
+    cases = [(24, 3), (150, 4), (16, 7)]
+    free, nodes = np.array(cases).T
+    return formula(
+        answer, cases, free / (1 + nodes), "each user brings one token and the drafts",
+        "a ridge of {} and {} drafts a user",
+        (free / nodes, "each user's own last token is processed too, with the drafts"),
+        (free - nodes, "every user has drafts of his own: divide"),
+        (free / (nodes + 2), "each user has one token and the drafts, nothing else"),
+        (free * (1 + nodes), "more drafts leave room for fewer users"),
+        (free, "this leaves the drafts out: each user brings 1 + nodes"),
+    )  # fmt: skip
+
+
+TOKENS = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
+"""A text of ten tokens that are easy to tell apart."""
+
+
+@exercise
+def head_targets(targets: Answer) -> Finding:
+    """Check a function from a text's tokens and a head (from 1) to that head's targets.
+
+    Head i at place t predicts the token at t + 1 + i, if there is one.
+    """
+    heads = (1, 3)
+    found = []
+    for head in heads:
+        answer = targets(TOKENS, head)
+        gaps = isinstance(answer, (list, tuple)) and None in answer
+        refuse((gaps, f"head {head} gets None where there is no target: leave these places out, so "
+                "that the list ends with the last token"))  # fmt: skip
+        found.append(tokens(answer))
+
+    def both(of: Callable[[int], list[int]]) -> list[list[int]]:
+        return [of(head) for head in heads]
+
+    return verdict(
+        found, both(lambda i: TOKENS[1 + i :]),
+        "head i at place t predicts the token at t + 1 + i, if there is one",
+        (both(lambda i: TOKENS[i:]), "every target is one place too early: the base model's own "
+         "head already gives the token at t + 1, so head 1 should give the one at t + 2"),
+        (both(lambda i: TOKENS[2 + i :]), "every target is one place too far: head 1 at place t "
+         "predicts the token at t + 2"),
+        (both(lambda i: TOKENS[1 + i : len(TOKENS) - 3 + i]), "all heads get as many places as the "
+         "last one: a nearer head has more places with a target"),
+        (both(lambda i: TOKENS[2:]), "all heads get the same targets: head i predicts i places "
+         "beyond the base model's own next token"),
+        (both(lambda i: TOKENS[:-1 - i]), "these are the tokens at the places themselves; their "
+         "targets are 1 + i places on"),
+        otherwise=f"of {TOKENS} head 1 gets {found[0]}, and should get {TOKENS[2:]}: the token at "
+                  "t + 1 + i for each place t that has one",
+    )  # fmt: skip
+
+
+CLOSE = 0.06
+"""Of the peak: a warm-up whose first step has the rate 0 is as good as one that has a little."""
+
+AS_STEPS = (
+    "`warmup` is taken as a number of steps, so that it ends with the first: it is a share, so "
+    "multiply it by the number of steps"
+)
+"""Said of a schedule whose warm-up is the first step alone, whether it begins at 0 or far up."""
+
+
+@exercise
+def learning_rate(rate: Answer) -> Finding:
+    """Check a schedule: step (from 0), steps, peak, warm-up's share, last rate's share to a rate.
+
+    A straight line from 0 up to the peak, then half a cosine down to the last share of it.
+    """
+    steps, peak, warm, last = 200, 2.0, 0.1, 0.25
+    places = [0, 9, 19, 20, 65, 110, 155, 199]
+    found = np.array([number(rate(step, steps, peak, warm, last)) for step in places])
+
+    def cosine(done: Floats) -> Floats:
+        return (1 + np.cos(np.pi * done)) / 2
+
+    def course(
+        floor: float = last,
+        start: float = warm,
+        fall: Callable[[Floats], Floats] = cosine,
+    ) -> Floats:
+        """Return the schedule with its end, its warm-up or its fall from 1 to 0 changed."""
+        step, warmup = np.array(places), round(start * steps)
+        height = floor + (1 - floor) * fall((step - warmup) / (steps - warmup))
+        return peak * np.where(step < warmup, (step + 1) / max(warmup, 1), height)
+
+    right, cold = course(), course(start=0)
+    whole_course = cold * np.minimum(1, (np.array(places) + 1) / (warm * steps))
+    off = int(np.abs(found - right).argmax())
+    return verdict(
+        found, right, "up in a straight line, down by half a cosine to a share of the peak",
+        (course(floor=0), "it falls to 0: it should end at a share of the peak"),
+        (cold, "it starts at the peak: warm up first, in a straight line from 0, over the share "
+         "`warmup` of all steps"),
+        (course(fall=lambda done: 1 - done), "it falls in a straight line: take half a cosine"),
+        (course(fall=lambda done: 1 - cosine(done)), "the cosine is upside down: after the warm-up "
+         "it is at the peak, at the end at its least"),
+        (course(fall=lambda done: 2 * cosine(done)), "the half is forgotten: 1 + cos is 2 where "
+         "the cosine begins, so the rate jumps above the peak; divide it by 2"),
+        (np.append(0, cold[1:]), AS_STEPS),
+        (np.append(peak / warm, cold[1:]), AS_STEPS),
+        (course(floor=last / peak), "`last` is taken as a rate: it is a share, so multiply it by "
+         "the peak"),
+        (whole_course, "the cosine runs from step 0: it begins where the warm-up ends"),
+        (right / peak, "the peak is left out: this is a share of it"),
+        otherwise=f"with {steps} steps, peak {peak:g}, a tenth of warm-up and a quarter at the "
+                  f"end, step {places[off]} has {found[off]:.4g}, and should have {right[off]:.4g}",
+        tolerance=CLOSE * peak,
+    )  # fmt: skip
+
+
+P = np.array([0.5, 0.3, 0.15, 0.05])
+LOGITS = np.array([1.2, 0.4, -0.3, 0.9])
+"""A base model's distribution, and a head's logits for the same place."""
+
+
+@exercise
+def soft_labels(loss: Answer) -> Iterator[Finding]:
+    """Check a function from the base's distribution p (V,) and a head's logits (V,) to the loss.
+
+    The cross-entropy -sum p log q in nats, with q the softmax of the logits.
+    """
+    found = number(loss(P, LOGITS))
+    logs = LOGITS - np.log(np.exp(LOGITS).sum())
+    q, right = np.exp(logs), float(-(P * logs).sum())
+    good = "the base model's probabilities weigh the head's surprise at each token"
+    yield verdict(
+        found, right, good,
+        (-right, "the sign is missing: a loss falls as the head gets better"),
+        (right / len(P), "this is the mean over the vocabulary: sum over it, since p is already "
+         "weights that sum to 1"),
+        (-logs[P.argmax()], "this is the hard label: it uses the base model's most probable token "
+         "alone"),
+        (-(q * np.log(P)).sum(), "p and q are exchanged: the base model's p weighs, the logarithm "
+         "is the head's"),
+        ((P * (np.log(P) - logs)).sum(), "this is the divergence from p to q, the cross-entropy "
+         "less p's own entropy: it has the same gradient, but the loss should be comparable with "
+         "that against a token"),
+        (-(P * LOGITS).sum(), "logits are no logarithms of probabilities yet: subtract the "
+         "logarithm of the sum of their exponentials"),
+        (-(P * q).sum(), "the logarithm is forgotten: p weighs the logarithms of q, not q itself"),
+        (right / math.log(2), "this is in bits: take the natural logarithm"),
+        tolerance=1e-6,
+    )  # fmt: skip
+    far = float(loss(P, LOGITS + 800.0))
+    yield verdict(
+        far, right, good,
+        otherwise="right for small logits, but with 800 added to all of them, which changes no "
+                  f"probability, it gives {far:.4g}: subtract the greatest logit first",
+        tolerance=1e-6,
+    )  # fmt: skip
+
+
+RIGHT = np.array(
+    [[0, 1], [0, 1], [0, 1], [1, 1], [1, 1], [1, 1], [1, 0], [1, 1], [0, 0], [0, 0]], bool
+)
+"""Whether each of two heads guessed right at each of ten places of an answer."""
+
+
+@exercise
+def chain_steps(count: Answer) -> Finding:
+    """Check a function from right guesses (N, K) to the tokens per step of a chain of drafts.
+
+    A step at place n commits one token and the leading run of right guesses, and the next step is
+    as many places on; a guess after a wrong one does not count.
+    """
+    found, leading = number(count(RIGHT)), RIGHT.cumprod(axis=1).sum(axis=1)
+    right = _walk(leading)
+    return verdict(
+        found, right, "each step jumps as far as it commits, so good places are met less often",
+        (_walk(RIGHT.sum(axis=1)), "a guess after a wrong one is counted: only the leading run of "
+         "right guesses is accepted"),
+        (1 + leading.mean(), "every place is counted as if a step began there: a step that accepts "
+         "two drafts jumps over the two places after it"),
+        (1 + RIGHT.sum(axis=1).mean(), "every place is counted as if a step began there, and a "
+         "guess after a wrong one as well"),
+        (right - 1, "the base model's own token is left out: every step commits one"),
+        (leading.mean(), "the base model's own token is left out, and every place is counted as if "
+         "a step began there"),
+        tolerance=1e-6,
+    )  # fmt: skip
+
+
+def _walk(accepted: NDArray[np.int64]) -> float:
+    """Return tokens per step if a step at place n commits 1 + accepted[n], within the answer."""
+    place = steps = 0
+    while place < len(accepted):
+        place += 1 + int(accepted[place])
+        steps += 1
+    return place / steps
+
+
+LOGPROBS = np.array([-1.2, -0.7, -3.0])
+"""Log-probabilities of three texts."""
+FAR = -2000.0
+"""Added to them for long texts, whose probabilities are 0 as floats."""
+
+
+@exercise
+def model_weights(weigh: Answer) -> Iterator[Finding]:
+    """Check a function from log-probabilities (R,) and a temperature to weights (R,).
+
+    p^(1/T), renormalised: computed with logarithms, since probabilities of texts underflow.
+    """
+    logs, temperature = LOGPROBS, 2.0
+    found = numbers(weigh(logs, temperature), logs.shape, "a weight for each text")
+
+    def softmax(logs: Floats) -> Floats:
+        weights = np.exp(logs - logs.max())
+        return weights / weights.sum()
+
+    right = softmax(logs / temperature)
+    yield verdict(
+        found, right, "",
+        (np.exp(logs / temperature), "the weights do not sum to 1: divide by their sum"),
+        (softmax(logs), "the temperature has no effect: divide the logarithms by it"),
+        (softmax(logs * temperature), "the temperature is upside down: a higher one makes the "
+         "weights more equal, so divide by it"),
+        (logs / logs.sum(), "these are the logarithms over their sum: the least probable text "
+         "weighs the most; take exponentials first"),
+        (np.exp((logs - logs.max()) / temperature), "the greatest weight is 1 here, so the weights "
+         "do not sum to 1: divide by their sum after subtracting the greatest logarithm"),
+        (softmax(logs) ** (1 / temperature), "the temperature comes after the weights were "
+         "normalised, so they no longer sum to 1: divide the logarithms by it first"),
+        (softmax(logs) / temperature, "the weights are divided by the temperature: divide the "
+         "logarithms by it, before the exponentials"),
+        (softmax(-logs / temperature), "the sign is turned: the least probable text weighs the "
+         "most"),
+        (np.full(len(logs), 1 / len(logs)), "all weigh the same: that is the weighting called "
+         "unique"),
+    )  # fmt: skip
+    with np.errstate(all="ignore"):
+        far = np.asarray(weigh(logs + FAR, temperature), np.float64)
+    gives = f"it gives {listed(far, 3)}: exponentials of such numbers are 0, so subtract the"
+    yield verdict(
+        far, right, "renormalised in logarithms, so long texts can be weighted too",
+        otherwise="right for short texts, but with log-probabilities near -2,000, as long texts "
+                  f"have, {gives} greatest one first",
+    )  # fmt: skip
+
+
+A = np.array([0.9, 0.2, 0.7, 0.4])
+B = np.array([0.5, 0.1, 0.9, 0.4])
+PICKS = np.array([[0, 0, 1, 3], [2, 2, 2, 1], [3, 1, 0, 2]])
+"""Two systems' scores on four sentences, and three test sets drawn from these sentences."""
+
+
+@exercise
+def paired_gains(gains: Answer) -> Finding:
+    """Check a function from scores a, b (n,) and drawn numbers (B, n) to a's gains over b (B,).
+
+    In each resampled test set the mean of a less the mean of b, on the same sentences.
+    """
+    found = numbers(gains(A, B, PICKS))
+    a, b, each = A[PICKS].mean(axis=1), B[PICKS].mean(axis=1), (A - B)[PICKS]
+    right, all_ = a - b, A.mean() - B.mean()
+    one_only = (
+        "is resampled: draw both on the same sentences, or the sentences' own difficulty does not "
+        "cancel"
+    )
+    return verdict(
+        found, right, "the same sentences for both, so what is hard for both cancels",
+        (-right, "the sign is turned: a's mean less b's"),
+        (right * A.size, "these are sums: take the mean of each test set"),
+        (a - B.mean(), f"only a {one_only}"),
+        (A.mean() - b, f"only b {one_only}"),
+        (np.full(len(PICKS), all_), "this is the gain on the whole test set every time: use the "
+         "drawn numbers"),
+        (each.mean(), "this is one mean over all the drawn test sets: give one for each, the mean "
+         "of its row"),
+        (all_, "this is one gain: give one for each drawn test set"),
+        (each.mean(axis=0), "the mean is over the drawn test sets: each of their rows is a test "
+         "set, so average within the row"),
+        ((A > B)[PICKS].mean(axis=1), "these are shares of sentences on which a wins: a gain says "
+         "by how much, so average the differences"),
+        (right > 0, "these say only whether a wins a test set: give by how much"),
+        ((right > 0).mean(), "this is the share of test sets that a wins: give the gain on each of "
+         "them"),
+        (each, "these are the differences sentence by sentence: average each row"),
+    )  # fmt: skip
+
+
+HYPOTHESIS, EVIDENCE = "and hanna banana", "an hanna hanna"
+"""Texts in which n-grams repeat, so that every way to count gives another number."""
+
+
+@exercise
+def shared_ngrams(shared: Answer) -> Finding:
+    """Check a function from two texts and n to how many character n-grams they share, clipped.
+
+    The sum over n-grams of the lesser of the two counts.
+    """
+    order = 2
+    found = _count(shared(HYPOTHESIS, EVIDENCE, order), "how many they share")
+
+    def counts(text: str, n: int = order, ends: int = 1) -> Counter[str]:
+        return Counter(text[i : i + n] for i in range(len(text) - n + ends))
+
+    def together(n: int = order, ends: int = 1, space: str = " ") -> int:
+        """Return the right count with one thing changed: the length, where it ends, the spaces."""
+        texts = (text.replace(" ", space) for text in (HYPOTHESIS, EVIDENCE))
+        ours, theirs = (counts(text, n, ends) for text in texts)
+        return (ours & theirs).total()
+
+    ours, theirs = counts(HYPOTHESIS), counts(EVIDENCE)
+    return verdict(
+        found, together(), "the lesser of the two counts of each n-gram, summed",
+        (len(ours.keys() & theirs.keys()), "every n-gram counts once here: one that is twice in "
+         "both texts is shared twice"),
+        (sum(ours[gram] * theirs[gram] for gram in ours), "counts are multiplied: an n-gram that "
+         "is twice in one text and three times in the other is shared twice, not six times"),
+        (sum(ours[gram] for gram in ours if gram in theirs), "every occurrence in the hypothesis "
+         "counts, even if the evidence has fewer: take the lesser of the two counts"),
+        (sum(theirs[gram] for gram in ours), "every occurrence in the evidence counts, even if the "
+         "hypothesis has fewer: take the lesser of the two counts"),
+        (together(order + 1), "the n-grams are one character too long"),
+        (together(order - 1), "the n-grams are one character too short"),
+        (together(space=""), "the spaces are left out: a space is a character here like any other"),
+        (together(ends=0), "the last n-gram of each text is missing: it begins n characters before "
+         "the end"),
+        (together(ends=order), "what is left at the end counts as an n-gram here, although it has "
+         "fewer than n characters"),
+        otherwise=f"for {HYPOTHESIS!r}, {EVIDENCE!r} and n = {order} it gives {found:g}, and the "
+                  f"answer is {together()}",
+    )  # fmt: skip
+
+
+SEQUENCES = [[5, 1, 2], [5, 1, 3, 4], [5, 1, 2], [6, 1, 5, 1, 2]]
+"""Four samples as tokens: two equal ones, and beginnings in common."""
+
+
+@exercise
+def prefix_nodes(count: Answer) -> Finding:
+    """Check a function from samples' tokens to how many rows a model computes for all of them.
+
+    One for each distinct beginning of one token or more; equal beginnings are computed once.
+    """
+    found = _count(count(SEQUENCES), "how many distinct beginnings there are")
+    different = {tuple(tokens) for tokens in SEQUENCES}
+
+    def beginnings(first: int, last: int) -> int:
+        """Count the distinct beginnings of at least ``first`` tokens, ``last`` short of all."""
+        ends = [(s, n) for s in SEQUENCES for n in range(first, len(s) + 1 - last)]
+        return len({tuple(s[:n]) for s, n in ends})
+
+    right = beginnings(1, 0)
+    return verdict(
+        found, right, "one row for each distinct beginning, however many samples share it",
+        (sum(map(len, SEQUENCES)), "every token of every sample is counted: equal beginnings are "
+         "computed once"),
+        (sum(map(len, different)), "equal samples are counted once, but different samples that "
+         "begin alike share that beginning too"),
+        (len(different), "these are the distinct samples: every beginning is a row of its own"),
+        (right + 1, "the empty beginning is counted: it is the source, computed for any decoder"),
+        (beginnings(1, 1), "the longest beginning of each sample is missing: the whole sample is a "
+         "beginning too"),
+        (beginnings(0, 1), "the empty beginning is counted, and the longest of each sample, the "
+         "whole of it, is missing"),
+        (len({(n, s[n]) for s in SEQUENCES for n in range(len(s))}), "a token at the same place "
+         "counts once, whatever comes before it: beginnings are equal only as a whole"),
+        (len({token for s in SEQUENCES for token in s}), "these are the distinct tokens: a row is "
+         "a whole beginning"),
+        otherwise=f"it gives {found:g}, and there are {right} distinct beginnings",
+    )  # fmt: skip
+
+
+def _count(answer: Any, what: str) -> float:
+    """Return the answer as one number; of a collection `NotUsable` says ``what`` is needed."""
+    collection = isinstance(answer, (Mapping, Set, list, tuple))
+    kind = type(answer).__name__
+    refuse((collection, f"it gives a {kind}, and one number is needed: {what}"))
+    return number(answer)

@@ -10,9 +10,10 @@ __getattr__, __dir__, _NAMES = public_names(
     __name__,
     {
         "labkit.checks": "approximate heads risk training trees verification",
+        "labkit.checks.approximate": "prefix_nodes shared_ngrams",
         "labkit.checks.measures": "chain_steps decoding_limit head_targets learning_rate"
-        " model_weights paired_gains prefix_nodes published_size ridge room_for_drafts"
-        " shared_ngrams soft_labels time_per_token",
+        " model_weights paired_gains published_size ridge room_for_drafts soft_labels"
+        " time_per_token",
     },
 )
 __all__ = [*_NAMES, "NOT_WRITTEN", "Finding"]  # noqa: PLE0604

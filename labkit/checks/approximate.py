@@ -1,16 +1,17 @@
-"""Checks of the exercises on comparing many texts fast, and on deciding with few comparisons."""
+"""Checks of the exercises on comparing many texts fast, and deciding with few comparisons."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from labkit.checks import Finding
-from labkit.checks.answers import Answer, Floats, exercise, numbers, refuse, verdict, whole
+from labkit.checks.answers import Answer, Floats, exercise, number, numbers, refuse, verdict, whole
 from labkit.checks.risk import random_texts
 from labkit.paths import data_dir
 
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 def pairs_of(text: str) -> Counter[str]:
     """Count each pair of neighbouring characters of a text."""
-    return Counter(text[i : i + 2] for i in range(len(text) - 1))
+    return _ngrams(text, 2)
+
+
+def _ngrams(text: str, n: int, ends: int = 1) -> Counter[str]:
+    return Counter(text[i : i + n] for i in range(len(text) - n + ends))
 
 
 def pair_f1(hypothesis: str, evidence: str) -> float:
@@ -52,9 +57,8 @@ def fast_utility(fast: Answer, seed: int = 0, many: int = 240) -> Iterator[Findi
     ours_s = time.perf_counter() - began
     few = max(many // 12, 5)
     began = time.perf_counter()
-    for h in lines[:few]:
-        for r in lines[many : many + few]:
-            pair_f1(h, r)
+    for h, r in product(lines[:few], lines[many : many + few]):
+        pair_f1(h, r)
     slow_s = (time.perf_counter() - began) * (many / few) ** 2
     refuse((ours_s * FASTER > slow_s, f"the values are right, but {many} x {many} texts take "
             f"{ours_s / slow_s:.1f} times as long as one pair after the other: count each text "
@@ -135,16 +139,14 @@ def _against_mean(ours: list[str], theirs: list[str], weights: Floats) -> Floats
 Score = Callable[[Sequence[int], Sequence[int]], Floats]
 """Utilities (h, r) of some hypotheses against some evidence, by number; each pair costs one."""
 
-Strategy = Callable[[int, int, Score, int, np.random.Generator], int]
-"""From numbers of hypotheses and evidence, a `Score`, a budget and a generator to a hypothesis."""
-
 
 @exercise
 def within_budget(
-    strategy: Strategy, problems: Sequence[Any], least: float = 0.0, seed: int = 0
+    strategy: Answer, problems: Sequence[Any], least: float = 0.0, seed: int = 0
 ) -> Finding:
     """Check a strategy by the hypothesis that it finds with an eighth of all utility calls.
 
+    ``strategy`` gets the numbers of hypotheses and evidence, a `Score`, a budget and a generator.
     ``problems`` are utility matrices (H, R). Its quality is the mean, over problems and three
     repeats of each, of how far it comes from a blind choice (0) to the best hypothesis (1). It has
     to beat spending the budget evenly by ``least``.
@@ -164,9 +166,9 @@ def within_budget(
                 if meter.spent <= budget:
                     raise
                 answer = 0
-            refuse((meter.spent > budget, f"it asks for {meter.spent} utilities, and its budget is "
-                    f"{budget}: a call with h hypotheses and r pieces of evidence costs h * r"),
-                   )  # fmt: skip
+            refuse((meter.spent > budget, f"it asks for {meter.spent} utilities, and its budget "
+                    f"is {budget}: a call with h hypotheses and r pieces of evidence costs "
+                    "h * r"))  # fmt: skip
             chosen = whole(answer)
             refuse((not 0 <= chosen < many, f"it chooses number {chosen}, and hypotheses are 0 to "
                     f"{many - 1}"))  # fmt: skip
@@ -200,9 +202,8 @@ def drawn_problems(base: LanguageModel, which: slice = PRACTICE, seed: int = 0) 
     problems = []
     for answers in draw(conditional(base), sentences, how):
         drawn = [answer.text for answer in answers for _ in range(answer.count)]
-        order = np.random.default_rng(seed).permutation(len(drawn))
-        half = [drawn[i] for i in order[: len(drawn) // 2]]
-        rest = [drawn[i] for i in order[len(drawn) // 2 :]]
+        mixed = [drawn[i] for i in np.random.default_rng(seed).permutation(len(drawn))]
+        half, rest = mixed[: len(drawn) // 2], mixed[len(drawn) // 2 :]
         problems.append(matrix("chrf", list(dict.fromkeys(half)), rest))
     return problems
 
@@ -222,8 +223,7 @@ class Meter:
         if self.spent > self.budget:
             raise ValueError(f"{self.spent} utilities were asked for, of {self.budget} allowed")
         many, much = self.matrix.shape
-        outside = [*rows[(rows < 0) | (rows >= many)], *columns[(columns < 0) | (columns >= much)]]
-        if outside:
+        if not (np.isin(rows, range(many)).all() and np.isin(columns, range(much)).all()):
             raise ValueError(f"there are {many} hypotheses and {much} pieces of evidence")
         return self.matrix[np.ix_(rows, columns)].copy()
 
@@ -232,3 +232,86 @@ def spread_evenly(many: int, much: int, score: Score, budget: int, rng: np.rando
     """Choose as the plainest strategy: all hypotheses, as much evidence as the budget allows."""
     seen = rng.choice(much, size=max(1, min(much, budget // many)), replace=False)
     return int(score(range(many), seen.tolist()).mean(axis=1).argmax())
+
+
+HYPOTHESIS, EVIDENCE = "and hanna banana", "an hanna hanna"
+"""Texts in which n-grams repeat, so that every way to count gives another number."""
+
+
+@exercise
+def shared_ngrams(shared: Answer) -> Finding:
+    """Check how many character n-grams two texts share: the sum of the lesser of the two counts."""
+    order = 2
+    found = _count(shared(HYPOTHESIS, EVIDENCE, order), "how many they share")
+
+    def together(n: int = order, ends: int = 1, space: str = " ") -> int:
+        """Return the right count with one thing changed: the length, where it ends, the spaces."""
+        texts = (text.replace(" ", space) for text in (HYPOTHESIS, EVIDENCE))
+        ours, theirs = (_ngrams(text, n, ends) for text in texts)
+        return (ours & theirs).total()
+
+    ours, theirs = _ngrams(HYPOTHESIS, order), _ngrams(EVIDENCE, order)
+    return verdict(
+        found, together(), "the lesser of the two counts of each n-gram, summed",
+        (len(ours.keys() & theirs.keys()), "every n-gram counts once here: one that is twice in "
+         "both texts is shared twice"),
+        (sum(ours[gram] * theirs[gram] for gram in ours), "counts are multiplied: an n-gram that "
+         "is twice in one text and three times in the other is shared twice, not six times"),
+        (sum(ours[gram] for gram in ours if gram in theirs), "every occurrence in the hypothesis "
+         "counts, even if the evidence has fewer: take the lesser of the two counts"),
+        (sum(theirs[gram] for gram in ours), "every occurrence in the evidence counts, even if the "
+         "hypothesis has fewer: take the lesser of the two counts"),
+        (together(order + 1), "the n-grams are one character too long"),
+        (together(order - 1), "the n-grams are one character too short"),
+        (together(space=""), "the spaces are left out: a space is a character here like any other"),
+        (together(ends=0), "the last n-gram of each text is missing: it begins n characters before "
+         "the end"),
+        (together(ends=order), "what is left at the end counts as an n-gram here, although it has "
+         "fewer than n characters"),
+        otherwise=f"for {HYPOTHESIS!r}, {EVIDENCE!r} and n = {order} it gives {found:g}, and the "
+                  f"answer is {together()}",
+    )  # fmt: skip
+
+
+SEQUENCES = [[5, 1, 2], [5, 1, 3, 4], [5, 1, 2], [6, 1, 5, 1, 2]]
+"""Four samples as tokens: two equal ones, and beginnings in common."""
+
+
+@exercise
+def prefix_nodes(count: Answer) -> Finding:
+    """Check how many rows a model computes for some samples' tokens: one for each distinct
+    beginning of one token or more."""
+    found = _count(count(SEQUENCES), "how many distinct beginnings there are")
+    different = {tuple(tokens) for tokens in SEQUENCES}
+
+    def beginnings(first: int, last: int) -> int:
+        """Count the distinct beginnings of at least ``first`` tokens, ``last`` short of all."""
+        ends = [(s, n) for s in SEQUENCES for n in range(first, len(s) + 1 - last)]
+        return len({tuple(s[:n]) for s, n in ends})
+
+    right = beginnings(1, 0)
+    return verdict(
+        found, right, "one row for each distinct beginning, however many samples share it",
+        (sum(map(len, SEQUENCES)), "every token of every sample is counted: equal beginnings are "
+         "computed once"),
+        (sum(map(len, different)), "equal samples are counted once, but different samples that "
+         "begin alike share that beginning too"),
+        (len(different), "these are the distinct samples: every beginning is a row of its own"),
+        (right + 1, "the empty beginning is counted: it is the source, computed for any decoder"),
+        (beginnings(1, 1), "the longest beginning of each sample is missing: the whole sample is a "
+         "beginning too"),
+        (beginnings(0, 1), "the empty beginning is counted, and the longest of each sample, the "
+         "whole of it, is missing"),
+        (len({(n, s[n]) for s in SEQUENCES for n in range(len(s))}), "a token at the same place "
+         "counts once, whatever comes before it: beginnings are equal only as a whole"),
+        (len({token for s in SEQUENCES for token in s}), "these are the distinct tokens: a row is "
+         "a whole beginning"),
+        otherwise=f"it gives {found:g}, and there are {right} distinct beginnings",
+    )  # fmt: skip
+
+
+def _count(answer: Any, what: str) -> float:
+    """Return the answer as one number; of a collection `NotUsable` says ``what`` is needed."""
+    says = f"it gives a {type(answer).__name__}, and one number is needed: {what}"
+    refuse((isinstance(answer, (Mapping, Set, list, tuple)), says))
+    return number(answer)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Set
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +43,8 @@ def decoding_limit(answer: Answer) -> Finding:
 
 @exercise
 def ridge(answer: Answer) -> Finding:
-    """Check the tokens at which arithmetic takes as long as reading, from the three sizes.
-
-    Bytes a weight, bytes a second, operations a second; two operations a weight and token.
-    """
+    """Check the tokens at which arithmetic takes as long as reading, from bytes a weight, bytes and
+    operations a second; a weight takes two operations a token."""
     cases = [(4, 4e10, 2e11), (2, 2e12, 3e14), (0.5, 1e11, 4e11)]
     b, read, speed = np.array(cases).T
     return formula(
@@ -146,21 +142,17 @@ TOKENS = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
 
 @exercise
 def head_targets(targets: Answer) -> Finding:
-    """Check a function from a text's tokens and a head (from 1) to that head's targets.
-
-    Head i at place t predicts the token at t + 1 + i, if there is one.
-    """
+    """Check head i's targets in a text's tokens: at place t the token at t + 1 + i, where it is."""
     heads = (1, 3)
-    found = []
-    for head in heads:
-        answer = targets(TOKENS, head)
+    answers = [targets(TOKENS, head) for head in heads]
+    for head, answer in zip(heads, answers, strict=True):
         gaps = isinstance(answer, (list, tuple)) and None in answer
         refuse((gaps, f"head {head} gets None where there is no target: leave these places out, so "
                 "that the list ends with the last token"))  # fmt: skip
-        found.append(tokens(answer))
+    found = list(map(tokens, answers))
 
     def both(of: Callable[[int], list[int]]) -> list[list[int]]:
-        return [of(head) for head in heads]
+        return list(map(of, heads))
 
     return verdict(
         found, both(lambda i: TOKENS[1 + i :]),
@@ -183,12 +175,6 @@ def head_targets(targets: Answer) -> Finding:
 CLOSE = 0.06
 """Of the peak: a warm-up whose first step has the rate 0 is as good as one that has a little."""
 
-AS_STEPS = (
-    "`warmup` is taken as a number of steps, so that it ends with the first: it is a share, so "
-    "multiply it by the number of steps"
-)
-"""Said of a schedule whose warm-up is the first step alone, whether it begins at 0 or far up."""
-
 
 @exercise
 def learning_rate(rate: Answer) -> Finding:
@@ -203,11 +189,7 @@ def learning_rate(rate: Answer) -> Finding:
     def cosine(done: Floats) -> Floats:
         return (1 + np.cos(np.pi * done)) / 2
 
-    def course(
-        floor: float = last,
-        start: float = warm,
-        fall: Callable[[Floats], Floats] = cosine,
-    ) -> Floats:
+    def course(floor: float = last, start: float = warm, fall: Answer = cosine) -> Floats:
         """Return the schedule with its end, its warm-up or its fall from 1 to 0 changed."""
         step, warmup = np.array(places), round(start * steps)
         height = floor + (1 - floor) * fall((step - warmup) / (steps - warmup))
@@ -226,8 +208,9 @@ def learning_rate(rate: Answer) -> Finding:
          "it is at the peak, at the end at its least"),
         (course(fall=lambda done: 2 * cosine(done)), "the half is forgotten: 1 + cos is 2 where "
          "the cosine begins, so the rate jumps above the peak; divide it by 2"),
-        (np.append(0, cold[1:]), AS_STEPS),
-        (np.append(peak / warm, cold[1:]), AS_STEPS),
+        *((np.append(first, cold[1:]), "`warmup` is taken as a number of steps, so that it ends "
+           "with the first: it is a share, so multiply it by the number of steps")
+          for first in (0, peak / warm)),
         (course(floor=last / peak), "`last` is taken as a rate: it is a share, so multiply it by "
          "the peak"),
         (whole_course, "the cosine runs from step 0: it begins where the warm-up ends"),
@@ -245,10 +228,8 @@ LOGITS = np.array([1.2, 0.4, -0.3, 0.9])
 
 @exercise
 def soft_labels(loss: Answer) -> Iterator[Finding]:
-    """Check a function from the base's distribution p (V,) and a head's logits (V,) to the loss.
-
-    The cross-entropy -sum p log q in nats, with q the softmax of the logits.
-    """
+    """Check the cross-entropy -sum p log q in nats, from the base's p (V,) and a head's logits
+    (V,), whose softmax is q."""
     found = number(loss(P, LOGITS))
     logs = LOGITS - np.log(np.exp(LOGITS).sum())
     q, right = np.exp(logs), float(-(P * logs).sum())
@@ -319,19 +300,11 @@ def _walk(accepted: NDArray[np.int64]) -> float:
     return place / steps
 
 
-LOGPROBS = np.array([-1.2, -0.7, -3.0])
-"""Log-probabilities of three texts."""
-FAR = -2000.0
-"""Added to them for long texts, whose probabilities are 0 as floats."""
-
-
 @exercise
 def model_weights(weigh: Answer) -> Iterator[Finding]:
-    """Check a function from log-probabilities (R,) and a temperature to weights (R,).
-
-    p^(1/T), renormalised: computed with logarithms, since probabilities of texts underflow.
-    """
-    logs, temperature = LOGPROBS, 2.0
+    """Check weights p^(1/T), renormalised, (R,), from log-probabilities (R,) and a temperature T:
+    computed with logarithms, since probabilities of texts underflow."""
+    logs, temperature = np.array([-1.2, -0.7, -3.0]), 2.0
     found = numbers(weigh(logs, temperature), logs.shape, "a weight for each text")
 
     def softmax(logs: Floats) -> Floats:
@@ -359,12 +332,12 @@ def model_weights(weigh: Answer) -> Iterator[Finding]:
          "unique"),
     )  # fmt: skip
     with np.errstate(all="ignore"):
-        far = np.asarray(weigh(logs + FAR, temperature), np.float64)
-    gives = f"it gives {listed(far, 3)}: exponentials of such numbers are 0, so subtract the"
+        far = np.asarray(weigh(logs - 2000, temperature), np.float64)  # as of long texts
     yield verdict(
         far, right, "renormalised in logarithms, so long texts can be weighted too",
         otherwise="right for short texts, but with log-probabilities near -2,000, as long texts "
-                  f"have, {gives} greatest one first",
+                  f"have, it gives {listed(far, 3)}: exponentials of such numbers are 0, so "
+                  "subtract the greatest one first",
     )  # fmt: skip
 
 
@@ -376,23 +349,18 @@ PICKS = np.array([[0, 0, 1, 3], [2, 2, 2, 1], [3, 1, 0, 2]])
 
 @exercise
 def paired_gains(gains: Answer) -> Finding:
-    """Check a function from scores a, b (n,) and drawn numbers (B, n) to a's gains over b (B,).
-
-    In each resampled test set the mean of a less the mean of b, on the same sentences.
-    """
+    """Check a's gains over b (B,) from scores a, b (n,) and drawn numbers (B, n): in each resampled
+    test set the mean of a less the mean of b, on the same sentences."""
     found = numbers(gains(A, B, PICKS))
     a, b, each = A[PICKS].mean(axis=1), B[PICKS].mean(axis=1), (A - B)[PICKS]
     right, all_ = a - b, A.mean() - B.mean()
-    one_only = (
-        "is resampled: draw both on the same sentences, or the sentences' own difficulty does not "
-        "cancel"
-    )
     return verdict(
         found, right, "the same sentences for both, so what is hard for both cancels",
         (-right, "the sign is turned: a's mean less b's"),
         (right * A.size, "these are sums: take the mean of each test set"),
-        (a - B.mean(), f"only a {one_only}"),
-        (A.mean() - b, f"only b {one_only}"),
+        *((gain, f"only {name} is resampled: draw both on the same sentences, or the sentences' "
+           "own difficulty does not cancel")
+          for name, gain in (("a", a - B.mean()), ("b", A.mean() - b))),
         (np.full(len(PICKS), all_), "this is the gain on the whole test set every time: use the "
          "drawn numbers"),
         (each.mean(), "this is one mean over all the drawn test sets: give one for each, the mean "
@@ -407,95 +375,3 @@ def paired_gains(gains: Answer) -> Finding:
          "them"),
         (each, "these are the differences sentence by sentence: average each row"),
     )  # fmt: skip
-
-
-HYPOTHESIS, EVIDENCE = "and hanna banana", "an hanna hanna"
-"""Texts in which n-grams repeat, so that every way to count gives another number."""
-
-
-@exercise
-def shared_ngrams(shared: Answer) -> Finding:
-    """Check a function from two texts and n to how many character n-grams they share, clipped.
-
-    The sum over n-grams of the lesser of the two counts.
-    """
-    order = 2
-    found = _count(shared(HYPOTHESIS, EVIDENCE, order), "how many they share")
-
-    def counts(text: str, n: int = order, ends: int = 1) -> Counter[str]:
-        return Counter(text[i : i + n] for i in range(len(text) - n + ends))
-
-    def together(n: int = order, ends: int = 1, space: str = " ") -> int:
-        """Return the right count with one thing changed: the length, where it ends, the spaces."""
-        texts = (text.replace(" ", space) for text in (HYPOTHESIS, EVIDENCE))
-        ours, theirs = (counts(text, n, ends) for text in texts)
-        return (ours & theirs).total()
-
-    ours, theirs = counts(HYPOTHESIS), counts(EVIDENCE)
-    return verdict(
-        found, together(), "the lesser of the two counts of each n-gram, summed",
-        (len(ours.keys() & theirs.keys()), "every n-gram counts once here: one that is twice in "
-         "both texts is shared twice"),
-        (sum(ours[gram] * theirs[gram] for gram in ours), "counts are multiplied: an n-gram that "
-         "is twice in one text and three times in the other is shared twice, not six times"),
-        (sum(ours[gram] for gram in ours if gram in theirs), "every occurrence in the hypothesis "
-         "counts, even if the evidence has fewer: take the lesser of the two counts"),
-        (sum(theirs[gram] for gram in ours), "every occurrence in the evidence counts, even if the "
-         "hypothesis has fewer: take the lesser of the two counts"),
-        (together(order + 1), "the n-grams are one character too long"),
-        (together(order - 1), "the n-grams are one character too short"),
-        (together(space=""), "the spaces are left out: a space is a character here like any other"),
-        (together(ends=0), "the last n-gram of each text is missing: it begins n characters before "
-         "the end"),
-        (together(ends=order), "what is left at the end counts as an n-gram here, although it has "
-         "fewer than n characters"),
-        otherwise=f"for {HYPOTHESIS!r}, {EVIDENCE!r} and n = {order} it gives {found:g}, and the "
-                  f"answer is {together()}",
-    )  # fmt: skip
-
-
-SEQUENCES = [[5, 1, 2], [5, 1, 3, 4], [5, 1, 2], [6, 1, 5, 1, 2]]
-"""Four samples as tokens: two equal ones, and beginnings in common."""
-
-
-@exercise
-def prefix_nodes(count: Answer) -> Finding:
-    """Check a function from samples' tokens to how many rows a model computes for all of them.
-
-    One for each distinct beginning of one token or more; equal beginnings are computed once.
-    """
-    found = _count(count(SEQUENCES), "how many distinct beginnings there are")
-    different = {tuple(tokens) for tokens in SEQUENCES}
-
-    def beginnings(first: int, last: int) -> int:
-        """Count the distinct beginnings of at least ``first`` tokens, ``last`` short of all."""
-        ends = [(s, n) for s in SEQUENCES for n in range(first, len(s) + 1 - last)]
-        return len({tuple(s[:n]) for s, n in ends})
-
-    right = beginnings(1, 0)
-    return verdict(
-        found, right, "one row for each distinct beginning, however many samples share it",
-        (sum(map(len, SEQUENCES)), "every token of every sample is counted: equal beginnings are "
-         "computed once"),
-        (sum(map(len, different)), "equal samples are counted once, but different samples that "
-         "begin alike share that beginning too"),
-        (len(different), "these are the distinct samples: every beginning is a row of its own"),
-        (right + 1, "the empty beginning is counted: it is the source, computed for any decoder"),
-        (beginnings(1, 1), "the longest beginning of each sample is missing: the whole sample is a "
-         "beginning too"),
-        (beginnings(0, 1), "the empty beginning is counted, and the longest of each sample, the "
-         "whole of it, is missing"),
-        (len({(n, s[n]) for s in SEQUENCES for n in range(len(s))}), "a token at the same place "
-         "counts once, whatever comes before it: beginnings are equal only as a whole"),
-        (len({token for s in SEQUENCES for token in s}), "these are the distinct tokens: a row is "
-         "a whole beginning"),
-        otherwise=f"it gives {found:g}, and there are {right} distinct beginnings",
-    )  # fmt: skip
-
-
-def _count(answer: Any, what: str) -> float:
-    """Return the answer as one number; of a collection `NotUsable` says ``what`` is needed."""
-    collection = isinstance(answer, (Mapping, Set, list, tuple))
-    kind = type(answer).__name__
-    refuse((collection, f"it gives a {kind}, and one number is needed: {what}"))
-    return number(answer)

@@ -23,16 +23,14 @@ from labkit.checks.answers import (
     written,
 )
 
-LOSS = np.array(
-    [
-        [8.0, 7.0, 7.0, 2.0, 8.0, 4.0],
-        [2.0, 7.0, 0.0, 6.0, 9.0, 8.0],
-        [7.0, 5.0, 1.0, 6.0, 3.0, 3.0],
-        [9.0, 1.0, 9.0, 6.0, 5.0, 0.0],
-        [8.0, 7.0, 0.0, 0.0, 2.0, 6.0],
-        [3.0, 5.0, 6.0, 1.0, 8.0, 5.0],
-    ]
-)
+LOSS = np.array([
+    [8.0, 7.0, 7.0, 2.0, 8.0, 4.0],
+    [2.0, 7.0, 0.0, 6.0, 9.0, 8.0],
+    [7.0, 5.0, 1.0, 6.0, 3.0, 3.0],
+    [9.0, 1.0, 9.0, 6.0, 5.0, 0.0],
+    [8.0, 7.0, 0.0, 0.0, 2.0, 6.0],
+    [3.0, 5.0, 6.0, 1.0, 8.0, 5.0],
+])  # fmt: skip
 P = np.array([0.3, 0.2, 0.15, 0.15, 0.1, 0.1])
 """Losses and probabilities for which each common mistake chooses an action of its own."""
 
@@ -58,10 +56,7 @@ def bayes_action(choose: Answer) -> Finding:
 
 @exercise
 def merged(merge: Answer) -> Finding:
-    """Check a function from drawn texts to the distinct texts and weights that give the same risk.
-
-    Each distinct text weighs its count over the number of draws.
-    """
+    """Check a function from drawn texts to the distinct ones and weights, their shares of draws."""
     drawn = ["rain", "sun", "rain", "fog", "rain", "sun"]
     answer = merge(drawn)
     written(answer)
@@ -124,8 +119,11 @@ def losses(build: Answer, seed: int = 0, many: int = 4, much: int = 6) -> Findin
         return np.array([[precision(row, column) for column in columns] for row in rows])
 
     right = 1 - utilities(ours, theirs)
-    shape = f"it has shape {found.shape}, and {right.shape} is needed: a row for each hypothesis"
-    differ = "some losses differ: cell [h, r] is 1 - utility(hypotheses[h], evidence[r])"
+    otherwise = "some losses differ: cell [h, r] is 1 - utility(hypotheses[h], evidence[r])"
+    if found.shape != right.shape:
+        otherwise = (
+            f"it has shape {found.shape}, and {right.shape} is needed: a row for each hypothesis"
+        )
     return verdict(
         found, right, "a row for each hypothesis, a column for each piece of evidence",
         (1 - right, "these are utilities: a loss is 1 - utility"),
@@ -135,7 +133,7 @@ def losses(build: Answer, seed: int = 0, many: int = 4, much: int = 6) -> Findin
          "comes first"),
         (1 - utilities(ours, ours), "hypotheses are compared with each other: the columns are the "
          "evidence"),
-        otherwise=shape if found.shape != right.shape else differ,
+        otherwise=otherwise,
     )  # fmt: skip
 
 
@@ -164,10 +162,8 @@ def risks(weigh: Answer, seed: int = 0, many: int = 5) -> Iterator[Finding]:
 
 @exercise
 def model_weights(weigh: Answer, seed: int = 0, drawn: int = 7) -> Iterator[Finding]:
-    """Check weights by the model's probability: from drawn texts and log-probabilities.
-
-    It gives the distinct texts and a weight for each: its probability over the sum of theirs.
-    """
+    """Check a function from drawn texts and their log-probabilities to the distinct texts and
+    weights: the model's probability of each over the sum of theirs."""
     rng = np.random.default_rng(seed)
     for low in (0.0, -900.0):
         lines = random_texts(rng, drawn)
@@ -222,10 +218,8 @@ KINDS = 9
 
 @exercise
 def decision(choose: Answer, seed: int = 0, drawn: int = 16) -> Iterator[Finding]:
-    """Check a whole decision: from drawn texts, duplicates and all, and a utility to one of them.
-
-    The draws are hypotheses and evidence; each draw counts the same.
-    """
+    """Check a whole decision, from drawn texts and a utility to one of them: each draw counts, as a
+    hypothesis and as evidence, duplicates too."""
     rng = np.random.default_rng(seed)
     for _ in range(2):
         lines = random_texts(rng, KINDS)
@@ -239,7 +233,7 @@ def decision(choose: Answer, seed: int = 0, drawn: int = 16) -> Iterator[Finding
             choices = [lines[int(worth.argmax())] for worth in worths]
             if len(set(choices)) == len(choices):
                 break
-        listed = [line for line, count in zip(lines, counts, strict=True) for _ in range(count)]
+        listed = np.repeat(lines, counts).tolist()
         utility = partial(_looked_up, matrix, lines)
         answer = choose([listed[i] for i in rng.permutation(drawn)], utility)
         written(answer)

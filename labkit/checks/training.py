@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from labkit.checks import Finding
 from labkit.checks.answers import (
@@ -19,6 +20,7 @@ from labkit.checks.answers import (
     number,
     numbers,
     parts,
+    refuse,
     verdict,
     written,
 )
@@ -28,10 +30,8 @@ from labkit.questions import read_questions
 if TYPE_CHECKING:
     from labkit.models import LanguageModel
 
-HEADS, INNER = 3, 96
 WINDOW = 40
 """Tokens of a row of ordinary text."""
-PROMPT_TOKENS = (6, 14)
 ANSWER_TOKENS = 24
 
 
@@ -64,30 +64,29 @@ def lesson(base: LanguageModel, rows: int = 96, held_out: int = 16) -> Lesson:
 
     Nothing is fetched; the same base model gives the same material.
     """
-    stream = _stream(base)
+    texts = [turn for question in read_questions() for turn in question.turns]
+    stream = torch.tensor([token for text in texts for token in base.encode(text, chat=False)])
     windows = stream[: len(stream) // WINDOW * WINDOW].view(-1, WINDOW)
     rng = np.random.default_rng(0)
     prompts = []
     for _ in range(rows + held_out):
-        size = int(rng.integers(*PROMPT_TOKENS))
+        size = int(rng.integers(6, 14))
         begin = int(rng.integers(len(stream) - size))
         prompts.append(stream[begin : begin + size].tolist())
     prompts.sort(key=len)
-    written_ = _padded(base, prompts, _answers(base, prompts))
-    order = torch.from_numpy(rng.permutation(len(prompts)))
+    pairs = list(zip(prompts, _answers(base, prompts), strict=True))
+    pairs = [pairs[i] for i in rng.permutation(len(pairs))]
+    whole = [torch.tensor([*prompt, *answer]) for prompt, answer in pairs]
+    tokens = pad_sequence(whole, batch_first=True)
+    hidden, given = _hidden(base, tokens), [len(prompt) for prompt, _ in pairs]
+    lengths = list(map(len, whole))
     table = base.module.get_output_embeddings().weight.detach().float().cpu()
     return Lesson(
         table,
         LessonRows(windows, _hidden(base, windows), [1] * len(windows), [WINDOW] * len(windows)),
-        _part(written_, order[:rows]),
-        _part(written_, order[rows:]),
+        LessonRows(tokens[:rows], hidden[:rows], given[:rows], lengths[:rows]),
+        LessonRows(tokens[rows:], hidden[rows:], given[rows:], lengths[rows:]),
     )
-
-
-def _stream(base: LanguageModel) -> Tensor:
-    """Return the prompts of `data/prompts` as one stream of token ids."""
-    texts = [turn for question in read_questions() for turn in question.turns]
-    return torch.tensor([token for text in texts for token in base.encode(text, chat=False)])
 
 
 @torch.no_grad()
@@ -105,20 +104,6 @@ def _answers(base: LanguageModel, prompts: Sequence[list[int]]) -> list[list[int
     return answers
 
 
-def _padded(
-    base: LanguageModel, prompts: Sequence[list[int]], answers: Sequence[list[int]]
-) -> LessonRows:
-    whole = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
-    longest = max(map(len, whole))
-    tokens = torch.tensor([row + [0] * (longest - len(row)) for row in whole])
-    return LessonRows(tokens, _hidden(base, tokens), list(map(len, prompts)), list(map(len, whole)))
-
-
-def _part(rows: LessonRows, which: Tensor) -> LessonRows:
-    given, lengths = ([of[row] for row in which] for of in (rows.given, rows.lengths))
-    return LessonRows(rows.tokens[which], rows.hidden[which], given, lengths)
-
-
 def _hidden(base: LanguageModel, tokens: Tensor) -> Tensor:
     """Return the base model's states (B, T + K, D) over all tokens but the last."""
     from labkit.training.features import last_hidden
@@ -127,7 +112,7 @@ def _hidden(base: LanguageModel, tokens: Tensor) -> Tensor:
     return torch.cat([last_hidden(base.module, part).float().cpu() for part in parts])[:, :-1]
 
 
-def new_heads(width: int, heads: int = HEADS, inner: int = INNER) -> list[Head]:
+def new_heads(width: int, heads: int = 3, inner: int = 96) -> list[Head]:
     """Return untrained heads, at the published scales."""
     rng = torch.Generator().manual_seed(0)
     made = []
@@ -174,19 +159,21 @@ def trained(heads: object, material: Lesson) -> Finding:
     return Finding(True, f"{says}.")
 
 
-def _as_heads(heads: object, width: int) -> list[Head]:
+def _as_heads(heads: Any, width: int) -> list[Head]:
     """Return heads with plain tensors of the right shapes; `NotUsable` for anything else."""
     written(heads)
-    if type(heads) not in (list, tuple) or not 1 <= len(heads) <= 8:  # type: ignore[arg-type]
-        raise NotUsable("the heads should be a list of dictionaries, as `new_heads` gives it.")
+    known = type(heads) in (list, tuple) and 1 <= len(heads) <= 8
+    refuse((not known, "the heads should be a list of dictionaries, as `new_heads` gives it"))
     made: list[Head] = []
-    for number_, head in enumerate(heads):  # type: ignore[arg-type,var-annotated]
-        if type(head) is not dict or set(head) != {"proj", "token", "out", "scale", "shift"}:
-            raise NotUsable(f"head {number_ + 1} lacks the tensors that `new_heads` gives it.")
+    for place, head in enumerate(heads):
+        known = type(head) is dict and set(head) == {"proj", "token", "out", "scale", "shift"}
+        refuse((not known, f"head {place + 1} lacks the tensors that `new_heads` gives it"))
         inner = len(numbers(head["scale"]))
-        shapes = head_shapes(inner if number_ else width, width, inner)
-        given = {name: numbers(head[name], shape) for name, shape in shapes.items()}
-        made.append({name: torch.tensor(of, dtype=torch.float32) for name, of in given.items()})
+        shapes = head_shapes(inner if place else width, width, inner)
+        made.append({
+            name: torch.tensor(numbers(head[name], shape), dtype=torch.float32)
+            for name, shape in shapes.items()
+        })  # fmt: skip
     return made
 
 
@@ -194,10 +181,9 @@ def _as_heads(heads: object, width: int) -> list[Head]:
 def curves(read: Answer, seed: int = 0, heads: int = 3) -> Iterator[Finding]:
     """Check what is read from a training's looks at held-out text: two things.
 
-    A look has ``phase``, ``step``, ``loss`` (K,) and ``tokens_per_step``.
-
     By how much each head's loss fell in phase 2, from its last look in phase 1 to its last look,
-    (K,); and the tokens per step gained in the same time.
+    (K,); and the tokens per step gained in the same time. A look has ``phase``, ``step``, ``loss``
+    (K,) and ``tokens_per_step``.
     """
     looks = _looks(np.random.default_rng(seed), heads)
     answer = parts(read(looks), 2, "two things: how much each loss fell, and the tokens gained")

@@ -34,9 +34,7 @@ def random_tree(rng: np.random.Generator, nodes: int) -> Parents:
     """Return parents (N,) of a tree that branches, with siblings that are not always adjacent."""
     while True:
         parents = [int(rng.integers(-1, node)) for node in range(nodes)]
-        draft = _draft(parents)
-        branches = max(len(draft.children(node)) for node in range(ROOT, nodes)) > 1
-        if branches and max(draft.depths) > 2:
+        if len(set(parents)) < nodes and max(_draft(parents).depths) > 2:  # siblings, grandchildren
             return parents
 
 
@@ -83,11 +81,12 @@ def mask(build: Answer, seed: int = 0, nodes: int = 7) -> Iterator[Finding]:
         size = len(parents) + 1
         found = numbers(build(parents), (size, size), "a row for the root and each node")
         right = _draft(parents).visible().astype(float)
-        itself, link, rootless = np.eye(size), np.zeros((size, size)), right.copy()
+        itself, link, rootless = np.eye(size), np.eye(size), right.copy()
         link[np.arange(1, size), np.array(parents) + 1] = 1
         rootless[1:, 0] = 0
-        row, column = np.argwhere(found != right)[0].tolist() if (found != right).any() else (0, 0)
+        row, column = np.unravel_index((found != right).argmax(), right.shape)
         does, must = ("sees", "must not") if found[row, column] else ("does not see", "must")
+        names = ["the root", *(f"node {node}" for node in range(size - 1))]
         yield verdict(
             found, right, "each row sees its path to the root and itself",
             (np.tril(np.ones((size, size))), "every row sees all rows before it, which is the mask "
@@ -96,11 +95,11 @@ def mask(build: Answer, seed: int = 0, nodes: int = 7) -> Iterator[Finding]:
              "towards the root"),
             (right - itself * (found == 0), "a node sees its ancestors and also itself"),
             (rootless, "the root is missing: every node follows it, so column 0 is all ones"),
-            (np.minimum(link + itself, 1), "each node sees its parent and itself alone: go on up "
+            (link, "each node sees its parent and itself alone: go on up "
              "to the root"),
             (1 - right, "everything is the other way round: 1 is for what may be seen"),
             (np.ones((size, size)), "everything sees everything"),
-            otherwise=f"{_name(row)} {does} {_name(column)}, and {must}",
+            otherwise=f"{names[row]} {does} {names[column]}, and {must}",
         ).about(f"for parents {parents}")  # fmt: skip
 
 
@@ -189,7 +188,9 @@ def best_tree(grow: Answer, seed: int = 0, heads: int = 3, nodes: int = 9) -> Fi
     """Check the tree of so many nodes with the most expected tokens, as a list of rank paths."""
     rng = np.random.default_rng(seed)
     for size in (1, 3, nodes):
-        accept = _mixed(rng, heads) if size > 1 else random_acceptance(rng, heads)
+        accept = random_acceptance(rng, heads)
+        while size > 1 and not {(0, 0), (1,)} <= set(_best(accept, 3)):
+            accept = random_acceptance(rng, heads)  # until neither a chain nor one head is best
         tree = rank_paths(grow(accept, size), accept)
         refuse((len(tree) != size, f"it should give {size} nodes, and gives {len(tree)}"))
         ours = 1 + sum(_gain(path, accept) for path in tree)
@@ -211,15 +212,6 @@ def best_tree(grow: Answer, seed: int = 0, heads: int = 3, nodes: int = 9) -> Fi
     return Finding(True, "no tree of that many nodes expects more.")
 
 
-def _mixed(rng: np.random.Generator, heads: int) -> list[list[float]]:
-    """Return acceptance for which the best three nodes are no chain and not one head's choices."""
-    while True:
-        accept = random_acceptance(rng, heads)
-        best = _best(accept, 3)
-        if (0, 0) in best and (1,) in best:
-            return accept
-
-
 def rank_paths(answer: object, accept: Sequence[Sequence[float]]) -> list[Path]:
     """Return a tree as distinct tuples of ranks; `NotUsable` if it is none."""
     written(answer)
@@ -228,9 +220,8 @@ def rank_paths(answer: object, accept: Sequence[Sequence[float]]) -> list[Path]:
     found = [tuple(tokens(path)) for path in answer]  # type: ignore[attr-defined]
     refuse((len(set(found)) != len(found), "it gives a node more than once"))
     for path in found:
-        known = 0 < len(path) <= len(accept) and all(
-            0 <= rank < len(accept[head]) for head, rank in enumerate(path)
-        )
+        ranks = range(len(accept[0]))
+        known = 0 < len(path) <= len(accept) and all(rank in ranks for rank in path)
         refuse(
             (not known, f"it gives the node {path}, and the heads have no such choice"),
             (len(path) > 1 and path[:-1] not in found, f"it holds the node {path} without its "
@@ -248,20 +239,15 @@ def _best(accept: Sequence[Sequence[float]], nodes: int) -> list[Path]:
 
 def random_study(rng: np.random.Generator) -> TreeStudy:
     """Return acceptance and costs of a made-up machine: checks cheap up to a point, then dearer."""
-    free = int(rng.integers(3, 10))
-    slope = float(rng.uniform(0.05, 0.2))
-    sizes = [0, 1, 2, 3, 5, 7, 11, 15, 23, 31]
-    return TreeStudy(
-        name="made up",
-        base="made up",
-        accept=tuple(tuple(row) for row in random_acceptance(rng, 3)),
-        places=1000,
-        verify=tuple(
-            VerifyCost(nodes=n, ratio=1 + 0.01 * n + slope * max(0, n - free)) for n in sizes
-        ),
-        draft_head=tuple(float(cost) for cost in rng.uniform(0.01, 0.08, size=3)),
-        token_s=0.02,
-    )
+    free, slope = int(rng.integers(3, 10)), float(rng.uniform(0.05, 0.2))
+    accept = tuple(map(tuple, random_acceptance(rng, 3)))
+    draft_head = rng.uniform(0.01, 0.08, size=3).tolist()
+    verify = [
+        VerifyCost(nodes=n, ratio=1 + 0.01 * n + slope * max(0, n - free))
+        for n in (0, 1, 2, 3, 5, 7, 11, 15, 23, 31)
+    ]
+    costs = {"verify": verify, "draft_head": draft_head, "token_s": 0.02}
+    return TreeStudy(name="made up", base="made up", accept=accept, places=1000, **costs)
 
 
 @exercise
@@ -296,7 +282,3 @@ def fastest_tree(choose: Answer, seed: int = 0, budget: int = 24) -> Finding:
              "run"),
         )  # fmt: skip
     return Finding(True, "no tree is faster by these figures.")
-
-
-def _name(row: int) -> str:
-    return f"node {row - 1}" if row else "the root"

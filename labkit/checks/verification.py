@@ -29,10 +29,7 @@ from labkit.checks.answers import (
     whole,
 )
 
-P = np.array([0.4, 0.3, 0.2, 0.1])
-DRAFT = 1
 DRAWS = 4000
-
 TOLERANCE = 0.06
 """Sum of differences that 4,000 draws stay under, except about once in 10,000 times."""
 JOINT_TOLERANCE = 0.2
@@ -77,22 +74,22 @@ def certain_drafter(rule: Answer) -> Finding:
     The right rule keeps the draft x with probability p(x), and otherwise draws from p without x, so
     that its output is distributed as p.
     """
-    rng = np.random.default_rng(0)
-    share = _counted([whole(rule(DRAFT, P, rng)) for _ in range(DRAWS)], len(P))
-    keep, draft, last = P[DRAFT], np.eye(len(P))[DRAFT], np.eye(len(P))[-1]
-    left = P * (1 - draft)
+    rng, p, x = np.random.default_rng(0), np.array([0.4, 0.3, 0.2, 0.1]), 1
+    share = _counted([whole(rule(x, p, rng)) for _ in range(DRAWS)], len(p))
+    keep, draft, last = p[x], np.eye(len(p))[x], np.eye(len(p))[-1]
+    left = p * (1 - draft)
     rest = left / left.sum()
     return _nearest(
         share, TOLERANCE,
         "the output is distributed as p, although the drafter always proposes the same token",
-        f"out comes {listed(share)}, where p is {listed(P)}: keep x with probability p(x), "
+        f"out comes {listed(share)}, where p is {listed(p)}: keep x with probability p(x), "
         "otherwise draw from p without x",
-        (P, ""),
+        (p, ""),
         (draft, "the draft is always kept, so the drafter decides alone: keep it with probability "
          "p(x)"),
         (rest, "the draft never comes out, although p gives it a share: keep it with probability "
          "p(x)"),
-        (keep * draft + (1 - keep) * P, "the draft comes out too often, because a rejected draft "
+        (keep * draft + (1 - keep) * p, "the draft comes out too often, because a rejected draft "
          "gets a second chance in the replacement: draw that from p without x"),
         ((1 - keep) * draft + keep * rest, "the draft is kept when it should be rejected and the "
          "other way round: keep it if the random number is below p(x)"),
@@ -103,9 +100,9 @@ def certain_drafter(rule: Answer) -> Finding:
 
 @exercise
 def expected_tokens(expect: Answer) -> Finding:
-    """Check a formula for the expected tokens of a step: acceptance a, a chain of k drafts.
+    """Check a step's expected tokens, from acceptance a and a chain of k drafts: 1 + a + ... + a^k.
 
-    1 + a + a^2 + ... + a^k, equation 1 of Leviathan et al. (2023).
+    Equation 1 of Leviathan et al. (2023).
     """
 
     def guarded(a: float, k: int) -> float:
@@ -232,10 +229,7 @@ def keeping(keep: Answer, seed: int = 0, vocabulary: int = 5) -> Finding:
 
 @exercise
 def owed(rest: Answer, seed: int = 0, vocabulary: int = 5) -> Iterator[Finding]:
-    """Check the residual, from p and q (V,): what replacements are drawn from, (V,).
-
-    norm(max(0, p - q)), and p itself if p equals q, since then nothing is missing.
-    """
+    """Check the residual (V,) from p and q: norm(max(0, p - q)), or p if p = q: nothing is owed."""
     rng = np.random.default_rng(seed)
     for _ in range(3):
         p, q = _pair(rng, vocabulary)
@@ -261,18 +255,15 @@ def owed(rest: Answer, seed: int = 0, vocabulary: int = 5) -> Iterator[Finding]:
                       f"{listed(left / left.sum())}",
             tolerance=1e-7,
         )  # fmt: skip
-    with np.errstate(invalid="ignore", divide="ignore"):
-        same = rest(p, p)
     try:
-        found = numbers(same, (vocabulary,))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            total = numbers(rest(p, p), (vocabulary,)).sum()
     except NotUsable:
         raise NotUsable(
             "if q equals p nothing is owed, and it divides 0 by 0: give p there, which is as good "
             "as any because nothing is ever rejected."
         ) from None
-    refuse(
-        (abs(found.sum() - 1) > 1e-9, f"if q equals p it sums to {found.sum():.3g}: give p there")
-    )
+    refuse((abs(total - 1) > 1e-9, f"if q equals p it sums to {total:.3g}: give p there"))
 
 
 @exercise
@@ -286,10 +277,10 @@ def lossless(rule: Answer, seed: int = 0, vocabulary: int = 5) -> Finding:
     rng = np.random.default_rng(seed)
     p, q = _apart(rng, vocabulary)
     drafts = rng.choice(vocabulary, size=DRAWS, p=q)
-    out = [whole(rule(int(x), p, q, rng)) for x in drafts]
-    share = _counted(out, vocabulary)
+    out = np.array([whole(rule(int(x), p, q, rng)) for x in drafts])
+    share = _counted(out.tolist(), vocabulary)
     seen = np.zeros((vocabulary, vocabulary))  # (drafts, tokens)
-    np.add.at(seen, (drafts, np.array(out)), 1 / DRAWS)
+    np.add.at(seen, (drafts, out), 1 / DRAWS)
     if _distance(share, p) <= TOLERANCE:
         kept, most = float(np.trace(seen)), float(np.minimum(p, q).sum())
         refuse((kept <= most - TOLERANCE, "the output is distributed as p, but it keeps the draft "
@@ -407,10 +398,8 @@ def _chain_laws(p: Floats, q: Floats) -> list[tuple[Floats, str]]:
 
 @exercise
 def chi_square(judge: Answer, seed: int = 0, vocabulary: int = 5, draws: int = 1500) -> Finding:
-    """Check a test of rules: from a rule, p, q, a number of draws and a generator to a p-value.
-
-    It has to pass the right rule and to fail every wrong one, with drafts drawn from q.
-    """
+    """Check a test, ``judge(rule, p, q, draws, rng)``: its p-value, with drafts drawn from q,
+    passes the right rule and fails every wrong one."""
     rng = np.random.default_rng(seed)
     p, q = _apart(rng, vocabulary)
     for name, rule in RULES:
@@ -442,22 +431,18 @@ def _counting(rule: Answer, drafts: list[int], x: Any, *given: Any) -> int:
 
 def _rule(keep: Callable[..., float], rest: Callable[[Floats, Floats], Floats]) -> Answer:
     def rule(x: int, p: Floats, q: Floats, rng: np.random.Generator) -> int:
-        weights = rest(p, q)
+        weights = np.maximum(rest(p, q), 0)
         kept = rng.random() < keep(p[x], q[x])
         return x if kept else int(rng.choice(len(weights), p=weights / weights.sum()))
 
     return rule
 
 
-def _left(p: Floats, q: Floats) -> Floats:
-    return np.maximum(p - q, 0)
-
-
 RULES = (
-    ("", _rule(lambda p, q: p / q, _left)),
-    ("keeps every draft", _rule(lambda p, q: 1.0, _left)),
+    ("", _rule(lambda p, q: p / q, lambda p, q: p - q)),
+    ("keeps every draft", _rule(lambda p, q: 1.0, lambda p, q: p - q)),
     ("replaces a rejected draft by a draw from p", _rule(lambda p, q: p / q, lambda p, q: p)),
-    ("has p and q swapped", _rule(lambda p, q: q / p, lambda p, q: _left(q, p))),
+    ("has p and q swapped", _rule(lambda p, q: q / p, lambda p, q: q - p)),
 )
 """Rules for a student's test to judge, each wrong one with what it does."""
 
@@ -483,8 +468,8 @@ def speculation(
             break
     vanilla = _plain_text(base, context, new)
     answer = speculate(base, drafter, context, new, drafted)
-    found, steps = parts(answer, 2, "two things: tokens and steps")
-    found, steps = tokens(found), whole(steps)
+    answer = parts(answer, 2, "two things: tokens and steps")
+    found, steps = tokens(answer[0]), whole(answer[1])
     if found != vanilla:
         alike = (i for i, (a, b) in enumerate(zip(found, vanilla, strict=False)) if a != b)
         place = next(alike, min(len(found), new))

@@ -5,10 +5,9 @@ from labkit.facade import public_names
 __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
-        "labkit.course.base": "base_name",
-        "labkit.course.kept": "compare predict predictions",
+        "labkit.course.kept": "compare predict predictions table",
         "labkit.course.live": "train_live",
-        "labkit.course.shown": "table",
+        "labkit.course.run": "base_name",
         "labkit.paths": "plain_heads",
     },
 )

@@ -1,4 +1,4 @@
-"""Predictions: made before an experiment, kept, and compared with the measurement.
+"""What the notebooks show: sentences, tables, and predictions compared with the measurement.
 
 A reader who has made a prediction looks at the result. A notebook asks with `predict`, whose
 ``...`` the reader replaces, and answers with `compare`. Predictions are kept in
@@ -8,12 +8,13 @@ A reader who has made a prediction looks at the result. A notebook asks with `pr
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from labkit.course.shown import LEFT, Shown, note, table
 from labkit.errors import LabkitError
 from labkit.records.base import RecordError, write_whole
 
@@ -35,6 +36,53 @@ FILE = predictions_file()
 
 CLOSE = 0.1
 """A prediction within this share of the measured number counts as close."""
+
+
+LEFT = "style='text-align:left;vertical-align:top'"
+"""Notebooks align tables right; words read better aligned left."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cell's output: as HTML, and as text for other places."""
+
+    text: str
+    markup: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.markup
+
+
+def note(text: str) -> Shown:
+    """Return a sentence for the page."""
+    return Shown(text, f"<p>{html.escape(text)}</p>")
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Shown:
+    """Return a table: floats to three places, line breaks as ↵, everything else as it is.
+
+    >>> table(("word", "p"), [("sun", 0.25), ("rain", 0.75)])
+    word  p
+    sun   0.250
+    rain  0.750
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    lines = [headings, *cells]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    head = "".join(f"<th {LEFT}>{html.escape(heading)}</th>" for heading in headings)
+    body = "".join(
+        "<tr>" + "".join(f"<td {LEFT}>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in cells
+    )
+    return Shown(text, f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value).replace("\n", "↵ ")
 
 
 class Prediction(BaseModel):
@@ -156,32 +204,25 @@ def _comparison(name: str, entry: Prediction) -> Shown:
     if entry.guess is None:
         came = _words(entry.measured, entry.unit)
         return note(f"{name}: {came}. (You made no prediction here.)")
-    lines = [("you said", entry.guess), ("it was", entry.measured)]
+    lines = {"you said": entry.guess, "it was": entry.measured}
     if entry.revised is not None:
-        lines.append(("later you said", entry.revised))
-    text = "; ".join(f"{who} {_words(value, entry.unit)}" for who, value in lines)
-    lengths = [_number(value) for _, value in lines]
+        lines["later you said"] = entry.revised
+    lengths = [_number(value) for value in lines.values()]
     most = max((n for n in lengths if n is not None), default=0.0)
     drawn = most > 0 and all(n is not None and n >= 0 for n in lengths)
-    rows = "".join(
-        f"<tr><td {LEFT}>{who}</td>{_bar(who, (n or 0) / most) if drawn else ''}"
-        f"<td {LEFT}>{html.escape(_words(value, entry.unit))}</td></tr>"
-        for (who, value), n in zip(lines, lengths, strict=True)
-    )
-    verdict = _judgement(entry)
+    verdict, said, rows = _judgement(entry), [], ""
+    for (who, value), length in zip(lines.items(), lengths, strict=True):
+        words, bar = _words(value, entry.unit), ""
+        said.append(f"{who} {words}")
+        if drawn:
+            width = max(2, round(240 * (length or 0) / most))
+            colour = "#1b779f" if who == "it was" else "#7f8794"
+            style = f"width:{width}px;height:10px;border-radius:2px;background:{colour}"
+            bar = f"<td style='text-align:left;min-width:250px'><div style='{style}'></div></td>"
+        rows += f"<tr><td {LEFT}>{who}</td>{bar}<td {LEFT}>{html.escape(words)}</td></tr>"
     return Shown(
-        f"{name}: {text}: {verdict}.",
+        f"{name}: {'; '.join(said)}: {verdict}.",
         f"<p><b>{html.escape(name)}</b>: {verdict}</p><table><tbody>{rows}</tbody></table>",
-    )
-
-
-def _bar(who: str, share: float) -> str:
-    """Return a table cell with a bar of the length ``share``."""
-    colour = "#1b779f" if who == "it was" else "#7f8794"
-    return (
-        "<td style='text-align:left;min-width:250px'>"
-        f"<div style='width:{max(2, round(240 * share))}px;height:10px;border-radius:2px;"
-        f"background:{colour}'></div></td>"
     )
 
 
@@ -196,9 +237,8 @@ def _read() -> Predictions:
     try:
         return Predictions.model_validate_json(text)
     except ValidationError:
-        raise LabkitError(
-            f"The predictions in {FILE} are damaged: delete that file to begin anew."
-        ) from None
+        says = f"The predictions in {FILE} are damaged: delete that file to begin anew."
+        raise LabkitError(says) from None
 
 
 def _write(kept: Predictions) -> None:

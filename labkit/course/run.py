@@ -1,4 +1,4 @@
-"""Runs the course's notebooks without a browser, and lists the errors and warnings they show."""
+"""The model that the course runs on, and a run of its notebooks without a browser."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ from typing import Any
 
 from labkit.errors import LabkitError
 from labkit.paths import carried
+
+
+def base_name() -> str:
+    """Return the course's base model: ``LABKIT_BASE`` if it is set, else ``real``.
+
+    `labkit.load` lists what it may be.
+    """
+    return os.environ.get("LABKIT_BASE") or "real"
+
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CELL_SECONDS = 900

@@ -60,7 +60,7 @@ RIGHT = {
     approximate.aggregated: fast.aggregate,
     measures.model_weights: lambda logs, t: course.softmax((logs - logs.max()) / t),
     measures.paired_gains: lambda a, b, picks: (a - b)[picks].mean(axis=1),
-    measures.prefix_nodes: lambda texts: len(
+    approximate.prefix_nodes: lambda texts: len(
         {tuple(text[: n + 1]) for text in texts for n in range(len(text))}
     ),
     measures.time_per_token: lambda sent, arrivals, tokens: (

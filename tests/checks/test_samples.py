@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from labkit.checks import measures as exercises
+from labkit import checks as exercises
 from labkit.mbr.weights import weigh
 from labkit.records import Sample
 

@@ -48,7 +48,9 @@ def exercise(
     @functools.wraps(check)
     def checked(answer: Answer, /, *args: P.args, **kwargs: P.kwargs) -> Finding:
         def apart(*given: Any) -> Any:
-            return answer(*map(copied, given))
+            result = answer(*map(copied, given))
+            written(result)
+            return result
 
         try:
             found = check(apart, *args, **kwargs)
@@ -236,14 +238,12 @@ def texts(answer: object) -> list[str]:
 
 def parts(answer: object, many: int, what: str) -> Sequence[Any]:
     """Return the answer's ``many`` parts; otherwise `NotUsable` says ``what`` is needed."""
-    written(answer)
     known = type(answer) in (tuple, list) and len(_sized(answer)) == many
     refuse((not known, f"it gives {_kind(answer)}, and {what} is needed"))
     return _sized(answer)
 
 
 def _sized(answer: object) -> Sequence[Any]:
-    written(answer)
     if (isinstance(answer, np.ndarray) or _is_tensor(answer)) and np.ndim(answer):  # type: ignore
         return list(_plain(answer))
     refuse((type(answer) not in (list, tuple), f"it gives {_kind(answer)}, and a list is needed"))

@@ -38,13 +38,12 @@ def pair_f1(hypothesis: str, evidence: str) -> float:
     return 2 * (ours & theirs).total() / max(ours.total() + theirs.total(), 1)
 
 
-FASTER = 3
-"""How many times faster than pair by pair a fast utility has to be; good ones are far above."""
-
-
 @exercise
 def fast_utility(fast: Answer, seed: int = 0, many: int = 240) -> Iterator[Finding]:
-    """Check a matrix of `pair_f1`, (H, R), computed at once: its values, then its speed."""
+    """Check a matrix of `pair_f1`, (H, R), computed at once: its values, then its speed.
+
+    It has to be three times as fast as pair by pair; good ones are far faster.
+    """
     rng = np.random.default_rng(seed)
     ours = ["", "abababab", "aaa", *random_texts(rng, 6)]
     theirs = ["ab", "a", *random_texts(rng, 5), ours[3]]
@@ -60,7 +59,7 @@ def fast_utility(fast: Answer, seed: int = 0, many: int = 240) -> Iterator[Findi
     for h, r in product(lines[:few], lines[many : many + few]):
         pair_f1(h, r)
     slow_s = (time.perf_counter() - began) * (many / few) ** 2
-    refuse((ours_s * FASTER > slow_s, f"the values are right, but {many} x {many} texts take "
+    refuse((3 * ours_s > slow_s, f"the values are right, but {many} x {many} texts take "
             f"{ours_s / slow_s:.1f} times as long as one pair after the other: count each text "
             "once, and compare all of them with one matrix product"))  # fmt: skip
     yield Finding(True, f"the same to six places, and far faster for {many} x {many} texts.")
@@ -92,8 +91,7 @@ def _values(found: Floats, ours: list[str], theirs: list[str]) -> Finding:
         (shared / both, "divided by the sum of both numbers of pairs: F1 is twice that"),
         (shared, "these are numbers of pairs in common: divide by the mean number of pairs"),
         otherwise=f"for {ours[h]!r} against {theirs[r]!r} it gives {found[h, r]:.4f}, and the "
-                  f"answer is {right[h, r]:.4f}",
-        tolerance=1e-6,
+                  f"answer is {right[h, r]:.4f}", tolerance=1e-6,
     )  # fmt: skip
 
 
@@ -120,8 +118,7 @@ def aggregated(aggregate: Answer, seed: int = 0, many: int = 6, much: int = 9) -
         (exact, "this is the exact expected utility: right, but it costs what aggregation saves"),
         (1 - right, "these are losses: give the utility against the average"),
         otherwise="average the counts by weight, take the smaller of both numbers for each pair, "
-                  "and divide twice their sum by the sum of all pairs",
-        tolerance=1e-6,
+                  "and divide twice their sum by the sum of all pairs", tolerance=1e-6,
     )  # fmt: skip
 
 
@@ -166,9 +163,10 @@ def within_budget(
                 if meter.spent <= budget:
                     raise
                 answer = 0
-            refuse((meter.spent > budget, f"it asks for {meter.spent} utilities, and its budget "
-                    f"is {budget}: a call with h hypotheses and r pieces of evidence costs "
-                    "h * r"))  # fmt: skip
+            refuse(
+                (meter.spent > budget, f"it asks for {meter.spent} utilities, and its budget is "
+                 f"{budget}: a call with h hypotheses and r pieces of evidence costs h * r"),
+            )  # fmt: skip
             chosen = whole(answer)
             refuse((not 0 <= chosen < many, f"it chooses number {chosen}, and hypotheses are 0 to "
                     f"{many - 1}"))  # fmt: skip
@@ -234,23 +232,18 @@ def spread_evenly(many: int, much: int, score: Score, budget: int, rng: np.rando
     return int(score(range(many), seen.tolist()).mean(axis=1).argmax())
 
 
-HYPOTHESIS, EVIDENCE = "and hanna banana", "an hanna hanna"
-"""Texts in which n-grams repeat, so that every way to count gives another number."""
-
-
 @exercise
 def shared_ngrams(shared: Answer) -> Finding:
     """Check how many character n-grams two texts share: the sum of the lesser of the two counts."""
-    order = 2
-    found = _count(shared(HYPOTHESIS, EVIDENCE, order), "how many they share")
+    texts, order = ("and hanna banana", "an hanna hanna"), 2  # n-grams repeat in them
+    found = _count(shared(*texts, order), "how many they share")
 
     def together(n: int = order, ends: int = 1, space: str = " ") -> int:
         """Return the right count with one thing changed: the length, where it ends, the spaces."""
-        texts = (text.replace(" ", space) for text in (HYPOTHESIS, EVIDENCE))
-        ours, theirs = (_ngrams(text, n, ends) for text in texts)
+        ours, theirs = (_ngrams(text.replace(" ", space), n, ends) for text in texts)
         return (ours & theirs).total()
 
-    ours, theirs = _ngrams(HYPOTHESIS, order), _ngrams(EVIDENCE, order)
+    ours, theirs = (_ngrams(text, order) for text in texts)
     return verdict(
         found, together(), "the lesser of the two counts of each n-gram, summed",
         (len(ours.keys() & theirs.keys()), "every n-gram counts once here: one that is twice in "
@@ -268,31 +261,28 @@ def shared_ngrams(shared: Answer) -> Finding:
          "the end"),
         (together(ends=order), "what is left at the end counts as an n-gram here, although it has "
          "fewer than n characters"),
-        otherwise=f"for {HYPOTHESIS!r}, {EVIDENCE!r} and n = {order} it gives {found:g}, and the "
+        otherwise=f"for {texts[0]!r}, {texts[1]!r} and n = {order} it gives {found:g}, and the "
                   f"answer is {together()}",
     )  # fmt: skip
-
-
-SEQUENCES = [[5, 1, 2], [5, 1, 3, 4], [5, 1, 2], [6, 1, 5, 1, 2]]
-"""Four samples as tokens: two equal ones, and beginnings in common."""
 
 
 @exercise
 def prefix_nodes(count: Answer) -> Finding:
     """Check how many rows a model computes for some samples' tokens: one for each distinct
     beginning of one token or more."""
-    found = _count(count(SEQUENCES), "how many distinct beginnings there are")
-    different = {tuple(tokens) for tokens in SEQUENCES}
+    samples = [[5, 1, 2], [5, 1, 3, 4], [5, 1, 2], [6, 1, 5, 1, 2]]
+    found = _count(count(samples), "how many distinct beginnings there are")
+    different = {tuple(tokens) for tokens in samples}
 
     def beginnings(first: int, last: int) -> int:
         """Count the distinct beginnings of at least ``first`` tokens, ``last`` short of all."""
-        ends = [(s, n) for s in SEQUENCES for n in range(first, len(s) + 1 - last)]
+        ends = [(s, n) for s in samples for n in range(first, len(s) + 1 - last)]
         return len({tuple(s[:n]) for s, n in ends})
 
     right = beginnings(1, 0)
     return verdict(
         found, right, "one row for each distinct beginning, however many samples share it",
-        (sum(map(len, SEQUENCES)), "every token of every sample is counted: equal beginnings are "
+        (sum(map(len, samples)), "every token of every sample is counted: equal beginnings are "
          "computed once"),
         (sum(map(len, different)), "equal samples are counted once, but different samples that "
          "begin alike share that beginning too"),
@@ -302,10 +292,10 @@ def prefix_nodes(count: Answer) -> Finding:
          "beginning too"),
         (beginnings(0, 1), "the empty beginning is counted, and the longest of each sample, the "
          "whole of it, is missing"),
-        (len({(n, s[n]) for s in SEQUENCES for n in range(len(s))}), "a token at the same place "
+        (len({(n, s[n]) for s in samples for n in range(len(s))}), "a token at the same place "
          "counts once, whatever comes before it: beginnings are equal only as a whole"),
-        (len({token for s in SEQUENCES for token in s}), "these are the distinct tokens: a row is "
-         "a whole beginning"),
+        (len({token for s in samples for token in s}), "these are the distinct tokens: a row is a "
+         "whole beginning"),
         otherwise=f"it gives {found:g}, and there are {right} distinct beginnings",
     )  # fmt: skip
 

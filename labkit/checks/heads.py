@@ -18,15 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from labkit.checks import Finding
-from labkit.checks.answers import (
-    Answer,
-    Floats,
-    NotUsable,
-    exercise,
-    number,
-    numbers,
-    verdict,
-)
+from labkit.checks.answers import Answer, Floats, NotUsable, exercise, number, numbers, verdict
 
 Head = dict[str, Tensor]
 

@@ -8,19 +8,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.checks import Finding
-from labkit.checks.answers import (
-    Answer,
-    Floats,
-    exercise,
-    formula,
-    listed,
-    number,
-    numbers,
-    refuse,
-    tokens,
-    verdict,
-)
+from labkit.checks import Finding, answers
+from labkit.checks.answers import Answer, Floats, exercise, formula, listed, refuse, verdict
 
 
 @exercise
@@ -136,44 +125,36 @@ def room_for_drafts(answer: Answer) -> Finding:
     )  # fmt: skip
 
 
-TOKENS = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
-"""A text of ten tokens that are easy to tell apart."""
-
-
 @exercise
 def head_targets(targets: Answer) -> Finding:
     """Check head i's targets in a text's tokens: at place t the token at t + 1 + i, where it is."""
-    heads = (1, 3)
-    answers = [targets(TOKENS, head) for head in heads]
-    for head, answer in zip(heads, answers, strict=True):
+    heads, text = (1, 3), list(range(11, 21))
+    found = [targets(text, head) for head in heads]
+    for head, answer in zip(heads, found, strict=True):
         gaps = isinstance(answer, (list, tuple)) and None in answer
         refuse((gaps, f"head {head} gets None where there is no target: leave these places out, so "
                 "that the list ends with the last token"))  # fmt: skip
-    found = list(map(tokens, answers))
+    found = [answers.tokens(answer) for answer in found]
 
     def both(of: Callable[[int], list[int]]) -> list[list[int]]:
         return list(map(of, heads))
 
     return verdict(
-        found, both(lambda i: TOKENS[1 + i :]),
+        found, both(lambda i: text[1 + i :]),
         "head i at place t predicts the token at t + 1 + i, if there is one",
-        (both(lambda i: TOKENS[i:]), "every target is one place too early: the base model's own "
-         "head already gives the token at t + 1, so head 1 should give the one at t + 2"),
-        (both(lambda i: TOKENS[2 + i :]), "every target is one place too far: head 1 at place t "
+        (both(lambda i: text[i:]), "every target is one place too early: the base model's own head "
+         "already gives the token at t + 1, so head 1 should give the one at t + 2"),
+        (both(lambda i: text[2 + i :]), "every target is one place too far: head 1 at place t "
          "predicts the token at t + 2"),
-        (both(lambda i: TOKENS[1 + i : len(TOKENS) - 3 + i]), "all heads get as many places as the "
+        (both(lambda i: text[1 + i : len(text) - 3 + i]), "all heads get as many places as the "
          "last one: a nearer head has more places with a target"),
-        (both(lambda i: TOKENS[2:]), "all heads get the same targets: head i predicts i places "
+        (both(lambda i: text[2:]), "all heads get the same targets: head i predicts i places "
          "beyond the base model's own next token"),
-        (both(lambda i: TOKENS[:-1 - i]), "these are the tokens at the places themselves; their "
+        (both(lambda i: text[:-1 - i]), "these are the tokens at the places themselves; their "
          "targets are 1 + i places on"),
-        otherwise=f"of {TOKENS} head 1 gets {found[0]}, and should get {TOKENS[2:]}: the token at "
+        otherwise=f"of {text} head 1 gets {found[0]}, and should get {text[2:]}: the token at "
                   "t + 1 + i for each place t that has one",
     )  # fmt: skip
-
-
-CLOSE = 0.06
-"""Of the peak: a warm-up whose first step has the rate 0 is as good as one that has a little."""
 
 
 @exercise
@@ -184,7 +165,7 @@ def learning_rate(rate: Answer) -> Finding:
     """
     steps, peak, warm, last = 200, 2.0, 0.1, 0.25
     places = [0, 9, 19, 20, 65, 110, 155, 199]
-    found = np.array([number(rate(step, steps, peak, warm, last)) for step in places])
+    found = np.array([answers.number(rate(step, steps, peak, warm, last)) for step in places])
 
     def cosine(done: Floats) -> Floats:
         return (1 + np.cos(np.pi * done)) / 2
@@ -217,42 +198,37 @@ def learning_rate(rate: Answer) -> Finding:
         (right / peak, "the peak is left out: this is a share of it"),
         otherwise=f"with {steps} steps, peak {peak:g}, a tenth of warm-up and a quarter at the "
                   f"end, step {places[off]} has {found[off]:.4g}, and should have {right[off]:.4g}",
-        tolerance=CLOSE * peak,
+        tolerance=0.06 * peak,  # a warm-up may begin at 0 or a little above
     )  # fmt: skip
-
-
-P = np.array([0.5, 0.3, 0.15, 0.05])
-LOGITS = np.array([1.2, 0.4, -0.3, 0.9])
-"""A base model's distribution, and a head's logits for the same place."""
 
 
 @exercise
 def soft_labels(loss: Answer) -> Iterator[Finding]:
     """Check the cross-entropy -sum p log q in nats, from the base's p (V,) and a head's logits
     (V,), whose softmax is q."""
-    found = number(loss(P, LOGITS))
-    logs = LOGITS - np.log(np.exp(LOGITS).sum())
-    q, right = np.exp(logs), float(-(P * logs).sum())
+    p, logits = np.array([0.5, 0.3, 0.15, 0.05]), np.array([1.2, 0.4, -0.3, 0.9])
+    found, logs = answers.number(loss(p, logits)), logits - np.log(np.exp(logits).sum())
+    q, right = np.exp(logs), float(-(p * logs).sum())
     good = "the base model's probabilities weigh the head's surprise at each token"
     yield verdict(
         found, right, good,
         (-right, "the sign is missing: a loss falls as the head gets better"),
-        (right / len(P), "this is the mean over the vocabulary: sum over it, since p is already "
+        (right / len(p), "this is the mean over the vocabulary: sum over it, since p is already "
          "weights that sum to 1"),
-        (-logs[P.argmax()], "this is the hard label: it uses the base model's most probable token "
+        (-logs[p.argmax()], "this is the hard label: it uses the base model's most probable token "
          "alone"),
-        (-(q * np.log(P)).sum(), "p and q are exchanged: the base model's p weighs, the logarithm "
+        (-(q * np.log(p)).sum(), "p and q are exchanged: the base model's p weighs, the logarithm "
          "is the head's"),
-        ((P * (np.log(P) - logs)).sum(), "this is the divergence from p to q, the cross-entropy "
+        ((p * (np.log(p) - logs)).sum(), "this is the divergence from p to q, the cross-entropy "
          "less p's own entropy: it has the same gradient, but the loss should be comparable with "
          "that against a token"),
-        (-(P * LOGITS).sum(), "logits are no logarithms of probabilities yet: subtract the "
+        (-(p * logits).sum(), "logits are no logarithms of probabilities yet: subtract the "
          "logarithm of the sum of their exponentials"),
-        (-(P * q).sum(), "the logarithm is forgotten: p weighs the logarithms of q, not q itself"),
+        (-(p * q).sum(), "the logarithm is forgotten: p weighs the logarithms of q, not q itself"),
         (right / math.log(2), "this is in bits: take the natural logarithm"),
         tolerance=1e-6,
     )  # fmt: skip
-    far = float(loss(P, LOGITS + 800.0))
+    far = float(loss(p, logits + 800.0))
     yield verdict(
         far, right, good,
         otherwise="right for small logits, but with 800 added to all of them, which changes no "
@@ -274,7 +250,7 @@ def chain_steps(count: Answer) -> Finding:
     A step at place n commits one token and the leading run of right guesses, and the next step is
     as many places on; a guess after a wrong one does not count.
     """
-    found, leading = number(count(RIGHT)), RIGHT.cumprod(axis=1).sum(axis=1)
+    found, leading = answers.number(count(RIGHT)), RIGHT.cumprod(axis=1).sum(axis=1)
     right = _walk(leading)
     return verdict(
         found, right, "each step jumps as far as it commits, so good places are met less often",
@@ -305,7 +281,7 @@ def model_weights(weigh: Answer) -> Iterator[Finding]:
     """Check weights p^(1/T), renormalised, (R,), from log-probabilities (R,) and a temperature T:
     computed with logarithms, since probabilities of texts underflow."""
     logs, temperature = np.array([-1.2, -0.7, -3.0]), 2.0
-    found = numbers(weigh(logs, temperature), logs.shape, "a weight for each text")
+    found = answers.numbers(weigh(logs, temperature), logs.shape, "a weight for each text")
 
     def softmax(logs: Floats) -> Floats:
         weights = np.exp(logs - logs.max())
@@ -341,34 +317,30 @@ def model_weights(weigh: Answer) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-A = np.array([0.9, 0.2, 0.7, 0.4])
-B = np.array([0.5, 0.1, 0.9, 0.4])
-PICKS = np.array([[0, 0, 1, 3], [2, 2, 2, 1], [3, 1, 0, 2]])
-"""Two systems' scores on four sentences, and three test sets drawn from these sentences."""
-
-
 @exercise
 def paired_gains(gains: Answer) -> Finding:
     """Check a's gains over b (B,) from scores a, b (n,) and drawn numbers (B, n): in each resampled
     test set the mean of a less the mean of b, on the same sentences."""
-    found = numbers(gains(A, B, PICKS))
-    a, b, each = A[PICKS].mean(axis=1), B[PICKS].mean(axis=1), (A - B)[PICKS]
-    right, all_ = a - b, A.mean() - B.mean()
+    a, b = np.array([0.9, 0.2, 0.7, 0.4]), np.array([0.5, 0.1, 0.9, 0.4])
+    picks = np.array([[0, 0, 1, 3], [2, 2, 2, 1], [3, 1, 0, 2]])
+    found, each = answers.numbers(gains(a, b, picks)), (a - b)[picks]
+    right, all_ = each.mean(axis=1), a.mean() - b.mean()
     return verdict(
         found, right, "the same sentences for both, so what is hard for both cancels",
         (-right, "the sign is turned: a's mean less b's"),
-        (right * A.size, "these are sums: take the mean of each test set"),
+        (right * a.size, "these are sums: take the mean of each test set"),
         *((gain, f"only {name} is resampled: draw both on the same sentences, or the sentences' "
            "own difficulty does not cancel")
-          for name, gain in (("a", a - B.mean()), ("b", A.mean() - b))),
-        (np.full(len(PICKS), all_), "this is the gain on the whole test set every time: use the "
+          for name, gain in (("a", a[picks].mean(axis=1) - b.mean()),
+                             ("b", a.mean() - b[picks].mean(axis=1)))),
+        (np.full(len(picks), all_), "this is the gain on the whole test set every time: use the "
          "drawn numbers"),
         (each.mean(), "this is one mean over all the drawn test sets: give one for each, the mean "
          "of its row"),
         (all_, "this is one gain: give one for each drawn test set"),
         (each.mean(axis=0), "the mean is over the drawn test sets: each of their rows is a test "
          "set, so average within the row"),
-        ((A > B)[PICKS].mean(axis=1), "these are shares of sentences on which a wins: a gain says "
+        ((a > b)[picks].mean(axis=1), "these are shares of sentences on which a wins: a gain says "
          "by how much, so average the differences"),
         (right > 0, "these say only whether a wins a test set: give by how much"),
         ((right > 0).mean(), "this is the share of test sets that a wins: give the gain on each of "

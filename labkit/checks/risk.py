@@ -8,20 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from labkit.checks import Finding
-from labkit.checks.answers import (
-    Answer,
-    Floats,
-    NotUsable,
-    exercise,
-    numbers,
-    parts,
-    refuse,
-    texts,
-    verdict,
-    whole,
-    written,
-)
+from labkit.checks import Finding, answers
+from labkit.checks.answers import Answer, Floats, NotUsable, exercise, refuse, verdict
 
 LOSS = np.array([
     [8.0, 7.0, 7.0, 2.0, 8.0, 4.0],
@@ -41,7 +29,7 @@ def bayes_action(choose: Answer) -> Finding:
     answer, risk = choose(LOSS, P), LOSS @ P
     refuse((np.ndim(answer) > 0, "it gives a whole array; the answer is one action's index"))
     return verdict(
-        whole(answer), risk.argmin(), "the action of least expected loss",
+        answers.whole(answer), risk.argmin(), "the action of least expected loss",
         (risk.argmax(), "this is the action of greatest risk: loss should be small, so argmin"),
         ((LOSS.T @ P).argmin(), "the states were summed over as if they were actions: rows of the "
          "loss are actions, so each row is weighted by p"),
@@ -59,7 +47,6 @@ def merged(merge: Answer) -> Finding:
     """Check a function from drawn texts to the distinct ones and weights, their shares of draws."""
     drawn = ["rain", "sun", "rain", "fog", "rain", "sun"]
     answer = merge(drawn)
-    written(answer)
     try:
         texts, weights = answer
         by_text = dict(zip(texts, map(float, weights), strict=True))
@@ -113,7 +100,7 @@ def losses(build: Answer, seed: int = 0, many: int = 4, much: int = 6) -> Findin
     """Check the loss matrix (H, R): 1 - utility of each hypothesis against each evidence text."""
     lines = random_texts(np.random.default_rng(seed), many + much)
     ours, theirs = lines[:many], lines[many:]
-    found = numbers(build(ours, theirs, precision))
+    found = answers.numbers(build(ours, theirs, precision))
 
     def utilities(rows: list[str], columns: list[str]) -> Floats:
         return np.array([[precision(row, column) for column in columns] for row in rows])
@@ -143,7 +130,7 @@ def risks(weigh: Answer, seed: int = 0, many: int = 5) -> Iterator[Finding]:
     rng = np.random.default_rng(seed)
     for much in (many, many + 2):
         loss, weights = rng.random((many, much)), rng.dirichlet(np.full(much, 0.7))
-        found = numbers(weigh(loss, weights), (many,), "one risk for each hypothesis")
+        found = answers.numbers(weigh(loss, weights), (many,), "one risk for each hypothesis")
         right, square = loss @ weights, loss[:, :many]
         yield verdict(
             found, right, "each row of losses, weighted by the evidence",
@@ -171,8 +158,8 @@ def model_weights(weigh: Answer, seed: int = 0, drawn: int = 7) -> Iterator[Find
         drawn_texts = [*lines, lines[1], lines[1], lines[2]]
         drawn_texts = [drawn_texts[i] for i in rng.permutation(len(drawn_texts))]
         answer = weigh(drawn_texts, [logs[text] for text in drawn_texts])
-        names, weights = parts(answer, 2, "two lists: texts and weights")
-        names = texts(names)
+        names, weights = answers.parts(answer, 2, "two lists: texts and weights")
+        names = answers.texts(names)
         refuse(
             (len(set(names)) < len(names), "a text is listed more than once: its probability is "
              "already all of it, so what was drawn twice would count twice"),
@@ -201,7 +188,7 @@ def model_weights(weigh: Answer, seed: int = 0, drawn: int = 7) -> Iterator[Find
 def _weights(answer: object, many: int, low: float) -> Floats:
     """Return the weights; if tiny probabilities made them 0 or NaN, `NotUsable` says so."""
     try:
-        found = numbers(answer, (many,), "one for each text")
+        found = answers.numbers(answer, (many,), "one for each text")
     except NotUsable as reason:
         if not low or not ("nan" in str(reason) or "inf" in str(reason)):
             raise
@@ -212,20 +199,17 @@ def _weights(answer: object, many: int, low: float) -> Floats:
     return found
 
 
-KINDS = 9
-"""Distinct texts among the draws of `decision`."""
-
-
 @exercise
 def decision(choose: Answer, seed: int = 0, drawn: int = 16) -> Iterator[Finding]:
     """Check a whole decision, from drawn texts and a utility to one of them: each draw counts, as a
     hypothesis and as evidence, duplicates too."""
     rng = np.random.default_rng(seed)
+    kinds = 9  # distinct texts
     for _ in range(2):
-        lines = random_texts(rng, KINDS)
+        lines = random_texts(rng, kinds)
         while True:  # until each mistake chooses a text of its own
-            counts = 1 + rng.multinomial(drawn - KINDS, rng.dirichlet(np.full(KINDS, 0.7)))
-            matrix = np.round(rng.random((KINDS, KINDS)), 3)
+            counts = 1 + rng.multinomial(drawn - kinds, rng.dirichlet(np.full(kinds, 0.7)))
+            matrix = np.round(rng.random((kinds, kinds)), 3)
             np.fill_diagonal(matrix, 1)
             right = matrix @ counts
             exchanged, twice, once = matrix.T @ counts, matrix @ counts**2, matrix.sum(axis=1)
@@ -236,7 +220,6 @@ def decision(choose: Answer, seed: int = 0, drawn: int = 16) -> Iterator[Finding
         listed = np.repeat(lines, counts).tolist()
         utility = partial(_looked_up, matrix, lines)
         answer = choose([listed[i] for i in rng.permutation(drawn)], utility)
-        written(answer)
         kind = type(answer)
         refuse((kind not in (str, np.str_), f"it gives {kind.__name__} and not one of the texts"))
         yield verdict(

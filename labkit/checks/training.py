@@ -12,18 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from labkit.checks import Finding
-from labkit.checks.answers import (
-    Answer,
-    NotUsable,
-    exercise,
-    number,
-    numbers,
-    parts,
-    refuse,
-    verdict,
-    written,
-)
+from labkit.checks import Finding, answers
+from labkit.checks.answers import Answer, NotUsable, exercise, refuse, verdict
 from labkit.checks.heads import Head, SmallModel, all_logits, counted_places, head_shapes
 from labkit.questions import read_questions
 
@@ -92,7 +82,7 @@ def lesson(base: LanguageModel, rows: int = 96, held_out: int = 16) -> Lesson:
 @torch.no_grad()
 def _answers(base: LanguageModel, prompts: Sequence[list[int]]) -> list[list[int]]:
     """Write greedy answers to prompts in order of length, those of one length together."""
-    answers: list[list[int]] = []
+    made: list[list[int]] = []
     for size, alike in itertools.groupby(prompts, key=len):
         ids = torch.tensor(list(alike)).to(base.module.device)
         for _ in range(ANSWER_TOKENS):
@@ -100,8 +90,8 @@ def _answers(base: LanguageModel, prompts: Sequence[list[int]]) -> list[list[int
             ids = torch.cat([ids, best[:, None]], dim=1)
         for row in ids[:, size:].tolist():
             ends = (place for place, token in enumerate(row) if token in base.eos_ids)
-            answers.append(row[: next(ends, len(row)) + 1])
-    return answers
+            made.append(row[: next(ends, len(row)) + 1])
+    return made
 
 
 def _hidden(base: LanguageModel, tokens: Tensor) -> Tensor:
@@ -139,12 +129,11 @@ def right_shares(heads: Sequence[Head], table: Tensor, rows: LessonRows) -> list
     return shares
 
 
-LEAST = (0.4, 0.3)
-"""The least that the first two heads reach if training did what it should."""
-
-
 def trained(heads: object, material: Lesson) -> Finding:
-    """Check trained heads by how often they are right on held-out answers of the base model."""
+    """Check trained heads by how often they are right on held-out answers of the base model.
+
+    The first two have a least share each, which they reach if training did what it should.
+    """
     try:
         given = _as_heads(heads, material.table.shape[1])
     except NotUsable as reason:
@@ -152,7 +141,7 @@ def trained(heads: object, material: Lesson) -> Finding:
     shares = right_shares(given, material.table, material.held_out)
     listed = ", ".join(f"{share:.0%}" for share in shares)
     says = f"on held-out answers the heads are right in {listed} of the places"
-    for head, (share, least) in enumerate(zip(shares, LEAST, strict=False)):
+    for head, (share, least) in enumerate(zip(shares, (0.4, 0.3), strict=False)):
         if share < least:
             asks = "did both phases run, and did the loss fall?"
             return Finding(False, f"{says}, and head {head} should reach {least:.0%}: {asks}")
@@ -161,17 +150,17 @@ def trained(heads: object, material: Lesson) -> Finding:
 
 def _as_heads(heads: Any, width: int) -> list[Head]:
     """Return heads with plain tensors of the right shapes; `NotUsable` for anything else."""
-    written(heads)
+    answers.written(heads)
     known = type(heads) in (list, tuple) and 1 <= len(heads) <= 8
     refuse((not known, "the heads should be a list of dictionaries, as `new_heads` gives it"))
     made: list[Head] = []
     for place, head in enumerate(heads):
         known = type(head) is dict and set(head) == {"proj", "token", "out", "scale", "shift"}
         refuse((not known, f"head {place + 1} lacks the tensors that `new_heads` gives it"))
-        inner = len(numbers(head["scale"]))
+        inner = len(answers.numbers(head["scale"]))
         shapes = head_shapes(inner if place else width, width, inner)
         made.append({
-            name: torch.tensor(numbers(head[name], shape), dtype=torch.float32)
+            name: torch.tensor(answers.numbers(head[name], shape), dtype=torch.float32)
             for name, shape in shapes.items()
         })  # fmt: skip
     return made
@@ -186,13 +175,15 @@ def curves(read: Answer, seed: int = 0, heads: int = 3) -> Iterator[Finding]:
     (K,) and ``tokens_per_step``.
     """
     looks = _looks(np.random.default_rng(seed), heads)
-    answer = parts(read(looks), 2, "two things: how much each loss fell, and the tokens gained")
+    answer = answers.parts(
+        read(looks), 2, "two things: how much each loss fell, and the tokens gained"
+    )
     turn = max(i for i, look in enumerate(looks) if look["phase"] == 1)
     losses = np.array([look["loss"] for look in looks])
     steps = np.array([look["tokens_per_step"] for look in looks])
     right, gain = losses[turn] - losses[-1], steps[-1] - steps[turn]
     yield verdict(
-        numbers(answer[0], (heads,), "one for each head"), right, "",
+        answers.numbers(answer[0], (heads,), "one for each head"), right, "",
         (-right, "the sign is turned: a loss that fell from 5 to 4 fell by 1"),
         (losses[0] - losses[-1], "this is the fall over both phases: phase 2 begins where phase 1 "
          "ended"),
@@ -203,7 +194,7 @@ def curves(read: Answer, seed: int = 0, heads: int = 3) -> Iterator[Finding]:
         otherwise=f"the losses fell by {right.round(3).tolist()}", tolerance=1e-6,
     )  # fmt: skip
     yield verdict(
-        number(answer[1]), gain, "what phase 2 did to each head, and to a step",
+        answers.number(answer[1]), gain, "what phase 2 did to each head, and to a step",
         (steps[-1] - steps[0], "the tokens gained are those of both phases"),
         (steps[-1], "these are the tokens per step at the end, not what was gained"),
         (-gain, "the sign of what was gained is turned"),

@@ -11,18 +11,8 @@ from itertools import product
 
 import numpy as np
 
-from labkit.checks import Finding
-from labkit.checks.answers import (
-    Answer,
-    Floats,
-    exercise,
-    number,
-    numbers,
-    refuse,
-    tokens,
-    verdict,
-    written,
-)
+from labkit.checks import Finding, answers
+from labkit.checks.answers import Answer, Floats, exercise, refuse, verdict
 from labkit.records import TreeStudy, VerifyCost
 from labkit.speculative.tree import ROOT, Draft
 
@@ -55,7 +45,7 @@ def positions(place: Answer, seed: int = 0, nodes: int = 7) -> Iterator[Finding]
     rng = np.random.default_rng(seed)
     for parents in ([-1, 0, 1], [-1, -1, -1], random_tree(rng, nodes)):
         root, size = int(rng.integers(5, 50)), len(parents) + 1
-        found = numbers(place(parents, root), (size,), "the root and each node")
+        found = answers.numbers(place(parents, root), (size,), "the root and each node")
         depths = np.array([0, *_draft(parents).depths])
         right = root + depths
         yield verdict(
@@ -79,7 +69,7 @@ def mask(build: Answer, seed: int = 0, nodes: int = 7) -> Iterator[Finding]:
     """Check what sees what, (N + 1, N + 1), from parents: row 0 the root, each row its path."""
     for parents in _trees(seed, nodes):
         size = len(parents) + 1
-        found = numbers(build(parents), (size, size), "a row for the root and each node")
+        found = answers.numbers(build(parents), (size, size), "a row for the root and each node")
         right = _draft(parents).visible().astype(float)
         itself, link, rootless = np.eye(size), np.eye(size), right.copy()
         link[np.arange(1, size), np.array(parents) + 1] = 1
@@ -95,8 +85,7 @@ def mask(build: Answer, seed: int = 0, nodes: int = 7) -> Iterator[Finding]:
              "towards the root"),
             (right - itself * (found == 0), "a node sees its ancestors and also itself"),
             (rootless, "the root is missing: every node follows it, so column 0 is all ones"),
-            (link, "each node sees its parent and itself alone: go on up "
-             "to the root"),
+            (link, "each node sees its parent and itself alone: go on up to the root"),
             (1 - right, "everything is the other way round: 1 is for what may be seen"),
             (np.ones((size, size)), "everything sees everything"),
             otherwise=f"{names[row]} {does} {names[column]}, and {must}",
@@ -108,10 +97,9 @@ def paths(find: Answer, seed: int = 0, nodes: int = 8) -> Iterator[Finding]:
     """Check the paths from the root to each leaf, as lists of nodes, from parents; in any order."""
     for parents in _trees(seed, nodes):
         draft, answer = _draft(parents), find(parents)
-        written(answer)
         refuse((type(answer) not in (list, tuple), "it should give a list of paths, each a list of "
                 "nodes"))  # fmt: skip
-        found = {tuple(tokens(path)) for path in answer}
+        found = {tuple(answers.tokens(path)) for path in answer}
         every = {tuple(draft.path(node)) for node in range(len(parents))}
         right = {tuple(draft.path(node)) for node in range(len(parents)) if node not in parents}
         twice = found == right and len(answer) > len(right)
@@ -146,7 +134,7 @@ def tokens_per_step(expect: Answer, seed: int = 0, heads: int = 3) -> Finding:
     accept = random_acceptance(np.random.default_rng(seed), heads)
     bushy: list[Path] = [(0,), (1,), (0, 0), (1, 0), (0, 1), (0, 0, 0)]
     trees: tuple[list[Path], ...] = ([], [(0,)], [(0,), (0, 0)], bushy)
-    found = np.array([number(expect(list(tree), accept)) for tree in trees])
+    found = np.array([answers.number(expect(list(tree), accept)) for tree in trees])
 
     def of(worth: Callable[[Path], float]) -> Floats:
         """Return one, plus what each node is worth, for every tree."""
@@ -214,10 +202,9 @@ def best_tree(grow: Answer, seed: int = 0, heads: int = 3, nodes: int = 9) -> Fi
 
 def rank_paths(answer: object, accept: Sequence[Sequence[float]]) -> list[Path]:
     """Return a tree as distinct tuples of ranks; `NotUsable` if it is none."""
-    written(answer)
     refuse((type(answer) not in (list, tuple, set), "it should give a list of nodes, each a tuple "
             "of ranks as in (0, 1)"))  # fmt: skip
-    found = [tuple(tokens(path)) for path in answer]  # type: ignore[attr-defined]
+    found = [tuple(answers.tokens(path)) for path in answer]  # type: ignore[attr-defined]
     refuse((len(set(found)) != len(found), "it gives a node more than once"))
     for path in found:
         ranks = range(len(accept[0]))

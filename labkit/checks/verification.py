@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.checks import Finding
+from labkit.checks import Finding, answers
 from labkit.checks.answers import (
     Answer,
     Floats,
@@ -20,13 +20,8 @@ from labkit.checks.answers import (
     exercise,
     formula,
     listed,
-    number,
-    numbers,
-    parts,
     refuse,
-    tokens,
     verdict,
-    whole,
 )
 
 DRAWS = 4000
@@ -75,7 +70,7 @@ def certain_drafter(rule: Answer) -> Finding:
     that its output is distributed as p.
     """
     rng, p, x = np.random.default_rng(0), np.array([0.4, 0.3, 0.2, 0.1]), 1
-    share = _counted([whole(rule(x, p, rng)) for _ in range(DRAWS)], len(p))
+    share = _counted([answers.whole(rule(x, p, rng)) for _ in range(DRAWS)], len(p))
     keep, draft, last = p[x], np.eye(len(p))[x], np.eye(len(p))[-1]
     left = p * (1 - draft)
     rest = left / left.sum()
@@ -140,7 +135,7 @@ def greedy_chain(step: Answer, seed: int = 0, drafted: int = 4, vocabulary: int 
     """
     rng = np.random.default_rng(seed)
     cases = [_greedy_case(kept, drafted, vocabulary, rng) for kept in range(drafted + 1)]
-    found = [tokens(step(draft, logits)) for draft, logits in cases]
+    found = [answers.tokens(step(draft, logits)) for draft, logits in cases]
     rows = [(draft, own := _choices(logits), _committed(draft, own)) for draft, logits in cases]
     right = [out for *_, out in rows]
     late, across = map(list, zip(*(_misread(*case) for case in cases), strict=True))
@@ -208,7 +203,7 @@ def _committed(draft: Sequence[int], choices: Sequence[int]) -> list[int]:
 def keeping(keep: Answer, seed: int = 0, vocabulary: int = 5) -> Finding:
     """Check the probability of keeping a draft x, from x, p and q (V,): min(1, p(x) / q(x))."""
     p, q = _pair(np.random.default_rng(seed), vocabulary)
-    found = np.array([number(keep(x, p, q)) for x in range(vocabulary)])
+    found = np.array([answers.number(keep(x, p, q)) for x in range(vocabulary)])
     right = np.minimum(1, p / q)
     off = int(np.abs(found - right).argmax())
     return verdict(
@@ -233,7 +228,7 @@ def owed(rest: Answer, seed: int = 0, vocabulary: int = 5) -> Iterator[Finding]:
     rng = np.random.default_rng(seed)
     for _ in range(3):
         p, q = _pair(rng, vocabulary)
-        found = numbers(rest(p, q), (vocabulary,), "a number for each token")
+        found = answers.numbers(rest(p, q), (vocabulary,), "a number for each token")
         left, back, away = np.maximum(p - q, 0), np.maximum(q - p, 0), np.abs(p - q)
         common, soft = np.minimum(p, q), np.exp(p - q)
         yield verdict(
@@ -252,12 +247,11 @@ def owed(rest: Answer, seed: int = 0, vocabulary: int = 5) -> Iterator[Finding]:
             (soft / soft.sum(), "a softmax gives every token a share: tokens that are owed nothing "
              "must get nothing, so divide by the sum instead"),
             otherwise=f"for p = {listed(p)} and q = {listed(q)} it gives {listed(found)} and not "
-                      f"{listed(left / left.sum())}",
-            tolerance=1e-7,
+                      f"{listed(left / left.sum())}", tolerance=1e-7,
         )  # fmt: skip
     try:
         with np.errstate(invalid="ignore", divide="ignore"):
-            total = numbers(rest(p, p), (vocabulary,)).sum()
+            total = answers.numbers(rest(p, p), (vocabulary,)).sum()
     except NotUsable:
         raise NotUsable(
             "if q equals p nothing is owed, and it divides 0 by 0: give p there, which is as good "
@@ -277,7 +271,7 @@ def lossless(rule: Answer, seed: int = 0, vocabulary: int = 5) -> Finding:
     rng = np.random.default_rng(seed)
     p, q = _apart(rng, vocabulary)
     drafts = rng.choice(vocabulary, size=DRAWS, p=q)
-    out = np.array([whole(rule(int(x), p, q, rng)) for x in drafts])
+    out = np.array([answers.whole(rule(int(x), p, q, rng)) for x in drafts])
     share = _counted(out.tolist(), vocabulary)
     seen = np.zeros((vocabulary, vocabulary))  # (drafts, tokens)
     np.add.at(seen, (drafts, out), 1 / DRAWS)
@@ -343,7 +337,7 @@ def sampled_chain(step: Answer, seed: int = 0, vocabulary: int = 3) -> Finding:
         laws = _chain_laws(p, q)
     seen = np.zeros((vocabulary + 1,) * 3)
     for draft in np.stack([rng.choice(vocabulary, size=DRAWS, p=row) for row in q], 1).tolist():
-        out = tokens(step(draft, p, q, rng))
+        out = answers.tokens(step(draft, p, q, rng))
         refuse((len(out) > 3, "a step over two drafts commits 1 to 3 tokens, and this one "
                 f"sometimes commits {len(out)}"))  # fmt: skip
         _counted(out or [0], vocabulary)
@@ -405,7 +399,7 @@ def chi_square(judge: Answer, seed: int = 0, vocabulary: int = 5, draws: int = 1
     for name, rule in RULES:
         drafts: list[int] = []
         counted = partial(_counting, rule, drafts)
-        value = number(judge(counted, p, q, draws, rng))
+        value = answers.number(judge(counted, p, q, draws, rng))
         share = np.bincount(drafts or [0], minlength=vocabulary)[:vocabulary] / (len(drafts) or 1)
         from_p = "from p" if _distance(share, p) < 2 * TOLERANCE else "otherwise"
         refuse(
@@ -468,8 +462,8 @@ def speculation(
             break
     vanilla = _plain_text(base, context, new)
     answer = speculate(base, drafter, context, new, drafted)
-    answer = parts(answer, 2, "two things: tokens and steps")
-    found, steps = tokens(answer[0]), whole(answer[1])
+    answer = answers.parts(answer, 2, "two things: tokens and steps")
+    found, steps = answers.tokens(answer[0]), answers.whole(answer[1])
     if found != vanilla:
         alike = (i for i, (a, b) in enumerate(zip(found, vanilla, strict=False)) if a != b)
         place = next(alike, min(len(found), new))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from labkit.errors import LabkitError
 from labkit.records.base import RecordError, write_whole
@@ -85,10 +85,8 @@ def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value).replace("\n", "↵ ")
 
 
-class Prediction(BaseModel):
+class Prediction(BaseModel, extra="forbid"):
     """A guess made before the result was known, the result, and a guess made after it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     guess: Value | None = None
     measured: Value | None = None
@@ -96,10 +94,8 @@ class Prediction(BaseModel):
     revised: Value | None = None
 
 
-class Predictions(BaseModel):
+class Predictions(BaseModel, extra="forbid"):
     """All predictions by name, in the order of their first use."""
-
-    model_config = ConfigDict(extra="forbid")
 
     version: int = 1
     by_name: dict[str, Prediction] = Field(default_factory=dict)

@@ -16,9 +16,6 @@ from labkit.records import LossLog, RecordError, write_whole
 if TYPE_CHECKING:
     from labkit.training.recipe import Recipe
 
-OFTEN = 0.05
-"""Seconds between two checks of a training that is to be stopped."""
-
 
 def train_live(
     recipe: Recipe, folder: str | Path, *, go_on: bool = False, stop_after: int | None = None
@@ -78,7 +75,7 @@ def _interrupted(log: Path, after: int | None) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(OFTEN):
+        while not over.wait(0.05):
             with contextlib.suppress(RecordError):
                 points = LossLog.follow(log).points
                 if points and points[-1].step >= after:

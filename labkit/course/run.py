@@ -23,8 +23,6 @@ def base_name() -> str:
 
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-CELL_SECONDS = 900
-"""Seconds that one cell may take."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def run(path: Path, base: str) -> NotebookRun:
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
             notebook,
-            timeout=CELL_SECONDS,
+            timeout=900,  # seconds a cell
             kernel_name="python3",
             resources={"metadata": {"path": folder}},
             store_widget_state=False,

@@ -36,24 +36,24 @@ class NotUsable(Exception):  # noqa: N818 - it is no error of the program's
 
 
 def exercise(
-    check: Callable[Concatenate[Answer, P], Finding | Iterator[Finding]],
-) -> Callable[Concatenate[Answer, P], Finding]:
+    check: Callable[Concatenate[Any, P], Finding | Iterator[Finding]],
+) -> Callable[Concatenate[Any, P], Finding]:
     """Make a check report an exercise that is not begun, or an answer of the wrong type.
 
-    A check may yield findings, of which the first wrong one or the last holds. The student's
+    A check may yield findings, of which the first wrong one or the last holds. A student's
     function gets copies of the check's values (see `copied`), so a function that changes its
     arguments is judged by what it returns.
     """
 
     @functools.wraps(check)
-    def checked(answer: Answer, /, *args: P.args, **kwargs: P.kwargs) -> Finding:
+    def checked(answer: Any, /, *args: P.args, **kwargs: P.kwargs) -> Finding:
         def apart(*given: Any) -> Any:
             result = answer(*map(copied, given))
             written(result)
             return result
 
         try:
-            found = check(apart, *args, **kwargs)
+            found = check(apart if callable(answer) else answer, *args, **kwargs)
             for finding in [found] if isinstance(found, Finding) else found:
                 if not finding.right:
                     break

@@ -40,10 +40,8 @@ def pair_f1(hypothesis: str, evidence: str) -> float:
 
 @exercise
 def fast_utility(fast: Answer, seed: int = 0, many: int = 240) -> Iterator[Finding]:
-    """Check a matrix of `pair_f1`, (H, R), computed at once: its values, then its speed.
-
-    It has to be three times as fast as pair by pair; good ones are far faster.
-    """
+    """Check a matrix of `pair_f1`, (H, R), computed at once: its values, then its speed, which has
+    to be three times that of pair by pair; good ones are far faster."""
     rng = np.random.default_rng(seed)
     ours = ["", "abababab", "aaa", *random_texts(rng, 6)]
     theirs = ["ab", "a", *random_texts(rng, 5), ours[3]]

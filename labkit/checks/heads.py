@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from labkit.checks import Finding
-from labkit.checks.answers import Answer, Floats, NotUsable, exercise, number, numbers, verdict
+from labkit.checks.answers import Answer, Floats, exercise, number, numbers, refuse, verdict
 
 Head = dict[str, Tensor]
 
@@ -47,10 +48,7 @@ def head_shapes(before: int, width: int, inner: int) -> dict[str, tuple[int, ...
 def random_case(seed: int, heads: int = 3, width: int = 6, inner: int = 8) -> SmallModel:
     """Return random numbers of the right shapes; no two neighbouring tokens are the same."""
     rng = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=rng)
-
+    normal = partial(torch.randn, generator=rng)
     vocabulary, batch, places = 11, 2, 5
     steps = torch.randint(1, vocabulary, (batch, places + heads + 1), generator=rng)
     made = []
@@ -79,14 +77,11 @@ def head_state(step: Answer, seed: int = 0, width: int = 6, inner: int = 8) -> F
     try:
         answer = step(case.hidden, embedded, head, a, b)
     except RuntimeError as error:
-        if not re.search("shape|size", str(error)):  # some other error, which says more than we can
-            raise
         given = f"state {tuple(case.hidden.shape)}, embedded {tuple(embedded.shape)}"
         maps = ", ".join(f"{name} {tuple(head[name].shape)}" for name in ("proj", "token"))
-        raise NotUsable(
-            f"the shapes do not fit in a product or a sum: a matrix W is applied as x @ W.T, and "
-            f"here are {given}, {maps}."
-        ) from error
+        refuse((re.search("shape|size", str(error)), "the shapes do not fit in a product or a sum: "
+                f"a matrix W is applied as x @ W.T, and here are {given}, {maps}"))  # fmt: skip
+        raise  # some other error, which says more than we can
     found = numbers(answer, (*case.hidden.shape[:2], inner), "one state for each place")
 
     def mix(a: float, b: float) -> Tensor:
@@ -124,23 +119,20 @@ def head_state(step: Answer, seed: int = 0, width: int = 6, inner: int = 8) -> F
 
 
 def all_logits(
-    case: SmallModel,
-    given: Callable[[int], int] = lambda head: 1 + head,
-    hierarchical: bool = True,
-    normed: bool = True,
+    case: SmallModel, shift: int = 1, each: int = 1, hierarchical: bool = True, normed: bool = True
 ) -> Tensor:
     """Return every head's logits under teacher forcing, (K, B, T, V).
 
-    ``given`` says how far on the token is that a head reads, x_{t+1+head}; heads that are not
-    ``hierarchical`` all read z, ``normed`` or not.
+    A head reads x_{t+shift+each*head}; heads that are not ``hierarchical`` all read z, ``normed``
+    or not.
     """
     places, out = case.hidden.shape[1], []
     a = 0.5 ** (0.5 / len(case.heads))
     b = math.sqrt((1 - a**2) * (len(case.heads[0]["proj"]) / 2))
     start = _normed(case.hidden) / math.sqrt(2) if normed else case.hidden
     state = start
-    for number_, head in enumerate(case.heads):
-        tokens = case.tokens[:, given(number_) : given(number_) + places]
+    for place, head in enumerate(case.heads):
+        tokens = case.tokens[:, shift + each * place :][:, :places]
         before = state if hierarchical else start
         mixed = a * before @ head["proj"].T + b * case.table[tokens] @ head["token"].T
         state = functional.gelu(_normed(mixed) * head["scale"] + head["shift"])
@@ -163,14 +155,13 @@ def forward(run: Answer, seed: int = 0, heads: int = 3, width: int = 8) -> Findi
     off = int((np.abs(found - right.numpy()).max(axis=(1, 2, 3)) >= 1e-3).argmax())
     return verdict(
         found, right, "each head reads the state and the token of the one before",
-        (all_logits(case, given=lambda head: head), "the heads read one token too early: z_t has "
-         "seen x_t already, head 1 is given x_{t+1}"),
+        (all_logits(case, shift=0), "the heads read one token too early: z_t has seen x_t already, "
+         "head 1 is given x_{t+1}"),
         (all_logits(case, hierarchical=False), "every head begins from z again: a head reads the "
          "state of the head before it"),
         (all_logits(case, normed=False), "the start is not normalised: divide z by its root mean "
          "square, and by the root of 2"),
-        (all_logits(case, given=lambda head: 1), "every head is given the same token: head i is "
-         "given x_{t+i}"),
+        (all_logits(case, each=0), "every head is given the same token: head i is given x_{t+i}"),
         (right.flip(0), "the heads are in reverse order"),
         otherwise=f"head {off + 1} is the first that differs; those before it are right" if off else
         "head 1 differs already: check its start, its token and the last two products",
@@ -315,8 +306,8 @@ def answer_places(mark: Answer, seed: int = 0, rows: int = 4) -> Finding:
     found = np.stack([numbers(one, (rows, places), "prompts, places") for one in marks])
 
     def between(first: int, last: int, each: int = 1) -> Floats:
-        marks = [counted_places(given, lengths, places, head, first, last, each) for head in heads]
-        return np.stack(marks).astype(float)
+        found = [counted_places(given, lengths, places, each * head, first, last) for head in heads]
+        return np.stack(found).astype(float)
 
     right = between(-1, -2)  # (K, B, T)
     wrong = np.argwhere((found != right).any(axis=2)).tolist()
@@ -352,14 +343,13 @@ def counted_places(
     head: int,
     first: int = -1,
     last: int = -2,
-    each: int = 1,
 ) -> Tensor:
     """Return the places of phase 2 that count for a head, bool (B, T); see `answer_places`.
 
-    Mistakes have another ``first`` or ``last`` place, or end ``each`` head elsewhere.
+    Mistakes have another ``first`` or ``last`` place.
     """
     at, begin = torch.arange(places), torch.tensor(given)[:, None] + first
-    return (at >= begin) & (at < torch.tensor(lengths)[:, None] + last - each * head)
+    return (at >= begin) & (at < torch.tensor(lengths)[:, None] + last - head)
 
 
 @exercise

@@ -91,9 +91,9 @@ def time_per_token(answer: Answer) -> Finding:
         (10.0, [10.5, 10.75, 11.5], 7),
         (2.0, [2.25, 3.25, 3.75], 6),
     ]
-    sent, tokens = (np.array([case[place] for case in cases]) for place in (0, 2))
-    first, last = (np.array([case[1][place] for case in cases]) for place in (0, -1))
-    right, outputs = (last - first) / (tokens - 1), 3
+    sent, at, tokens = map(np.array, zip(*cases, strict=True))
+    first, last, outputs = at[:, 0], at[:, -1], at.shape[1]
+    right = (last - first) / (tokens - 1)
     return formula(
         answer, cases, right, "from the first output to the last, over all tokens but the first",
         "a request sent at {}, outputs at {}, {} tokens in all",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import numpy as np
 
@@ -218,8 +217,7 @@ def decision(choose: Answer, seed: int = 0, drawn: int = 16) -> Iterator[Finding
             if len(set(choices)) == len(choices):
                 break
         listed = np.repeat(lines, counts).tolist()
-        utility = partial(_looked_up, matrix, lines)
-        answer = choose([listed[i] for i in rng.permutation(drawn)], utility)
+        answer = choose([listed[i] for i in rng.permutation(drawn)], _looked_up(matrix, lines))
         kind = type(answer)
         refuse((kind not in (str, np.str_), f"it gives {kind.__name__} and not one of the texts"))
         yield verdict(
@@ -235,6 +233,6 @@ def decision(choose: Answer, seed: int = 0, drawn: int = 16) -> Iterator[Finding
         )  # fmt: skip
 
 
-def _looked_up(matrix: Floats, lines: Sequence[str], hypothesis: str, evidence: str) -> float:
+def _looked_up(matrix: Floats, lines: Sequence[str]) -> Utility:
     """Return the utility of two of the ``lines``, by their place in the matrix."""
-    return float(matrix[lines.index(hypothesis), lines.index(evidence)])
+    return lambda ours, theirs: float(matrix[lines.index(ours), lines.index(theirs)])

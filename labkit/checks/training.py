@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from labkit.checks import Finding, answers
-from labkit.checks.answers import Answer, NotUsable, exercise, refuse, verdict
+from labkit.checks.answers import Answer, exercise, refuse, verdict
 from labkit.checks.heads import Head, SmallModel, all_logits, counted_places, head_shapes
 from labkit.questions import read_questions
 
@@ -38,10 +38,8 @@ class LessonRows:
 
 @dataclass(frozen=True)
 class Lesson:
-    """The base model's table (V, D), ordinary text, its own answers, and held-out answers.
-
-    All of it is float32 on the CPU, whatever the base model's device and dtype are.
-    """
+    """The base model's table (V, D), ordinary text, its own answers, and held-out answers: float32
+    on the CPU, whatever the base model's device and dtype are."""
 
     table: Tensor
     text: LessonRows
@@ -129,22 +127,17 @@ def right_shares(heads: Sequence[Head], table: Tensor, rows: LessonRows) -> list
     return shares
 
 
-def trained(heads: object, material: Lesson) -> Finding:
-    """Check trained heads by how often they are right on held-out answers of the base model.
-
-    The first two have a least share each, which they reach if training did what it should.
-    """
-    try:
-        given = _as_heads(heads, material.table.shape[1])
-    except NotUsable as reason:
-        return Finding(False, str(reason))
+@exercise
+def trained(heads: Any, material: Lesson) -> Finding:
+    """Check trained heads by how often they are right on held-out answers: the first two reach a
+    least share each if training did what it should."""
+    given = _as_heads(heads, material.table.shape[1])
     shares = right_shares(given, material.table, material.held_out)
     listed = ", ".join(f"{share:.0%}" for share in shares)
     says = f"on held-out answers the heads are right in {listed} of the places"
     for head, (share, least) in enumerate(zip(shares, (0.4, 0.3), strict=False)):
-        if share < least:
-            asks = "did both phases run, and did the loss fall?"
-            return Finding(False, f"{says}, and head {head} should reach {least:.0%}: {asks}")
+        refuse((share < least, f"{says}, and head {head} should reach {least:.0%}: did both phases "
+                "run, and did the loss fall?"))  # fmt: skip
     return Finding(True, f"{says}.")
 
 

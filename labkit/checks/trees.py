@@ -21,10 +21,10 @@ Path = tuple[int, ...]
 
 
 def random_tree(rng: np.random.Generator, nodes: int) -> Parents:
-    """Return parents (N,) of a tree that branches, with siblings that are not always adjacent."""
+    """Return parents (N,) of a tree that branches and is three deep; siblings may lie apart."""
     while True:
         parents = [int(rng.integers(-1, node)) for node in range(nodes)]
-        if len(set(parents)) < nodes and max(_draft(parents).depths) > 2:  # siblings, grandchildren
+        if len(set(parents)) < nodes and max(_draft(parents).depths) > 2:
             return parents
 
 
@@ -141,10 +141,10 @@ def tokens_per_step(expect: Answer, seed: int = 0, heads: int = 3) -> Finding:
         return np.array([1 + sum(map(worth, tree)) for tree in trees])
 
     right = of(lambda path: _gain(path, accept))
-    depths = [max(map(len, tree), default=0) for tree in trees]
     deepest = [
-        1 + max((_gain(path, accept) for path in tree if len(path) == depth), default=0)
-        for tree, depth in zip(trees, depths, strict=True)
+        1
+        + max((_gain(path, accept) for path in tree if len(path) == max(map(len, tree))), default=0)
+        for tree in trees
     ]
     alone = of(lambda path: accept[len(path) - 1][path[-1]])
     off = int(np.abs(found - right).argmax())

@@ -16,6 +16,7 @@ from labkit.checks import Finding, answers
 from labkit.checks.answers import (
     Answer,
     Floats,
+    Mistake,
     NotUsable,
     exercise,
     formula,
@@ -25,17 +26,12 @@ from labkit.checks.answers import (
 )
 
 DRAWS = 4000
-TOLERANCE = 0.06
-"""Sum of differences that 4,000 draws stay under, except about once in 10,000 times."""
-JOINT_TOLERANCE = 0.2
-"""As `TOLERANCE`, for drafts and tokens together."""
-CHAIN_TOLERANCE = 0.16
-"""As `TOLERANCE`, for what a step over two drafts and three tokens commits."""
+TOLERANCE, JOINT_TOLERANCE, CHAIN_TOLERANCE = 0.06, 0.2, 0.16
+"""Sums of differences that 4,000 draws stay under, except about once in 10,000 times: of tokens, of
+drafts and tokens together, and of what a step over two drafts and three tokens commits."""
 
 
-def _nearest(
-    seen: Floats, tolerance: float, good: str, otherwise: str, *laws: tuple[Floats, str]
-) -> Finding:
+def _nearest(seen: Floats, tolerance: float, good: str, otherwise: str, *laws: Mistake) -> Finding:
     """Return what the law says that is nearest to the shares ``seen``; the right one has "".
 
     ``otherwise`` says it if none is as near as ``tolerance``.
@@ -50,7 +46,7 @@ def _distance(one: Floats, other: Floats) -> float:
     return float(np.abs(one - other).sum())
 
 
-def _least_distance(laws: Sequence[tuple[Floats, str]]) -> float:
+def _least_distance(laws: Sequence[Mistake]) -> float:
     return min(_distance(one, other) for i, (one, _) in enumerate(laws) for other, _ in laws[:i])
 
 
@@ -95,10 +91,8 @@ def certain_drafter(rule: Answer) -> Finding:
 
 @exercise
 def expected_tokens(expect: Answer) -> Finding:
-    """Check a step's expected tokens, from acceptance a and a chain of k drafts: 1 + a + ... + a^k.
-
-    Equation 1 of Leviathan et al. (2023).
-    """
+    """Check a step's expected tokens, from acceptance a and a chain of k drafts: 1 + a + ... + a^k,
+    equation 1 of Leviathan et al. (2023)."""
 
     def guarded(a: float, k: int) -> float:
         try:
@@ -288,7 +282,7 @@ def lossless(rule: Answer, seed: int = 0, vocabulary: int = 5) -> Finding:
     )  # fmt: skip
 
 
-def _laws(p: Floats, q: Floats) -> list[tuple[Floats, str]]:
+def _laws(p: Floats, q: Floats) -> list[Mistake]:
     """Return how often each draft and token come together, (V, V), under each common mistake."""
     keep, turned = np.minimum(1, p / q), np.minimum(1, q / p)
     left, back = np.maximum(p - q, 0), np.maximum(q - p, 0)
@@ -330,7 +324,7 @@ def sampled_chain(step: Answer, seed: int = 0, vocabulary: int = 3) -> Finding:
     belongs to the place of draft i; the last row of p to the bonus token.
     """
     rng = np.random.default_rng(seed)
-    laws: list[tuple[Floats, str]] = []
+    laws: list[Mistake] = []
     while not laws or _least_distance(laws) <= 2 * CHAIN_TOLERANCE:
         p = rng.dirichlet(np.full(vocabulary, 2.0), size=3)
         q = rng.dirichlet(np.full(vocabulary, 2.0), size=2)
@@ -351,7 +345,7 @@ def sampled_chain(step: Answer, seed: int = 0, vocabulary: int = 3) -> Finding:
     )  # fmt: skip
 
 
-def _chain_laws(p: Floats, q: Floats) -> list[tuple[Floats, str]]:
+def _chain_laws(p: Floats, q: Floats) -> list[Mistake]:
     """Return how often a step over two drafts commits which tokens, (V + 1, V + 1, V + 1).
 
     The last index of an axis stands for no token.
@@ -448,10 +442,8 @@ Toy = Callable[[Sequence[int]], Floats]
 def speculation(
     speculate: Answer, seed: int = 0, vocabulary: int = 12, new: int = 40, drafted: int = 3
 ) -> Finding:
-    """Check a greedy loop: ``speculate(base, drafter, context, new, drafted)``.
-
-    It returns the ``new`` tokens that vanilla decoding gives, and how many steps they took.
-    """
+    """Check a greedy loop: ``speculate(base, drafter, context, new, drafted)`` returns the ``new``
+    tokens that vanilla decoding gives, and how many steps they took."""
     rng = np.random.default_rng(seed)
     while True:
         base, drafter = _toy_pair(rng, vocabulary)

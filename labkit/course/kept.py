@@ -223,15 +223,13 @@ def _comparison(name: str, entry: Prediction) -> Shown:
 
 
 def _read() -> Predictions:
-    """Read what is kept; raises `LabkitError` if the file is damaged."""
+    """Read what is kept; raise `LabkitError` if the file is damaged."""
     try:
-        text = FILE.read_text(encoding="utf-8")
+        return Predictions.model_validate_json(FILE.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Predictions()
     except (OSError, UnicodeDecodeError) as error:
         raise LabkitError(f"The predictions in {FILE} cannot be read: {error}.") from None
-    try:
-        return Predictions.model_validate_json(text)
     except ValidationError:
         says = f"The predictions in {FILE} are damaged: delete that file to begin anew."
         raise LabkitError(says) from None

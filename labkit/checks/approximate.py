@@ -184,10 +184,8 @@ PRACTICE, OTHERS = slice(0, 6), slice(6, 12)
 
 
 def drawn_problems(base: LanguageModel, which: slice = PRACTICE, seed: int = 0) -> list[Floats]:
-    """Return utility matrices (H, R) by chrF of answers to held-out sentences, by ``base``.
-
-    Half of a sentence's samples are hypotheses, equal ones listed once; half are evidence.
-    """
+    """Return utility matrices (H, R) by chrF of answers to held-out sentences, by ``base``: half of
+    a sentence's samples are hypotheses, equal ones listed once; half are evidence."""
     from labkit.mbr.conditional import conditional
     from labkit.mbr.draws import Draws, draw
     from labkit.mbr.utilities import matrix

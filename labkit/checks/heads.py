@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -67,10 +66,8 @@ def _normed(values: Tensor, axis: int = -1) -> Tensor:
 
 @exercise
 def head_state(step: Answer, seed: int = 0, width: int = 6, inner: int = 8) -> Finding:
-    """Check one head: ``step(state, embedded, head, a, b)`` to its state (..., I).
-
-    The state before it is (..., D or I), ``embedded`` (..., D) the embedding of the token given.
-    """
+    """Check one head: ``step(state, embedded, head, a, b)`` to its state (..., I), from the state
+    before it (..., D or I) and the embedding of the token given (..., D)."""
     case = random_case(seed, width=width, inner=inner)
     embedded = case.table[case.tokens[:, 1:6]]  # (B, T, D)
     head, a, b = case.heads[0], 0.8, 1.7
@@ -337,17 +334,10 @@ def answer_places(mark: Answer, seed: int = 0, rows: int = 4) -> Finding:
 
 
 def counted_places(
-    given: Sequence[int],
-    lengths: Sequence[int],
-    places: int,
-    head: int,
-    first: int = -1,
-    last: int = -2,
+    given: list[int], lengths: list[int], places: int, head: int, first: int = -1, last: int = -2
 ) -> Tensor:
     """Return the places of phase 2 that count for a head, bool (B, T); see `answer_places`.
-
-    Mistakes have another ``first`` or ``last`` place.
-    """
+    Mistakes have another ``first`` or ``last`` place."""
     at, begin = torch.arange(places), torch.tensor(given)[:, None] + first
     return (at >= begin) & (at < torch.tensor(lengths)[:, None] + last - head)
 

@@ -159,10 +159,8 @@ def head_targets(targets: Answer) -> Finding:
 
 @exercise
 def learning_rate(rate: Answer) -> Finding:
-    """Check a schedule: step (from 0), steps, peak, warm-up's share, last rate's share to a rate.
-
-    A straight line from 0 up to the peak, then half a cosine down to the last share of it.
-    """
+    """Check a rate from step (from 0), steps, peak, warm-up's share, last rate's share: a straight
+    line from 0 up to the peak, then half a cosine down to the last share of it."""
     steps, peak, warm, last = 200, 2.0, 0.1, 0.25
     places = [0, 9, 19, 20, 65, 110, 155, 199]
     found = np.array([answers.number(rate(step, steps, peak, warm, last)) for step in places])
@@ -245,11 +243,9 @@ RIGHT = np.array(
 
 @exercise
 def chain_steps(count: Answer) -> Finding:
-    """Check a function from right guesses (N, K) to the tokens per step of a chain of drafts.
-
-    A step at place n commits one token and the leading run of right guesses, and the next step is
-    as many places on; a guess after a wrong one does not count.
-    """
+    """Check the tokens per step of a chain of drafts, from right guesses (N, K): a step at place n
+    commits one token and the leading run of right guesses, and the next step is as many places on;
+    a guess after a wrong one does not count."""
     found, leading = answers.number(count(RIGHT)), RIGHT.cumprod(axis=1).sum(axis=1)
     right = _walk(leading)
     return verdict(

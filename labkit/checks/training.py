@@ -48,10 +48,8 @@ class Lesson:
 
 
 def lesson(base: LanguageModel, rows: int = 96, held_out: int = 16) -> Lesson:
-    """Make the material of a small training: text of `data/prompts`, greedy answers to parts of it.
-
-    Nothing is fetched; the same base model gives the same material.
-    """
+    """Make the material of a small training, always the same for a base model and without fetching
+    anything: text of `data/prompts`, greedy answers to parts of it."""
     texts = [turn for question in read_questions() for turn in question.turns]
     stream = torch.tensor([token for text in texts for token in base.encode(text, chat=False)])
     windows = stream[: len(stream) // WINDOW * WINDOW].view(-1, WINDOW)

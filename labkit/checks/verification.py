@@ -13,17 +13,7 @@ from typing import Any
 import numpy as np
 
 from labkit.checks import Finding, answers
-from labkit.checks.answers import (
-    Answer,
-    Floats,
-    Mistake,
-    NotUsable,
-    exercise,
-    formula,
-    listed,
-    refuse,
-    verdict,
-)
+from labkit.checks.answers import Answer, Floats, NotUsable, exercise, listed, refuse, verdict
 
 DRAWS = 4000
 TOLERANCE, JOINT_TOLERANCE, CHAIN_TOLERANCE = 0.06, 0.2, 0.16
@@ -31,11 +21,11 @@ TOLERANCE, JOINT_TOLERANCE, CHAIN_TOLERANCE = 0.06, 0.2, 0.16
 drafts and tokens together, and of what a step over two drafts and three tokens commits."""
 
 
-def _nearest(seen: Floats, tolerance: float, good: str, otherwise: str, *laws: Mistake) -> Finding:
-    """Return what the law says that is nearest to the shares ``seen``; the right one has "".
-
-    ``otherwise`` says it if none is as near as ``tolerance``.
-    """
+def _nearest(
+    seen: Floats, tolerance: float, good: str, otherwise: str, *laws: answers.Mistake
+) -> Finding:
+    """Return what the law says that is nearest to the shares ``seen`` (the right one has ""), or
+    ``otherwise`` if none is as near as ``tolerance``."""
     distance, says = min((_distance(law, seen), says) for law, says in laws)
     if distance > tolerance:
         says = otherwise
@@ -46,7 +36,7 @@ def _distance(one: Floats, other: Floats) -> float:
     return float(np.abs(one - other).sum())
 
 
-def _least_distance(laws: Sequence[Mistake]) -> float:
+def _least_distance(laws: Sequence[answers.Mistake]) -> float:
     return min(_distance(one, other) for i, (one, _) in enumerate(laws) for other, _ in laws[:i])
 
 
@@ -106,7 +96,7 @@ def expected_tokens(expect: Answer) -> Finding:
     cases = [(0.5, 1), (0.5, 2), (0.8, 4), (0.0, 3), (1.0, 4)]
     right = np.array([sum(a**i for i in range(k + 1)) for a, k in cases])
     a, k = np.array(cases).T
-    return formula(
+    return answers.formula(
         guarded, cases, right, "1 + a + a² + … + aᵏ, the bonus token included", "a = {} and k = {}",
         (right - 1, "this counts accepted drafts alone: the base model adds one token of its own "
          "to every step"),
@@ -282,7 +272,7 @@ def lossless(rule: Answer, seed: int = 0, vocabulary: int = 5) -> Finding:
     )  # fmt: skip
 
 
-def _laws(p: Floats, q: Floats) -> list[Mistake]:
+def _laws(p: Floats, q: Floats) -> list[answers.Mistake]:
     """Return how often each draft and token come together, (V, V), under each common mistake."""
     keep, turned = np.minimum(1, p / q), np.minimum(1, q / p)
     left, back = np.maximum(p - q, 0), np.maximum(q - p, 0)
@@ -324,7 +314,7 @@ def sampled_chain(step: Answer, seed: int = 0, vocabulary: int = 3) -> Finding:
     belongs to the place of draft i; the last row of p to the bonus token.
     """
     rng = np.random.default_rng(seed)
-    laws: list[Mistake] = []
+    laws: list[answers.Mistake] = []
     while not laws or _least_distance(laws) <= 2 * CHAIN_TOLERANCE:
         p = rng.dirichlet(np.full(vocabulary, 2.0), size=3)
         q = rng.dirichlet(np.full(vocabulary, 2.0), size=2)
@@ -345,7 +335,7 @@ def sampled_chain(step: Answer, seed: int = 0, vocabulary: int = 3) -> Finding:
     )  # fmt: skip
 
 
-def _chain_laws(p: Floats, q: Floats) -> list[Mistake]:
+def _chain_laws(p: Floats, q: Floats) -> list[answers.Mistake]:
     """Return how often a step over two drafts commits which tokens, (V + 1, V + 1, V + 1).
 
     The last index of an axis stands for no token.
@@ -390,7 +380,13 @@ def chi_square(judge: Answer, seed: int = 0, vocabulary: int = 5, draws: int = 1
     passes the right rule and fails every wrong one."""
     rng = np.random.default_rng(seed)
     p, q = _apart(rng, vocabulary)
-    for name, rule in RULES:
+    rules = (  # each wrong one with what it does
+        ("", _rule(lambda p, q: p / q, lambda p, q: p - q)),
+        ("keeps every draft", _rule(lambda p, q: 1.0, lambda p, q: p - q)),
+        ("replaces a rejected draft by a draw from p", _rule(lambda p, q: p / q, lambda p, q: p)),
+        ("has p and q swapped", _rule(lambda p, q: q / p, lambda p, q: q - p)),
+    )
+    for name, rule in rules:
         drafts: list[int] = []
         counted = partial(_counting, rule, drafts)
         value = answers.number(judge(counted, p, q, draws, rng))
@@ -425,14 +421,6 @@ def _rule(keep: Callable[..., float], rest: Callable[[Floats, Floats], Floats]) 
 
     return rule
 
-
-RULES = (
-    ("", _rule(lambda p, q: p / q, lambda p, q: p - q)),
-    ("keeps every draft", _rule(lambda p, q: 1.0, lambda p, q: p - q)),
-    ("replaces a rejected draft by a draw from p", _rule(lambda p, q: p / q, lambda p, q: p)),
-    ("has p and q swapped", _rule(lambda p, q: q / p, lambda p, q: q - p)),
-)
-"""Rules for a student's test to judge, each wrong one with what it does."""
 
 Toy = Callable[[Sequence[int]], Floats]
 """A model that gives the distribution (V,) after a text."""

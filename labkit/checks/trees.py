@@ -141,11 +141,8 @@ def tokens_per_step(expect: Answer, seed: int = 0, heads: int = 3) -> Finding:
         return np.array([1 + sum(map(worth, tree)) for tree in trees])
 
     right = of(lambda path: _gain(path, accept))
-    deepest = [
-        1
-        + max((_gain(path, accept) for path in tree if len(path) == max(map(len, tree))), default=0)
-        for tree in trees
-    ]
+    last = [[path for path in tree if len(path) == max(map(len, tree))] for tree in trees]
+    deepest = [1 + max((_gain(path, accept) for path in paths), default=0) for paths in last]
     alone = of(lambda path: accept[len(path) - 1][path[-1]])
     off = int(np.abs(found - right).argmax())
     return verdict(

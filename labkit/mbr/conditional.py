@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from labkit.errors import LabkitError
 
@@ -72,7 +73,7 @@ class Base(Protocol):
 
 def conditional(base: Base) -> Conditional:
     """Return the distribution that a transformers model defines, encoder-decoder or causal."""
-    return EncoderDecoder(base) if base.module.config.is_encoder_decoder else Causal(base)
+    return OfModel(base)
 
 
 def check_sources(base: Base, sources: Iterable[str]) -> list[list[int]]:
@@ -94,54 +95,46 @@ def check_sources(base: Base, sources: Iterable[str]) -> list[list[int]]:
 
 
 def padded(
-    lists: Sequence[Sequence[int]], device: torch.device, left: bool = False
+    lists: Sequence[Sequence[int]], device: torch.device, side: str = "right"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return lists of tokens, padded on one side, and a mask of real ones: both (B, T)."""
-    longest = max(map(len, lists))
-    ids = torch.zeros(len(lists), longest, dtype=torch.long)
-    real = torch.zeros_like(ids)
-    for row, tokens in enumerate(lists):
-        place = slice(longest - len(tokens), longest) if left else slice(0, len(tokens))
-        ids[row, place] = torch.tensor(tokens)
-        real[row, place] = 1
-    return ids.to(device), real.to(device)
+    rows = [torch.tensor(tokens, dtype=torch.long) for tokens in lists]
+    masks = [torch.ones_like(row) for row in rows]
+    ids, real = (pad_sequence(part, True, padding_side=side).to(device) for part in (rows, masks))
+    return ids, real
 
 
-class _OfBase:
-    """What the two kinds of transformers model have in common."""
+class OfModel:
+    """The `Conditional` of a transformers model: a text continues its source or translates it."""
 
     def __init__(self, base: Base) -> None:
         self.base = base
         self.ends = base.eos_ids
 
+    def begin(self, sources: Sequence[str]) -> Prefixes:
+        """Start one row for each source."""
+        module = self.base.module
+        kind = Translations if module.config.is_encoder_decoder else Continuations
+        tokens = check_sources(self.base, sources)
+        return kind(module, self.base.context, *padded(tokens, module.device, kind.side))
+
     def text(self, tokens: Sequence[int]) -> str:
         """Return the text that tokens stand for, special ones left out."""
         return self.base.decode(token for token in tokens if token not in self.ends)
 
-    def _batch(self, sources: Sequence[str], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the sources' tokens, padded on one side, and a mask of real ones: both (B, T)."""
-        return padded(check_sources(self.base, sources), self.base.module.device, left)
 
-
-class Causal(_OfBase):
-    """A decoder-only model: the source is a prompt, the text is what follows it."""
-
-    def begin(self, sources: Sequence[str]) -> CausalPrefixes:
-        """Start one row for each prompt."""
-        ids, real = self._batch(sources, left=True)
-        return CausalPrefixes(self.base.module, ids, real, room=self.base.context - ids.shape[1])
-
-
-class CausalPrefixes:
+class Continuations:
     """Prefixes of a decoder-only model: prompts padded on the left, one shared key/value cache."""
 
+    side = "left"
+
     def __init__(
-        self, module: PreTrainedModel, ids: torch.Tensor, real: torch.Tensor, room: int
+        self, module: PreTrainedModel, context: int, ids: torch.Tensor, real: torch.Tensor
     ) -> None:
         from transformers import DynamicCache
 
         self.module = module
-        self.room = room
+        self.room = context - ids.shape[1]
         self.cache: Any = DynamicCache(config=module.config)
         self.real = real  # (N, T), T growing by one a step
         self.padded = not bool(real.all())
@@ -171,29 +164,21 @@ class CausalPrefixes:
         self._forward(tokens[:, None])
 
 
-class EncoderDecoder(_OfBase):
-    """An encoder-decoder model, such as a translator."""
-
-    def begin(self, sources: Sequence[str]) -> EncoderDecoderPrefixes:
-        """Encode each source and start one row for it."""
-        ids, real = self._batch(sources, left=False)
-        return EncoderDecoderPrefixes(self.base.module, ids, real, room=self.base.context)
-
-
-class EncoderDecoderPrefixes:
+class Translations:
     """Prefixes of an encoder-decoder model; each row keeps the keys and values of its source."""
 
+    side = "right"
+
     def __init__(
-        self, module: PreTrainedModel, ids: torch.Tensor, real: torch.Tensor, room: int
+        self, module: PreTrainedModel, context: int, ids: torch.Tensor, real: torch.Tensor
     ) -> None:
         from transformers import DynamicCache, EncoderDecoderCache
 
         self.module = module
-        self.room = room
+        self.room = context
         self.cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self.real = real  # (N, S)
         self.encoded = module.get_encoder()(input_ids=ids, attention_mask=real).last_hidden_state
-        self.never = [token for token in (module.config.pad_token_id,) if token is not None]
         start = module.config.decoder_start_token_id
         self._forward(torch.full((len(ids), 1), start, device=ids.device))
 
@@ -206,7 +191,8 @@ class EncoderDecoderPrefixes:
             use_cache=True,
         )
         self.logits = out.logits[:, -1].float()  # (N, V)
-        self.logits[:, self.never] = float("-inf")
+        if self.module.config.pad_token_id is not None:
+            self.logits[:, self.module.config.pad_token_id] = float("-inf")
 
     def advance(self, parents: torch.Tensor, tokens: torch.Tensor) -> None:
         """Continue old rows ``parents``, picked or repeated, by one token each."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -51,6 +52,39 @@ def minimiser(risk: np.ndarray) -> int:
     return int(np.argmin(risk))
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What a decision rests on: evidence with weights (R,), and each hypothesis's losses (H, R)."""
+
+    hypotheses: tuple[Sample, ...]
+    evidence: tuple[Sample, ...]
+    weights: np.ndarray
+    loss: np.ndarray
+
+    @property
+    def risk(self) -> np.ndarray:
+        """The expected loss of each hypothesis: (H,)."""
+        return expected_loss(self.loss, self.weights)
+
+
+def score(
+    hypotheses: Sequence[Sample],
+    evidence: Sequence[Sample] | None = None,
+    utility: str | Utility = "chrf",
+    source: str = "",
+    weighting: Weighting = "uniform",
+    temperature: float = 1.0,
+    weights: np.ndarray | None = None,
+) -> Scored:
+    """Weigh the evidence, and score every distinct hypothesis against it, as `decode` describes."""
+    candidates = distinct(hypotheses)
+    items = tuple(hypotheses if evidence is None else evidence)
+    if weights is None:
+        items, weights = weigh(items, weighting, temperature)
+    texts = [one.text for one in candidates], [item.text for item in items]
+    return Scored(candidates, items, np.asarray(weights), 1 - matrix(utility, *texts, source))
+
+
 def choose(
     hypotheses: Sequence[Sample],
     evidence: Sequence[Sample] | None = None,
@@ -64,11 +98,8 @@ def choose(
 
     ``temperature`` is that of ``model`` weights (see `labkit.mbr.weights.weigh`).
     """
-    candidates = distinct(hypotheses)
-    of = hypotheses if evidence is None else evidence
-    items, weights = weigh(of, weighting, temperature)
-    texts = [one.text for one in candidates], [item.text for item in items]
-    return candidates[minimiser(expected_loss(1 - matrix(utility, *texts, source), weights))]
+    scored = score(hypotheses, evidence, utility, source, weighting, temperature)
+    return scored.hypotheses[minimiser(scored.risk)]
 
 
 def decode(
@@ -102,23 +133,17 @@ def decode(
     'a cat sat'
     """
     started = time.perf_counter()
-    candidates = distinct(hypotheses)
-    items = tuple(hypotheses if evidence is None else evidence)
-    if weights is None:
-        items, weights = weigh(items, weighting)
-    texts = [one.text for one in candidates], [item.text for item in items]
-    loss = 1 - matrix(utility, *texts, source)
-    weights = np.asarray(weights)
-    risk = expected_loss(loss, weights)
+    scored = score(hypotheses, evidence, utility, source, weighting, weights=weights)
+    risk = scored.risk
     return RiskTable(
         base=base,
         source=source,
         utility=name_of(utility),
         weighting=weighting,
-        hypotheses=candidates,
-        evidence=items,
-        weights=tuple(weights.tolist()),
-        loss=tuple(map(tuple, loss.tolist())),
+        hypotheses=scored.hypotheses,
+        evidence=scored.evidence,
+        weights=tuple(scored.weights.tolist()),
+        loss=tuple(map(tuple, scored.loss.tolist())),
         risk=tuple(risk.tolist()),
         best=minimiser(risk),
         reference=reference,

@@ -12,8 +12,10 @@ many samples share it, so the model runs once for each node of the samples' pref
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -25,7 +27,6 @@ from labkit.records import Sample
 from labkit.sampling import Sampling
 
 T = TypeVar("T")
-
 
 ANCESTRAL = Sampling(temperature=1.0)
 """The model's own distribution."""
@@ -87,13 +88,8 @@ def stream(
 
 def batched(items: Iterable[T], many: int) -> Iterator[list[T]]:
     """Yield lists of ``many`` items, the last perhaps shorter."""
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == many:
-            yield batch
-            batch = []
-    if batch:
+    left = iter(items)
+    while batch := list(islice(left, many)):
         yield batch
 
 
@@ -108,7 +104,9 @@ def _sequences(
     if device.type == "mps":  # it has no float64, which `draw_tokens` needs
         device = torch.device("cpu")
     ends = torch.tensor(sorted(model.ends), device=device)
-    generators = [_generator(how.seed, source) for source in sources]
+    seeds = (f"{how.seed}\n{source}".encode("utf-8", "surrogatepass") for source in sources)
+    digests = [hashlib.blake2b(seed, digest_size=8).digest() for seed in seeds]
+    generators = [torch.Generator().manual_seed(int.from_bytes(one, "big")) for one in digests]
     row = torch.arange(len(sources), device=device).repeat_interleave(how.samples)  # (S,)
     logprob = torch.zeros(len(row), dtype=torch.float64, device=device)
     live = torch.arange(len(row), device=device)  # samples that have not ended
@@ -135,11 +133,6 @@ def _sequences(
     table = torch.stack(columns, dim=1).view(len(sources), how.samples, -1).tolist()
     for drawn, scores in zip(table, logprob.view(len(sources), -1).tolist(), strict=True):
         yield [[token for token in tokens if token >= 0] for tokens in drawn], scores
-
-
-def _generator(seed: int, source: str) -> torch.Generator:
-    digest = hashlib.blake2b(f"{seed}\n{source}".encode("utf-8", "surrogatepass"), digest_size=8)
-    return torch.Generator().manual_seed(int.from_bytes(digest.digest(), "big"))
 
 
 BLOCK = 128
@@ -188,14 +181,11 @@ def _distinct(
     model: Conditional, sequences: list[list[int]], logprobs: list[float]
 ) -> tuple[Sample, ...]:
     """Merge equal texts: add their counts, and the probabilities of their distinct splits."""
-    counts: dict[tuple[int, ...], int] = {}
-    of_split: dict[tuple[int, ...], float] = {}
-    for tokens, logprob in zip(map(tuple, sequences), logprobs, strict=True):
-        counts[tokens] = counts.get(tokens, 0) + 1
-        of_split[tokens] = logprob
-    splits: dict[str, list[tuple[int, ...]]] = {}
+    drawn = list(map(tuple, sequences))
+    counts, of_split = Counter(drawn), dict(zip(drawn, logprobs, strict=True))
+    splits = defaultdict(list)
     for tokens in counts:
-        splits.setdefault(model.text(tokens), []).append(tokens)
+        splits[model.text(tokens)].append(tokens)
     return tuple(
         Sample(
             text=text,

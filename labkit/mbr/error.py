@@ -14,7 +14,7 @@ So evidence helps in two ways: each sample close to the reference, and samples u
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,6 +74,5 @@ def error_of(cases: Iterable[Case], evidence: Iterable[tuple[Sample, ...]] | Non
         texts = [one.text for one in distinct(case.samples)]
         items, weights = weigh(samples, "counts")
         values = matrix("chrf", texts, [*(item.text for item in items), case.reference])
-        parts = decompose(values[:, :-1], weights, values[:, -1])
-        rows.append((parts.error, parts.bias, parts.diversity))
+        rows.append(astuple(decompose(values[:, :-1], weights, values[:, -1])))
     return Parts(*np.mean(rows, axis=0).tolist())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,22 +18,22 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 from labkit.bootstrap import interval, resampled
 from labkit.errors import LabkitError
 
-METRICS = ("bleu", "chrf", "chrf++", "ter")
-"""Higher is better, but for TER."""
+MADE: dict[str, Callable[[], Any]] = {
+    "bleu": partial(BLEU, force=True),
+    "chrf": CHRF,
+    "chrf++": partial(CHRF, word_order=2),
+    "ter": TER,
+}
+METRICS = tuple(MADE)
+"""sacrebleu's metrics, by name. Higher is better, but for TER."""
 
 
 @cache
 def metric(name: str) -> Any:
     """Return sacrebleu's metric of that name; raises `LabkitError` if there is none."""
-    made: dict[str, Callable[[], Any]] = {
-        "bleu": lambda: BLEU(force=True),
-        "chrf": CHRF,
-        "chrf++": lambda: CHRF(word_order=2),
-        "ter": TER,
-    }
-    if name not in made:
-        raise LabkitError(f"No metric is named {name!r}; there are {', '.join(made)}.")
-    return made[name]()
+    if name not in MADE:
+        raise LabkitError(f"No metric is named {name!r}; there are {', '.join(MADE)}.")
+    return MADE[name]()
 
 
 @dataclass
@@ -146,16 +146,9 @@ def paired_bootstrap(
     results = []
     for system, of in drawn.items():
         gain, gains = scores[system] - scores[baseline], of - drawn[baseline]
-        p = 1.0 if gain == 0 else by_luck(gains, gain)
-        low, high = interval(of).tolist()
-        gain_low, gain_high = interval(gains).tolist()
-        results.append(
-            Result(system, name, scores[system], low, high, gain, gain_low, gain_high, p)
-        )
+        size = np.abs(gains)  # by luck, resampled gains are centred by their mean size
+        larger = int((size - size.mean() > abs(gain)).sum())
+        p = 1.0 if gain == 0 else (larger + 1) / (resamples + 1)
+        figures = (scores[system], *interval(of).tolist(), gain, *interval(gains).tolist(), p)
+        results.append(Result(system, name, *figures))
     return results
-
-
-def by_luck(gains: np.ndarray, gain: float) -> float:
-    """Return how often resampled ``gains`` (B,), centred by their mean size, exceed ``gain``."""
-    size = np.abs(gains)
-    return (int((size - size.mean() > abs(gain)).sum()) + 1) / (len(gains) + 1)

@@ -8,6 +8,8 @@ With exact match as the utility and model weights that is MAP; with exact match 
 counts it is self-consistency, the majority vote (Wang et al. 2023); with no utility and a user's
 score it is best of n (Stiennon et al. 2020); with a smooth utility and no score it is MBR. That
 many decoders are MBR in disguise is the point of Bertsch et al. 2023, "It's MBR All the Way Down".
+The plain ways that MBR is held against come last: the most probable sample, the most frequent one,
+and the oracle's. Greedy and beam search are in `labkit.mbr.search`.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from labkit.errors import LabkitError
-from labkit.mbr.decide import expected_loss
+from labkit.mbr.decide import score
 from labkit.mbr.utilities import Utility, matrix, name_of
-from labkit.mbr.utilities.exact import exact
-from labkit.mbr.weights import distinct, logprob, weigh
+from labkit.mbr.utilities.lexical import exact
+from labkit.mbr.weights import distinct, logprob
 from labkit.records import Sample, Weighting
 
 Score = Callable[[Sample], float]
@@ -86,23 +88,20 @@ def choose_as(samples: Sequence[Sample], member: Member) -> Choice:
     >>> choose_as(drawn, vote).text
     'it is 4'
     """
-    hypotheses = distinct(samples)
-    items, weights = weigh(samples, member.weighting)
-    texts = [one.text for one in hypotheses], [item.text for item in items]
-    value = 1 - expected_loss(1 - matrix(member.utility, *texts), weights)
+    scored = score(samples, None, member.utility, "", member.weighting)
+    value = 1 - scored.risk
     if member.score is not None:
-        scores = np.array([member.score(one) for one in hypotheses], dtype=np.float64)
+        scores = np.array([member.score(one) for one in scored.hypotheses], dtype=np.float64)
         if not np.isfinite(scores).all():
             raise LabkitError("A score is not a finite number; every hypothesis needs one.")
         value = value + member.strength * scores
     best = int(np.argmax(value.round(12)))
-    used = "no utility" if member.utility is nothing else name_of(member.utility)
     return Choice(
         member.name,
-        f"1 - {used}" if member.utility is not nothing else "none",
+        "none" if member.utility is nothing else f"1 - {name_of(member.utility)}",
         member.weighting,
         "none" if member.score is None else f"{member.strength:g} x score",
-        hypotheses[best].text,
+        scored.hypotheses[best].text,
         float(value[best]),
     )
 
@@ -122,3 +121,46 @@ def decoders(extract: Callable[[str], str] | None = None) -> list[Member]:
         Member("MBR, model weights", "chrf", "model"),
         Member("MBR + score", "chrf", "counts", logprob, 0.02),
     ]
+
+
+def most_probable(samples: Sequence[Sample]) -> Sample:
+    """Return the sample of largest model probability: MAP, as far as sampling finds it.
+
+    Raises `LabkitError` for no samples, or one without a log-probability.
+
+    >>> most_probable([Sample(text="a", logprob=-2.0), Sample(text="b", logprob=-1.0)]).text
+    'b'
+    """
+    merged = _some(samples)
+    if any(sample.logprob is None for sample in merged):
+        raise LabkitError(
+            "A sample has no log-probability, so the most probable is not known; "
+            "take the most frequent one."
+        )
+    return max(merged, key=logprob)
+
+
+def most_frequent(samples: Sequence[Sample]) -> Sample:
+    """Return the sample drawn most often, the first of equals; raises `LabkitError` for no samples.
+
+    >>> most_frequent([Sample(text="a"), Sample(text="b", count=2)]).text
+    'b'
+    """
+    return max(_some(samples), key=lambda sample: sample.count)
+
+
+def oracle(samples: Sequence[Sample], reference: str, utility: str | Utility = "chrf") -> Sample:
+    """Return the sample most like the reference, which no decoder knows: the best possible choice.
+
+    >>> oracle([Sample(text="a dog"), Sample(text="a cat")], "the cat").text
+    'a cat'
+    """
+    samples = _some(samples)
+    values = matrix(utility, [sample.text for sample in samples], [reference])
+    return samples[int(np.argmax(values[:, 0]))]
+
+
+def _some(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    if not samples:
+        raise LabkitError("There are no samples to choose from; draw at least one.")
+    return distinct(samples)

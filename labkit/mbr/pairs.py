@@ -34,61 +34,49 @@ def read_pairs(
         raise LabkitError(f"The pairs in {path} cannot be read: {reason}.") from None
     lines = text.removesuffix("\n").split("\n") if text else []
     rows = [line.removesuffix("\r").split("\t") for line in lines]
-    places, first = _places(path, rows[0] if rows else [], columns)
-    if len(rows) <= first:
-        raise LabkitError(f"{path} holds no pairs: each line needs a source, a tab, a reference.")
-    return [_pair(path, n, row, places) for n, row in enumerate(rows[first:], start=first + 1)]
-
-
-def _places(
-    path: str | os.PathLike[str], row: Sequence[str], columns: Sequence[str | int] | None
-) -> tuple[tuple[int, int] | None, int]:
-    """Return the two places that hold the pair, None for the only two, and the header's lines."""
-    names = [cell.strip().casefold() for cell in row]
-    if columns is None:
-        if all(names.count(name) == 1 for name in NAMES):
-            return (names.index(NAMES[0]), names.index(NAMES[1])), 1
-        return None, 0
-    asked = [str(column).strip().casefold() for column in columns]
+    names = [cell.strip().casefold() for cell in rows[0]] if rows else []
+    named = all(names.count(name) == 1 for name in NAMES)
+    asked = [str(one).strip().casefold() for one in (NAMES if columns is None else columns)]
     if len(asked) != 2 or asked[0] == asked[1]:
         raise LabkitError(
             f"The columns are {', '.join(asked) or 'none'}; name two, the source's and the "
             "reference's, such as 'german,english' or '2,3'."
         )
-    if all(one.isascii() and one.isdigit() and int(one) > 0 for one in asked):
-        header = int(all(names.count(name) == 1 for name in NAMES))
-        return (int(asked[0]) - 1, int(asked[1]) - 1), header
-    for one in asked:
-        if names.count(one) != 1:
-            raise LabkitError(
-                f"The first line of {path} has {names.count(one)} columns named {one!r}; name two "
-                "of its columns, or give their numbers from 1."
-            )
-    return (names.index(asked[0]), names.index(asked[1])), 1
+    first, places = 1, None
+    if columns is None and not named:
+        first = 0
+    elif all(one.isascii() and one.isdigit() and int(one) > 0 for one in asked):
+        first, places = int(named), [int(one) - 1 for one in asked]
+    else:
+        for one in asked:
+            if names.count(one) != 1:
+                raise LabkitError(
+                    f"The first line of {path} has {names.count(one)} columns named {one!r}; name "
+                    "two of its columns, or give their numbers from 1."
+                )
+        places = [names.index(one) for one in asked]
+    if len(rows) <= first:
+        raise LabkitError(f"{path} holds no pairs: each line needs a source, a tab, a reference.")
+    return [_pair(path, n, row, places) for n, row in enumerate(rows[first:], start=first + 1)]
 
 
 def _pair(
-    path: str | os.PathLike[str], number: int, row: list[str], places: tuple[int, int] | None
+    path: str | os.PathLike[str], number: int, row: list[str], places: list[int] | None
 ) -> Pair:
-    """Return one line's pair, or raise `LabkitError` naming the line."""
-    if places is None:
-        if len(row) == 1:
-            raise LabkitError(
-                f"Line {number} of {path} has no tab; each line needs a source, a tab and a "
-                "reference."
-            )
-        if len(row) > 2:
-            raise LabkitError(
-                f"Line {number} of {path} has {len(row)} columns; say which two are the source and "
-                "the reference: by a first line with these names, or by --columns, such as "
-                "--columns 2,3."
-            )
-        places = (0, 1)
-    if max(places) >= len(row):
-        raise LabkitError(
-            f"Line {number} of {path} has {len(row)} columns; column {max(places) + 1} is needed."
+    """Return the pair in a line's ``places`` (None: its only two), or raise `LabkitError`."""
+    problem = ""
+    if places is None and len(row) == 1:
+        problem = "has no tab; each line needs a source, a tab and a reference"
+    elif places is None and len(row) > 2:
+        problem = (
+            f"has {len(row)} columns; say which two are the source and the reference: by a first "
+            "line with these names, or by --columns, such as --columns 2,3"
         )
-    source, reference = (row[place] for place in places)
-    if not source.strip() or not reference.strip():
-        raise LabkitError(f"Line {number} of {path} has an empty source or reference.")
+    elif places and max(places) >= len(row):
+        problem = f"has {len(row)} columns; column {max(places) + 1} is needed"
+    elif not all(row[place].strip() for place in places or (0, 1)):
+        problem = "has an empty source or reference"
+    if problem:
+        raise LabkitError(f"Line {number} of {path} {problem}.")
+    source, reference = (row[place] for place in places or (0, 1))
     return source, reference

@@ -7,8 +7,9 @@ rows that sampling uses: with one group, diverse beam search is beam search.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -86,7 +87,14 @@ def beam(
     how = how or Beam()
     for batch in batched(sources, how.at_once):
         for found in _beam(model, batch, how):
-            yield tuple(_sample(model, one) for one in found)
+            yield tuple(
+                Sample(
+                    text=model.text(one.tokens),
+                    logprob=min(one.logprob, 0.0),
+                    tokens=len(one.tokens),
+                )
+                for one in found
+            )
 
 
 class _Group:
@@ -94,41 +102,19 @@ class _Group:
 
     def __init__(self, size: int) -> None:
         # All beams start alike, so all but the first are kept out of the first step.
-        self.beams: list[tuple[int, ...]] = [()] * size
-        self.scores = [0.0] + [NEVER] * (size - 1)
+        self.running = [Found((), 0.0), *[Found((), NEVER)] * (size - 1)]
         self.finished: list[Found] = []
-
-    def take(
-        self,
-        picks: Sequence[tuple[int, int, float]],
-        running: Sequence[int],
-        ends: Collection[int],
-        last: bool,
-    ) -> None:
-        """Finish the best picks that end here, and go on with those numbered ``running``.
-
-        ``picks`` are (beam, next token, log-probability), best first.
-        """
-        size = len(self.beams)
-        grown = [Found((*self.beams[beam], token), score) for beam, token, score in picks]
-        self.finished += [
-            one for one in grown[:size] if one.logprob > NEVER and (last or one.tokens[-1] in ends)
-        ]
-        self.beams = [grown[i].tokens for i in running]
-        self.scores = [grown[i].logprob for i in running]
 
     def best(self, length_power: float) -> list[Found]:
         """Return the finished texts, best first, as many as there are beams."""
         ranked = sorted(self.finished, key=lambda one: -one.rank(length_power))
-        return ranked[: len(self.beams)]
+        return ranked[: len(self.running)]
 
     def settled(self, length_power: float) -> bool:
         """Return True if no beam, ended now, would be better than the worst of enough texts."""
         best = self.best(length_power)
-        if len(best) < len(self.beams):
-            return False
-        running = Found(self.beams[0], max(self.scores))
-        return running.rank(length_power) <= best[-1].rank(length_power)
+        ahead = max(one.rank(length_power) for one in self.running)
+        return len(best) == len(self.running) and ahead <= best[-1].rank(length_power)
 
 
 @torch.inference_mode()
@@ -144,33 +130,36 @@ def _beam(model: Conditional, sources: Sequence[str], how: Beam) -> list[list[Fo
     longest = min(how.max_new_tokens, rows.room)
     for step in range(1, longest + 1):
         known = rows.logits.log_softmax(dim=-1)[row_of]  # (L, G, size, V)
-        scores = torch.tensor([[group.scores for group in groups] for groups in live])
-        beams, tokens, scores, running = _continue(known, scores.to(device), ends, how.diversity)
-        listed = zip(
-            *(part.flatten(0, 1).tolist() for part in (beams, tokens, scores)), strict=True
-        )
-        flat = [group for groups in live for group in groups]
-        for group, columns, ahead in zip(flat, listed, running.flatten(0, 1).tolist(), strict=True):
-            picks = list(zip(*columns, strict=True))
-            group.take(picks, ahead, model.ends, step == longest)
-        going = [
+        sofar = [[[one.logprob for one in group.running] for group in groups] for groups in live]
+        found = _continue(known, torch.tensor(sofar, device=device), ends, how.diversity)
+        beams, tokens, _, running = found
+        listed = (part.flatten(0, 1).tolist() for part in found)
+        for group, *columns, going in zip(chain.from_iterable(live), *listed, strict=True):
+            grown = [
+                Found((*group.running[beam].tokens, token), score)
+                for beam, token, score in zip(*columns, strict=True)
+            ]
+            group.finished += [
+                one
+                for one in grown[:size]
+                if one.logprob > NEVER and (step == longest or one.tokens[-1] in model.ends)
+            ]
+            group.running = [grown[i] for i in going]
+        left = [
             place
             for place, groups in enumerate(live)
             if not all(group.settled(how.length_power) for group in groups)
         ]
-        if not going or step == longest:
+        if not left or step == longest:
             break
-        parents = row_of.gather(2, beams.gather(2, running))[going]  # (L', G, size)
-        rows.advance(parents.flatten(), tokens.gather(2, running)[going].flatten())
-        live = [live[place] for place in going]
+        parents = row_of.gather(2, beams.gather(2, running))[left]  # (L', G, size)
+        rows.advance(parents.flatten(), tokens.gather(2, running)[left].flatten())
+        live = [live[place] for place in left]
         row_of = torch.arange(parents.numel(), device=device).view_as(parents)
-    return [
-        sorted(
-            (one for group in groups for one in group.best(how.length_power)),
-            key=lambda one: -one.rank(how.length_power),
-        )
-        for groups in searches
-    ]
+    best = (
+        [one for group in groups for one in group.best(how.length_power)] for groups in searches
+    )
+    return [sorted(found, key=lambda one: -one.rank(how.length_power)) for found in best]
 
 
 def _continue(
@@ -196,11 +185,5 @@ def _continue(
         going = tokens.gather(1, running)
         chosen.scatter_add_(1, going, torch.ones_like(going, dtype=chosen.dtype))
         parts.append((place // vocabulary, tokens, total.flatten(1).gather(1, place), running))
-    beams, tokens, best, running = (torch.stack(part, dim=1) for part in zip(*parts, strict=True))
-    return beams, tokens, best, running
-
-
-def _sample(model: Conditional, found: Found) -> Sample:
-    return Sample(
-        text=model.text(found.tokens), logprob=min(found.logprob, 0.0), tokens=len(found.tokens)
-    )
+    beams, tokens, scores, running = (torch.stack(part, dim=1) for part in zip(*parts, strict=True))
+    return beams, tokens, scores, running

@@ -1,4 +1,4 @@
-"""Several answers instead of one: the set of k hypotheses that loses least together.
+"""Several answers instead of one: sets that lose least together, and kinds of answer.
 
 A reader who is shown k answers takes the one that suits. So a set loses, against each evidence
 sample, only what its best member loses:
@@ -10,6 +10,11 @@ submodular, so adding the best hypothesis k times (greedy) gains at least 1 - 1/
 best set gains (Nemhauser, Wolsey & Fisher 1978). The k best single hypotheses are a poor set: they
 are nearly alike. Diverse MBR (Jinnai et al. 2024, "Generating Diverse and High-Quality Texts by
 Minimum Bayes Risk Decoding") instead charges a set for how alike its members are.
+
+Where the good answers differ (two readings of a sentence, yes and no), the text of least risk can
+be the average of them all, which pleases nobody. Structure-conditional MBR (Eikema et al. 2025,
+"Structure-Conditional Minimum Bayes Risk Decoding") groups the samples and decides within a group.
+Here the groups come from the utility itself: average linkage on 1 - utility, cut at a distance.
 """
 
 from __future__ import annotations
@@ -19,13 +24,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
 
 from labkit.bootstrap import interval, resampled
 from labkit.errors import LabkitError
-from labkit.mbr.decide import expected_loss
+from labkit.mbr.decide import expected_loss, minimiser, score
+from labkit.mbr.uncertainty import Judged, risk_coverage
 from labkit.mbr.utilities import Utility, matrix
-from labkit.mbr.weights import distinct, logprob, weigh
-from labkit.records import Weighting
+from labkit.mbr.weights import logprob
+from labkit.records import CoveragePoint, RiskTable, Sample, Weighting
 
 if TYPE_CHECKING:
     from labkit.mbr.study import Case
@@ -139,25 +147,120 @@ def compare_sets(
     """
     rows = []
     for case in cases:
-        hypotheses = distinct(case.samples)
-        items, weights = weigh(case.samples, weighting)
-        texts = [one.text for one in hypotheses]
-        loss = 1 - matrix(utility, texts, [item.text for item in items], case.source)
-        likely = sorted(range(len(texts)), key=lambda h: -logprob(hypotheses[h]))[:size]
+        of = score(case.samples, None, utility, case.source, weighting)
+        texts = [one.text for one in of.hypotheses]
+        likely = sorted(range(len(texts)), key=lambda h: -logprob(of.hypotheses[h]))[:size]
         alike = matrix(utility, texts, texts, case.source)
         sets = (
-            best_singles(loss, weights, size),
-            best_set(loss, weights, size),
-            diverse_set(loss, weights, alike, size, diversity),
+            best_singles(of.loss, of.weights, size),
+            best_set(of.loss, of.weights, size),
+            diverse_set(of.loss, of.weights, alike, size, diversity),
             likely,
         )
         true = 100 * matrix(metric, texts, [case.reference], case.source)[:, 0]
-        rows.append([(true[list(one)].max(), set_risk(loss, weights, one)) for one in sets])
+        rows.append([(true[list(one)].max(), set_risk(of.loss, of.weights, one)) for one in sets])
     if not rows:
         raise LabkitError("There are no cases to choose sets for; give at least one.")
-    score, risk = np.moveaxis(np.array(rows, np.float64), -1, 0)  # (cases, ways) each
-    means = score[resampled(len(rows), resamples)].mean(axis=1)  # (B, ways)
-    mean, gains = score.mean(axis=0), interval(means - means[:, :1])
+    best, risk = np.moveaxis(np.array(rows, np.float64), -1, 0)  # (cases, ways) each
+    means = best[resampled(len(rows), resamples)].mean(axis=1)  # (B, ways)
+    mean, gains = best.mean(axis=0), interval(means - means[:, :1])
     columns = (mean, *interval(means), mean - mean[0], *gains, risk.mean(axis=0))
     listed = np.stack(columns, axis=1).tolist()
     return [SetScore(way, *values) for way, values in zip(WAYS, listed, strict=True)]
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """A decision within the heaviest cluster.
+
+    ``cluster[h]`` numbers each distinct text's cluster, the heaviest 0; ``mass`` is each cluster's
+    weight; ``best`` the chosen text, ``plain`` what MBR over all samples chooses; ``risk`` the
+    expected loss of each text within its own cluster.
+    """
+
+    hypotheses: tuple[Sample, ...]
+    cluster: tuple[int, ...]
+    mass: tuple[float, ...]
+    risk: tuple[float, ...]
+    best: int
+    plain: int
+
+
+def cluster_texts(alike: np.ndarray, distance: float) -> np.ndarray:
+    """Return the cluster (n,) of each of n texts, from their utilities ``alike`` (n, n).
+
+    Clusters are merged while their mean distance, 1 minus the mean of both utilities of a pair, is
+    at most ``distance``. Raises `LabkitError` for a distance outside 0..1.
+
+    >>> cluster_texts(np.array([[1.0, 0.9, 0.1], [0.9, 1.0, 0.2], [0.1, 0.2, 1.0]]), 0.5).tolist()
+    [0, 0, 1]
+    """
+    if not 0 <= distance <= 1:
+        raise LabkitError(f"The distance is {distance}; it must be from 0 to 1.")
+    apart = 1 - (alike + alike.T) / 2
+    np.fill_diagonal(apart, 0)
+    if len(apart) == 1:
+        return np.zeros(1, dtype=int)
+    tree = linkage(squareform(np.clip(apart, 0, 1), checks=False), "average")
+    number = fcluster(tree, distance + 1e-12, "distance")
+    _, first, of = np.unique(number, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[of]  # numbered by first appearance
+
+
+def decide_in_cluster(samples: Sequence[Sample], distance: float = 0.5) -> Clustered:
+    """Decide by MBR, with chrF and counts, within the cluster of samples that weighs most.
+
+    ``distance`` as in `cluster_texts`: 0 makes every text its own cluster (the heaviest text wins),
+    1 makes one cluster (plain MBR). Raises `LabkitError` for no samples.
+    """
+    scored = score(samples, weighting="counts")
+    loss, weights = scored.loss, scored.weights
+    of = cluster_texts(1 - loss, distance)
+    mass = np.bincount(of, weights)
+    order = np.argsort(-mass.round(12), kind="stable")
+    of, mass = np.argsort(order)[of], mass[order]
+    inside = of[:, None] == of[None, :]
+    share = np.where(inside, weights, 0)  # (n, n)
+    total = np.maximum(share.sum(axis=1), np.finfo(float).tiny)
+    risk = (loss * share).sum(axis=1) / total
+    among = np.flatnonzero(of == 0)
+    return Clustered(
+        scored.hypotheses,
+        tuple(of.tolist()),
+        tuple(mass.tolist()),
+        tuple(risk.tolist()),
+        int(among[np.argmin(risk[among])]),
+        minimiser(scored.risk),
+    )
+
+
+POINTS = 50
+"""Points of a curve that a record keeps at most."""
+
+
+def annotate(
+    table: RiskTable, size: int = 3, distance: float = 0.5, judged: Judged | None = None
+) -> RiskTable:
+    """Return ``table`` with a set of ``size`` answers, its clusters, and the curve of ``judged``.
+
+    Raises `LabkitError` as `best_set`, `cluster_texts` and `risk_coverage`.
+    """
+    texts = [one.text for one in table.hypotheses]
+    alike = matrix(table.utility, texts, texts, table.source)
+    curve: tuple[CoveragePoint, ...] = ()
+    if judged is not None:
+        sure = np.array(judged.scores["minimum risk"])
+        found = risk_coverage(sure, judged.loss)
+        threshold = np.sort(sure)[::-1]
+        steps = np.unique(np.linspace(0, len(sure) - 1, POINTS).round().astype(int))
+        curve = tuple(
+            CoveragePoint(threshold=t, coverage=c, risk=r)
+            for t, c, r in np.stack([threshold, found.coverage, found.risk], 1)[steps].tolist()
+        )
+    return table.model_copy(
+        update={
+            "chosen_set": best_set(np.array(table.loss), np.array(table.weights), size),
+            "clusters": tuple(cluster_texts(alike, distance).tolist()),
+            "coverage": curve,
+        }
+    )

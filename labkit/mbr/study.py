@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from labkit.errors import LabkitError
-from labkit.mbr.baselines import most_frequent, most_probable
 from labkit.mbr.decide import choose
-from labkit.mbr.evaluate import Corpus, Result, paired_bootstrap
+from labkit.mbr.evaluate import Corpus, Result, corpus, paired_bootstrap
+from labkit.mbr.family import most_frequent, most_probable
 from labkit.mbr.utilities import Utility
 from labkit.mbr.weights import distinct
 from labkit.records import Sample, Weighting
@@ -61,9 +61,7 @@ def textbook(
     ``samples`` against one sample, ``utilities`` against the most frequent sample, ``weightings``
     against uniform; a row for each system and metric. Raises `LabkitError` for no cases.
     """
-    if not cases:
-        raise LabkitError("There are no cases to decide; give at least one.")
-    most = min(sum(sample.count for sample in case.samples) for case in cases)
+    most = min((sum(sample.count for sample in case.samples) for case in cases), default=0)
     sizes = [2**power for power in range(most.bit_length())]
     studies = {
         "samples": ("1", by_samples(cases, sizes, utility)),
@@ -73,31 +71,25 @@ def textbook(
     return {
         finding: [
             row
-            for metric in METRICS
+            for metric in ("bleu", "chrf")
             for row in paired_bootstrap(systems, baseline, metric, resamples)
         ]
         for finding, (baseline, systems) in studies.items()
     }
 
 
-METRICS = ("bleu", "chrf")
-"""The metrics that every study scores by."""
-
-Way = Callable[[Case], str]
-"""A way to decide a case: the text it outputs."""
+Way = Callable[[Case], Sample]
+"""A way to decide a case: the sample it takes."""
 
 
-def decided(cases: Iterable[Case], ways: dict[str, Way]) -> dict[str, Corpus]:
+def decided(cases: Sequence[Case], ways: dict[str, Way]) -> dict[str, Corpus]:
     """Decide every case in every way; raises `LabkitError` if there is no case."""
-    systems = {name: Corpus(METRICS) for name in ways}
-    empty = True
-    for case in cases:
-        empty = False
-        for name, way in ways.items():
-            systems[name].add([way(case)], [case.reference])
-    if empty:
+    if not cases:
         raise LabkitError("There are no cases to decide; give at least one.")
-    return systems
+    references = [case.reference for case in cases]
+    return {
+        name: corpus([way(case).text for case in cases], references) for name, way in ways.items()
+    }
 
 
 def by_samples(
@@ -110,34 +102,30 @@ def by_samples(
     Raises `LabkitError` where a case has fewer samples than the largest size.
     """
 
-    def way(size: int, case: Case) -> str:
-        return choose(first_of(case, size, 0), utility=utility, source=case.source).text
+    def way(size: int, case: Case) -> Sample:
+        return choose(first_of(case, size, 0), utility=utility, source=case.source)
 
     return decided(cases, {str(size): partial(way, size) for size in sizes})
 
 
 def by_utility(
-    cases: Iterable[Case], utilities: Sequence[str] = ("chrf", "bleu", "f1", "edit")
+    cases: Sequence[Case], utilities: Sequence[str] = ("chrf", "bleu", "f1", "edit")
 ) -> dict[str, Corpus]:
     """Decide under each utility; add the most frequent and the most probable sample."""
-
     ways: dict[str, Way] = {name: partial(_best, utility=name) for name in utilities}
-    ways["most frequent"] = lambda case: most_frequent(case.samples).text
-    ways["most probable"] = lambda case: most_probable(case.samples).text
+    ways["most frequent"] = lambda case: most_frequent(case.samples)
+    ways["most probable"] = lambda case: most_probable(case.samples)
     return decided(cases, ways)
 
 
-def by_weighting(cases: Iterable[Case], utility: str | Utility = "chrf") -> dict[str, Corpus]:
+def by_weighting(cases: Sequence[Case], utility: str | Utility = "chrf") -> dict[str, Corpus]:
     """Decide under each weighting; uniform and counts are the same distribution over texts."""
-
     names = get_args(Weighting)
     return decided(cases, {name: partial(_best, utility=utility, weighting=name) for name in names})
 
 
-def _best(case: Case, utility: str | Utility, weighting: Weighting = "uniform") -> str:
-    """Return the text that a case's samples decide for."""
-    best = choose(case.samples, utility=utility, weighting=weighting, source=case.source)
-    return best.text
+def _best(case: Case, utility: str | Utility, weighting: Weighting = "uniform") -> Sample:
+    return choose(case.samples, utility=utility, weighting=weighting, source=case.source)
 
 
 def first_of(case: Case, many: int, seed: int) -> tuple[Sample, ...]:

@@ -17,18 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabkitError
-from labkit.mbr.baselines import oracle
 from labkit.mbr.bench import timed
 from labkit.mbr.conditional import Conditional
 from labkit.mbr.decide import choose
 from labkit.mbr.draws import Draws, batched, draw
-from labkit.mbr.evaluate import Corpus, signature
+from labkit.mbr.evaluate import Corpus, corpus, signature
+from labkit.mbr.family import oracle
 from labkit.mbr.pairs import Pair
 from labkit.mbr.search import Beam, beam, greedy
 from labkit.records import Sample, Weighting, write_whole
 
 SYSTEMS = ("greedy", "beam", "sample", "mbr", "oracle")
-METRICS = ("bleu", "chrf")
 
 
 @dataclass(frozen=True)
@@ -101,11 +100,11 @@ class Journal:
         for path in sorted(self.folder.glob("batches-*.jsonl")):
             with path.open(encoding="utf-8") as lines:
                 for number, line in enumerate(lines, start=1):
+                    if not line.endswith("\n"):  # another process is writing it
+                        break
                     try:
                         batch = Translated(**json.loads(line))
                     except (ValueError, TypeError):
-                        if not line.endswith("\n"):  # another process is writing it
-                            break
                         raise LabkitError(
                             f"Line {number} of {path} is damaged; take it out, and its batch is "
                             "done again."
@@ -187,17 +186,13 @@ def _translate(model: Conditional, number: int, pairs: Sequence[Pair], plan: Pla
         chosen, took = timed(ways[name])
         outputs[name] = [one.text for one in chosen]
         seconds[name] = took + draw_s * (name in ("mbr", "oracle"))
-    statistics = {}
-    for name, texts in outputs.items():
-        corpus = Corpus(METRICS)
-        corpus.add(texts, references)
-        statistics[name] = corpus.statistics
+    statistics = {name: corpus(texts, references).statistics for name, texts in outputs.items()}
     return Translated(number, _digest(pairs), outputs, seconds, statistics)
 
 
 def collect(journal: Iterable[Translated]) -> tuple[dict[str, Corpus], dict[str, float]]:
     """Return each system's corpus and its seconds, from all batches."""
-    corpora = {name: Corpus(METRICS) for name in SYSTEMS}
+    corpora = {name: Corpus() for name in SYSTEMS}
     seconds = dict.fromkeys(SYSTEMS, 0.0)
     for batch in journal:
         for name in SYSTEMS:
@@ -215,11 +210,10 @@ def scored(journal: Journal) -> dict[str, Any]:
     processes share the work, only a call after all have ended scores the whole test set.
     """
     corpora, seconds = collect(journal)
-    systems = {
-        name: {**corpus.scores(), "seconds": seconds[name]} for name, corpus in corpora.items()
-    }
     return {
-        "systems": systems,
-        "signature": {name: signature(name) for name in METRICS},
+        "systems": {
+            name: {**of.scores(), "seconds": seconds[name]} for name, of in corpora.items()
+        },
+        "signature": {name: signature(name) for name in ("bleu", "chrf")},
         "segments": len(corpora["mbr"].table("bleu")),
     }

@@ -26,10 +26,6 @@ from labkit.records import RiskTable, Weighting
 if TYPE_CHECKING:
     from labkit.mbr.study import Case
 
-CHANCE = "random"
-"""The baseline: the same confidence for every decision, so that chance decides which to answer."""
-
-
 Numbers = Sequence[float] | NDArray[np.float64]
 
 
@@ -67,7 +63,8 @@ def confidences(table: RiskTable) -> dict[str, float]:
     """Return every confidence score of one decision; higher means surer.
 
     ``minimum risk`` is one minus the least risk. ``log-probability`` is log p of the chosen text,
-    also ``per token``; each needs the chosen text's log-probability, and its tokens.
+    also ``per token``; each needs the chosen text's log-probability, and its tokens. ``random`` is
+    the baseline: the same for every decision, so that chance decides which to answer.
 
     >>> from labkit.records import Sample
     >>> table = decode([Sample(text="a cat", count=3, logprob=-1.0, tokens=2), Sample(text="dogs")])
@@ -80,7 +77,7 @@ def confidences(table: RiskTable) -> dict[str, float]:
         found["log-probability"] = chosen.logprob
         if chosen.tokens is not None:
             found["log-probability per token"] = chosen.logprob / max(chosen.tokens, 1)
-    return {**found, CHANCE: 0.0}
+    return {**found, "random": 0.0}
 
 
 def risk_coverage(confidence: Numbers, loss: Numbers) -> Curve:
@@ -140,19 +137,17 @@ def compare_areas(
     arrays = {name: np.asarray(values, np.float64) for name, values in scores.items()}
     lost = np.asarray(loss, np.float64)
     areas = {name: risk_coverage(values, lost).area for name, values in arrays.items()}
+    chosen = resampled(len(lost), resamples)
     drawn = {
-        name: np.array(
-            [risk_coverage(values[row], lost[row]).area for row in resampled(len(lost), resamples)]
-        )
+        name: np.array([risk_coverage(values[row], lost[row]).area for row in chosen])
         for name, values in arrays.items()
     }
     first = next(iter(areas))
     rows = []
     for name, area in areas.items():
-        low, high = interval(drawn[name]).tolist()
-        excess_low, excess_high = interval(drawn[name] - drawn[first]).tolist()
-        excess = area - areas[first]
-        rows.append(Area(name, area, low, high, excess, excess_low, excess_high))
+        bounds, excess = interval(drawn[name]), interval(drawn[name] - drawn[first])
+        figures = (area, *bounds.tolist(), area - areas[first], *excess.tolist())
+        rows.append(Area(name, *figures))
     return rows
 
 

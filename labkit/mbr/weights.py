@@ -8,7 +8,9 @@ knows it exactly. Which of these works best is a question to measure (Jinnai et 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain, product
 from typing import get_args
 
 import numpy as np
@@ -69,42 +71,35 @@ def weigh(
     if not samples:
         raise LabkitError("No samples were given to weigh; draw at least one.")
     if weighting == "uniform":
-        single = [sample.model_copy(update={"count": 1}) for sample in samples]
-        listed = [one for one, of in zip(single, samples, strict=True) for _ in range(of.count)]
-        return tuple(listed), np.full(len(listed), 1 / len(listed))
-    evidence = distinct(samples)
-    if weighting == "counts":
-        counts = np.array([sample.count for sample in evidence], dtype=np.float64)
-        return evidence, counts / counts.sum()
-    if weighting == "unique":
-        return evidence, np.full(len(evidence), 1 / len(evidence))
-    return evidence, _model(evidence, temperature, length_power)
+        singles = [[one.model_copy(update={"count": 1})] * one.count for one in samples]
+        evidence = tuple(chain.from_iterable(singles))
+    else:
+        evidence = distinct(samples)
+    if weighting == "model":
+        mass = _powers(evidence, temperature, length_power)
+    elif weighting == "counts":
+        mass = np.array([sample.count for sample in evidence], dtype=np.float64)
+    else:
+        mass = np.ones(len(evidence))
+    return evidence, mass / mass.sum()
 
 
-def _model(samples: Sequence[Sample], temperature: float, length_power: float) -> np.ndarray:
-    """Renormalise model probabilities: a softmax, its largest exponent made 0 first."""
+def _powers(samples: Sequence[Sample], temperature: float, length_power: float) -> np.ndarray:
+    """Return (p / tokens^a)^(1/T) of each sample, in proportion to the largest, which is 1."""
     if not temperature > 0:
         raise LabkitError(f"The weights' temperature is {temperature}; it must be positive.")
-    exponents = []
-    for sample in samples:
-        if sample.logprob is None:
-            raise LabkitError(
-                f"The sample {_short(sample.text)} has no log-probability; model weights need one "
-                "for every sample, the other weightings do not."
-            )
-        if length_power and sample.tokens is None:
-            raise LabkitError(
-                f"The sample {_short(sample.text)} has no token count; length normalisation needs "
-                "one for every sample."
-            )
-        length = max(sample.tokens or 1, 1) ** length_power
-        exponents.append(sample.logprob / (temperature * length))
-    shifted = np.exp(np.array(exponents) - max(exponents))
-    return shifted / shifted.sum()
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:39] + "…")
+    needed = {"logprob": "log-probability; model weights need one for every sample, the other "
+              "weightings do not"}  # fmt: skip
+    if length_power:
+        needed["tokens"] = "token count; length normalisation needs one for every sample"
+    for sample, (name, what) in product(samples, needed.items()):
+        if getattr(sample, name) is None:
+            text = sample.text if len(sample.text) <= 40 else sample.text[:39] + "…"
+            raise LabkitError(f"The sample {text!r} has no {what}.")
+    lengths = [max(sample.tokens or 1, 1) ** length_power for sample in samples]
+    logs = zip(map(logprob, samples), lengths, strict=True)
+    exponents = np.array([log / (temperature * length) for log, length in logs])
+    return np.exp(exponents - exponents.max())
 
 
 def pool(
@@ -128,12 +123,12 @@ def pool(
         raise LabkitError(
             f"The shares are {given.tolist()}; they must be at least 0, and one must be positive."
         )
-    weight: dict[str, float] = {}
+    weight: dict[str, float] = defaultdict(float)
     listed: list[Sample] = []
     for part, share in zip(parts, given / given.sum(), strict=True):
         items, weights = weigh(part, "counts")
         listed += items
         for item, of in zip(items, weights.tolist(), strict=True):
-            weight[item.text] = weight.get(item.text, 0.0) + share * of
+            weight[item.text] += share * of
     merged = distinct(listed)
     return merged, np.array([weight[item.text] for item in merged])

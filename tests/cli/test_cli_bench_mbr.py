@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from labkit.cli import main
-from labkit.mbr.conditional import Causal, EncoderDecoder
+from labkit.mbr.conditional import OfModel
 
 
 def bench(*words: str):
@@ -142,8 +142,7 @@ def test_a_source_that_is_too_long_is_found_before_anything_is_translated(toy_fo
     path = tmp_path / "pairs.tsv"
     path.write_text("ein Haus\ta house\n" + "ein Haus " * 2000 + "\ta house\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Causal, "begin", None)
-        patch.setattr(EncoderDecoder, "begin", None)  # nothing may be translated
+        patch.setattr(OfModel, "begin", None)  # nothing may be translated
         result = bench("translation", "--base", str(toy_folder), "--pairs", str(path))
     assert result.exit_code == 2
     assert "Source 2: The prompt has 18,000 tokens" in result.stderr

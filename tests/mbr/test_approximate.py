@@ -6,9 +6,7 @@ import scipy.sparse
 
 from labkit.errors import LabkitError
 from labkit.mbr import approximate
-from labkit.mbr.approximate import Problem
-from labkit.mbr.approximate.aggregation import k_means
-from labkit.mbr.approximate.low_rank import complete
+from labkit.mbr.approximate import Problem, complete, k_means
 from labkit.mbr.utilities import UTILITIES, embedding
 from labkit.records import Sample
 

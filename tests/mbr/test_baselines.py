@@ -3,7 +3,7 @@
 import pytest
 
 from labkit.errors import LabkitError
-from labkit.mbr.baselines import most_frequent, most_probable, oracle
+from labkit.mbr.family import most_frequent, most_probable, oracle
 from labkit.records import Sample
 
 DRAWN = [

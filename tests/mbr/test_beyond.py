@@ -10,13 +10,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.errors import LabkitError
-from labkit.mbr.baselines import most_frequent, most_probable
-from labkit.mbr.clusters import cluster_texts, decide_in_cluster
 from labkit.mbr.decide import choose, decode
 from labkit.mbr.edits import Edit, compare_on_edits, read_edits
 from labkit.mbr.error import decompose, error_of
-from labkit.mbr.family import Member, choose_as, decoders, nothing, same_answer
-from labkit.mbr.sets import best_set, best_singles, compare_sets, diverse_set, set_risk
+from labkit.mbr.family import (
+    Member,
+    choose_as,
+    decoders,
+    most_frequent,
+    most_probable,
+    nothing,
+    same_answer,
+)
+from labkit.mbr.sets import (
+    best_set,
+    best_singles,
+    cluster_texts,
+    compare_sets,
+    decide_in_cluster,
+    diverse_set,
+    set_risk,
+)
 from labkit.mbr.study import Case
 from labkit.mbr.uncertainty import (
     answered,

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from labkit.cli import main
 from labkit.errors import LabkitError
-from labkit.mbr import peer_script, peers
-from labkit.mbr.peers import compare_with_peer
+from labkit.mbr import bench, peer_script
+from labkit.mbr.bench import compare_with_peer
 from labkit.mbr.utilities import matrix
 
 CASES = [
@@ -127,7 +127,7 @@ def test_a_peer_that_cannot_be_asked_gets_one_sentence(name, python, says):
 def test_a_peer_that_answers_nothing_is_quoted(tmp_path, monkeypatch):
     broken = tmp_path / "broken.py"
     broken.write_text("raise SystemExit('no such thing')", encoding="utf-8")
-    monkeypatch.setattr(peers.peer_script, "__file__", str(broken))
+    monkeypatch.setattr(bench.peer_script, "__file__", str(broken))
     with pytest.raises(LabkitError, match="no such thing"):
         compare_with_peer(CASES, "mbrs", sys.executable)
 

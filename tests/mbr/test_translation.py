@@ -7,10 +7,10 @@ import pytest
 
 from labkit.errors import LabkitError
 from labkit.mbr import translation
-from labkit.mbr.baselines import oracle
 from labkit.mbr.decide import choose
 from labkit.mbr.draws import Draws, draw
 from labkit.mbr.evaluate import corpus
+from labkit.mbr.family import oracle
 from labkit.mbr.search import Beam
 from labkit.mbr.translation import SYSTEMS, Plan, collect, scored, translate
 

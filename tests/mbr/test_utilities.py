@@ -18,9 +18,9 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from labkit.errors import LabkitError
 from labkit.mbr import utilities
 from labkit.mbr.utilities import ngrams
-from labkit.mbr.utilities.bleu import tokens
 from labkit.mbr.utilities.embedding import cosine, encoder_in, minilm
 from labkit.mbr.utilities.external import comet, pairwise
+from labkit.mbr.utilities.lexical import tokens
 from labkit.mbr.utilities.ngrams_fast import Index
 
 from .strategies import AWKWARD, text_lists

@@ -9,9 +9,7 @@ import traitlets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.mbr.annotations import annotate
-from labkit.mbr.clusters import cluster_texts
-from labkit.mbr.sets import best_set
+from labkit.mbr.sets import annotate, best_set, cluster_texts
 from labkit.mbr.uncertainty import Judged
 from labkit.mbr.utilities import matrix
 from labkit.mbr.weights import weigh

@@ -153,7 +153,7 @@ def mbr(*, peer: str, peer_python: Path, resamples: int, **drawing: Any) -> Repo
 
     chrF, BLEU and TER exactly; with chrF also the decoders that both have.
     """
-    from labkit.mbr.peers import compare_with_peer
+    from labkit.mbr.bench import compare_with_peer
 
     cases = []
     for case in drawn_cases(**drawing):

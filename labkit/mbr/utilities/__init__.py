@@ -1,8 +1,8 @@
 """Utilities: how good a hypothesis is if an evidence sample were the reference.
 
 Every utility is a function of two lists of texts to a matrix (H, R) on 0..1, entry [h, r] the
-utility of hypothesis h against evidence sample r. To add one, write such a function in a file of
-its own and name it in `UTILITIES`.
+utility of hypothesis h against evidence sample r. To add one, write such a function and name it in
+`UTILITIES`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,16 @@ from functools import partial
 import numpy as np
 
 from labkit.errors import LabkitError
-from labkit.mbr.utilities.bleu import bleu
-from labkit.mbr.utilities.chrf import chrf, chrf_plus_plus
-from labkit.mbr.utilities.edit import edit, ter
 from labkit.mbr.utilities.embedding import cosine
-from labkit.mbr.utilities.exact import exact
 from labkit.mbr.utilities.external import comet
-from labkit.mbr.utilities.overlap import overlap
+from labkit.mbr.utilities.lexical import bleu, chrf, edit, exact, overlap, ter
 
 Utility = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 UTILITIES: dict[str, Utility] = {
     "bleu": bleu,
     "chrf": chrf,
-    "chrf++": chrf_plus_plus,
+    "chrf++": partial(chrf, with_words=True),
     "edit": edit,
     "exact": exact,
     "f1": partial(overlap, measure="f1"),
@@ -51,12 +47,12 @@ def get(utility: str | Utility, source: str = "") -> Utility:
     """
     if callable(utility):
         return utility
-    if utility in UTILITIES:
-        return UTILITIES[utility]
     if utility in OPTIONAL:
         return OPTIONAL[utility](source)
-    known = ", ".join([*UTILITIES, *OPTIONAL])
-    raise LabkitError(f"No utility is named {utility!r}; there are {known}.")
+    if utility not in UTILITIES:
+        known = ", ".join([*UTILITIES, *OPTIONAL])
+        raise LabkitError(f"No utility is named {utility!r}; there are {known}.")
+    return UTILITIES[utility]
 
 
 def name_of(utility: str | Utility) -> str:

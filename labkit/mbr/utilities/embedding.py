@@ -68,22 +68,20 @@ def encoder_in(folder: Path, at_once: int = AT_ONCE) -> Encoder:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
+    from labkit.mbr.draws import batched
+
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
 
     @torch.inference_mode()
     def encode(texts: Sequence[str]) -> np.ndarray:
         parts = []
-        for first in range(0, len(texts), at_once):
-            batch = tokenizer(
-                list(texts[first : first + at_once]),
-                padding=True,
-                truncation=True,
-                max_length=model.config.max_position_embeddings,
-                return_tensors="pt",
+        for some in batched(texts, at_once):
+            longest = model.config.max_position_embeddings
+            given = tokenizer(
+                some, padding=True, truncation=True, max_length=longest, return_tensors="pt"
             )
-            states = model(**batch).last_hidden_state  # (B, T, D)
-            parts.append(_mean(states, batch["attention_mask"]))
+            parts.append(_mean(model(**given).last_hidden_state, given["attention_mask"]))
         return torch.cat(parts).numpy()
 
     return encode
@@ -104,22 +102,21 @@ def hidden_states(model: Any, layer: int = -1) -> Encoder:
     import torch
 
     from labkit.mbr.conditional import padded
+    from labkit.mbr.draws import batched
 
     @torch.inference_mode()
     def encode(texts: Sequence[str]) -> np.ndarray:
         tokens = [model.encode(text, chat=False) if text.strip() else [] for text in texts]
-        width = model.config.hidden_size
-        vectors = np.zeros((len(texts), width))
+        vectors = np.zeros((len(texts), model.config.hidden_size))
         filled = sorted((i for i, one in enumerate(tokens) if one), key=lambda i: len(tokens[i]))
-        for first in range(0, len(filled), AT_ONCE):
-            rows = filled[first : first + AT_ONCE]
+        for rows in batched(filled, AT_ONCE):
             ids, real = padded([tokens[i] for i in rows], model.device)
             given = {"input_ids": ids, "attention_mask": real}
             if model.config.is_encoder_decoder:
-                states = model.module.get_encoder()(**given).last_hidden_state
+                states = model.module.get_encoder()(**given).last_hidden_state  # (B, T, D)
             else:
-                out = model.module.base_model(**given, output_hidden_states=True)
-                states = out.hidden_states[layer]  # (B, T, D)
+                states = model.module.base_model(**given, output_hidden_states=True)
+                states = states.hidden_states[layer]
             vectors[rows] = _mean(states, real).float().cpu().numpy()
         return vectors
 

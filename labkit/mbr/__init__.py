@@ -7,22 +7,19 @@ __getattr__, __dir__, __all__ = public_names(
     {
         "labkit.mbr": "approximate utilities",
         "labkit.mbr.decide": "choose decode",
-        "labkit.mbr.edits": "compare_on_edits read_edits",
-        "labkit.mbr.error": "decompose error_of",
-        "labkit.mbr.evaluate": "corpus paired_bootstrap signature",
+        "labkit.mbr.evaluate": "compare_on_edits corpus paired_bootstrap read_edits signature",
         "labkit.mbr.family": "Member choose_as decoders most_frequent most_probable oracle "
         "same_answer",
         "labkit.mbr.draws": "Draws draw",
         "labkit.mbr.search": "Beam beam greedy",
         "labkit.mbr.sets": "annotate best_set best_singles compare_sets decide_in_cluster "
         "diverse_set set_risk",
-        "labkit.mbr.study": "Case draw_cases first_of",
-        "labkit.mbr.pairs": "read_pairs",
+        "labkit.mbr.pairs": "Case draw_cases first_of read_pairs",
         "labkit.mbr.bench": "compare_with_peer",
-        "labkit.mbr.uncertainty": "answered compare_areas confidences judge risk_coverage "
-        "threshold_for",
+        "labkit.mbr.uncertainty": "answered compare_areas confidences decompose error_of judge "
+        "risk_coverage threshold_for",
         "labkit.mbr.utilities.lexical": "tokens",
-        "labkit.mbr.utilities.embedding": "cosine hidden_states of_model",
+        "labkit.mbr.utilities.learned": "cosine hidden_states of_model",
         "labkit.mbr.weights": "distinct pool weigh",
     },
 )

@@ -18,7 +18,7 @@ from scipy.cluster.vq import kmeans2
 
 from labkit.errors import LabkitError
 from labkit.mbr.decide import expected_loss, minimiser
-from labkit.mbr.utilities import Utility, embedding, matrix
+from labkit.mbr.utilities import Utility, learned, matrix
 from labkit.mbr.utilities.lexical import chrf_parts, f_score
 from labkit.mbr.utilities.ngrams import counts
 from labkit.mbr.weights import distinct, weigh
@@ -280,8 +280,8 @@ def averageable(task: Problem) -> tuple[scipy.sparse.csr_array, Compare]:
     Raises `LabkitError` for a utility whose evidence cannot be averaged.
     """
     if task.utility == "embedding":
-        encoder = embedding.minilm()
-        ours, theirs = (embedding.unit(encoder(x)) for x in (task.hypotheses, task.evidence))
+        encoder = learned.minilm()
+        ours, theirs = (learned.unit(encoder(x)) for x in (task.hypotheses, task.evidence))
         return scipy.sparse.csr_array(theirs), lambda means: (1 + ours @ means.T) / 2
     if task.utility not in ("chrf", "chrf++"):
         raise LabkitError(
@@ -319,7 +319,7 @@ def k_means(vectors: scipy.sparse.csr_array, clusters: int, rng: np.random.Gener
 
     Lloyd's algorithm from k-means++ (Arthur & Vassilvitskii 2007).
     """
-    scaled = embedding.unit(vectors.toarray())
+    scaled = learned.unit(vectors.toarray())
     apart = len(np.unique(scaled.round(9), axis=0))  # no cluster is needed for an equal vector
     with warnings.catch_warnings(action="ignore"):  # a cluster may become empty
         return kmeans2(scaled, min(clusters, apart), minit="++", rng=rng)[1]

@@ -1,12 +1,23 @@
-"""Pairs of a source and its reference, read from a file of tab-separated columns."""
+"""A test set: sources and references, read from a file, and the samples drawn for each."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from labkit.errors import LabkitError
+from labkit.mbr.weights import distinct
+from labkit.records import Sample
+
+if TYPE_CHECKING:
+    from labkit.mbr.conditional import Conditional
+    from labkit.mbr.draws import Draws
 
 Pair = tuple[str, str]
 """A source and its reference."""
@@ -80,3 +91,38 @@ def _pair(
         raise LabkitError(f"Line {number} of {path} {problem}.")
     source, reference = (row[place] for place in places or (0, 1))
     return source, reference
+
+
+@dataclass(frozen=True)
+class Case:
+    """A source, its reference, and the samples drawn for it."""
+
+    source: str
+    reference: str
+    samples: tuple[Sample, ...]
+
+
+def draw_cases(
+    model: Conditional, pairs: Iterable[Pair], how: Draws | None = None
+) -> Iterator[Case]:
+    """Draw samples for each source of a test set, a batch of sources at a time."""
+    from labkit.mbr.draws import stream
+
+    ahead, behind = tee(pairs)
+    sampled = stream(model, (source for source, _ in ahead), how)
+    for (source, reference), samples in zip(behind, sampled, strict=True):
+        yield Case(source, reference, samples)
+
+
+def first_of(case: Case, many: int, seed: int) -> tuple[Sample, ...]:
+    """Return the first ``many`` of a case's samples in a random order that only the case sets."""
+    counts = [sample.count for sample in case.samples]
+    if not 1 <= many <= sum(counts):
+        raise LabkitError(
+            f"{many} samples of a case were asked for and {sum(counts)} were drawn; "
+            "ask for at least 1 and at most those."
+        )
+    drawn = np.repeat(np.arange(len(counts)), counts)
+    rng = np.random.default_rng([seed, *case.source.encode("utf-8", "surrogatepass")])
+    chosen = rng.permutation(drawn)[:many]
+    return distinct([case.samples[i].model_copy(update={"count": 1}) for i in chosen])

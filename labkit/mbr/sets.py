@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
@@ -30,13 +29,11 @@ from scipy.spatial.distance import squareform
 from labkit.bootstrap import interval, resampled
 from labkit.errors import LabkitError
 from labkit.mbr.decide import expected_loss, minimiser, score
+from labkit.mbr.pairs import Case
 from labkit.mbr.uncertainty import Judged, risk_coverage
 from labkit.mbr.utilities import Utility, matrix
 from labkit.mbr.weights import logprob
 from labkit.records import CoveragePoint, RiskTable, Sample, Weighting
-
-if TYPE_CHECKING:
-    from labkit.mbr.study import Case
 
 
 def set_risk(loss: np.ndarray, weights: np.ndarray, chosen: Sequence[int]) -> float:

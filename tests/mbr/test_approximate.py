@@ -7,7 +7,7 @@ import scipy.sparse
 from labkit.errors import LabkitError
 from labkit.mbr import approximate
 from labkit.mbr.approximate import Problem, complete, k_means
-from labkit.mbr.utilities import UTILITIES, embedding
+from labkit.mbr.utilities import UTILITIES, learned
 from labkit.records import Sample
 
 COMMON = "the a cat dog sat ran on under mat house big small very quickly today"
@@ -195,7 +195,7 @@ def test_averaging_embeddings_is_exact(monkeypatch):
     def letters(batch):
         return np.array([[one.count(letter) for letter in "abcdt"] for one in batch], float)
 
-    monkeypatch.setattr(embedding, "minilm", lambda: letters)
+    monkeypatch.setattr(learned, "minilm", lambda: letters)
     problem = task(utility="embedding")
     np.testing.assert_allclose(approximate.aggregation(problem).risk, risks(problem), atol=1e-12)
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from labkit.errors import LabkitError
 from labkit.mbr.decide import choose, decode
-from labkit.mbr.edits import Edit, compare_on_edits, read_edits
-from labkit.mbr.error import decompose, error_of
+from labkit.mbr.evaluate import Edit, compare_on_edits, read_edits
 from labkit.mbr.family import (
     Member,
     choose_as,
@@ -22,6 +21,7 @@ from labkit.mbr.family import (
     nothing,
     same_answer,
 )
+from labkit.mbr.pairs import Case
 from labkit.mbr.sets import (
     best_set,
     best_singles,
@@ -31,16 +31,17 @@ from labkit.mbr.sets import (
     diverse_set,
     set_risk,
 )
-from labkit.mbr.study import Case
 from labkit.mbr.uncertainty import (
     answered,
     compare_areas,
     confidences,
+    decompose,
+    error_of,
     judge,
     risk_coverage,
     threshold_for,
 )
-from labkit.mbr.utilities.embedding import hidden_states, of_model
+from labkit.mbr.utilities.learned import hidden_states, of_model
 from labkit.mbr.weights import pool, weigh
 from labkit.records import Sample
 

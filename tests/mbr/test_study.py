@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from labkit.errors import LabkitError
-from labkit.mbr import study
+from labkit.mbr import evaluate
 from labkit.mbr.draws import Draws, draw
 from labkit.mbr.family import oracle
-from labkit.mbr.study import Case
+from labkit.mbr.pairs import Case, draw_cases, first_of
+from labkit.mbr.weights import distinct
 from labkit.records import Sample
 
 from .models import Table
@@ -25,38 +26,38 @@ def noisy(seed, many=16, noise=0.25):
         kept = rng.random(9) > noise
         text = " ".join(w if k else rng.choice(WORDS) for w, k in zip(reference, kept, strict=True))
         samples.append(Sample(text=text, logprob=float(np.log(0.9) * kept.sum()), tokens=9))
-    return Case(f"source {seed}", " ".join(reference), study.distinct(samples))
+    return Case(f"source {seed}", " ".join(reference), distinct(samples))
 
 
 CASES = [noisy(seed) for seed in range(40)]
 
 
 def test_quality_rises_with_samples():
-    scores = {n: c.score("chrf") for n, c in study.by_samples(CASES, (1, 4, 16)).items()}
+    scores = {n: c.score("chrf") for n, c in evaluate.by_samples(CASES, (1, 4, 16)).items()}
     assert scores["1"] + 3 < scores["4"]
     assert scores["4"] + 3 < scores["16"]
 
 
 def test_smaller_sample_sets_are_part_of_larger_ones():
-    few, more = (study.first_of(CASES[0], n, seed=0) for n in (5, 11))
+    few, more = (first_of(CASES[0], n, seed=0) for n in (5, 11))
     drawn = {sample.text: sample.count for sample in more}
     assert sum(drawn.values()) == 11
     assert all(drawn[sample.text] >= sample.count for sample in few)
 
 
 def test_all_samples_are_the_samples_drawn():
-    everything = study.first_of(CASES[0], 16, seed=0)
+    everything = first_of(CASES[0], 16, seed=0)
     assert {(s.text, s.count) for s in everything} == {(s.text, s.count) for s in CASES[0].samples}
 
 
 def test_utilities_stand_beside_the_baselines():
-    systems = study.by_utility(CASES[:10], utilities=("chrf", "exact"))
+    systems = evaluate.by_utility(CASES[:10], utilities=("chrf", "exact"))
     assert list(systems) == ["chrf", "exact", "most frequent", "most probable"]
     assert systems["chrf"].score("chrf") > systems["most probable"].score("chrf")
 
 
 def test_weightings_are_all_compared_and_uniform_is_counts():
-    systems = study.by_weighting(CASES[:10])
+    systems = evaluate.by_weighting(CASES[:10])
     assert set(systems) == {"uniform", "counts", "model", "unique"}
     np.testing.assert_allclose(systems["uniform"].table("chrf"), systems["counts"].table("chrf"))
 
@@ -66,13 +67,13 @@ def knowing(case):
 
 
 def test_no_choice_is_better_than_the_oracles():
-    best = study.decided(CASES[:10], {"oracle": knowing})["oracle"].score("chrf")
-    for system in study.by_utility(CASES[:10]).values():
+    best = evaluate.decided(CASES[:10], {"oracle": knowing})["oracle"].score("chrf")
+    for system in evaluate.by_utility(CASES[:10]).values():
         assert system.score("chrf") <= best + 1e-9
 
 
 def test_the_textbook_is_three_tables_with_bounds():
-    tables = study.textbook(CASES[:15], resamples=100)
+    tables = evaluate.textbook(CASES[:15], resamples=100)
     assert list(tables) == ["samples", "utilities", "weightings"]
     of_samples = [row for row in tables["samples"] if row.metric == "chrf"]
     assert [row.system for row in of_samples] == ["1", "2", "4", "8", "16"]
@@ -88,15 +89,15 @@ def test_the_textbook_is_three_tables_with_bounds():
 def test_cases_are_drawn_for_each_pair():
     model = Table([[0, 0.5, 0.5], [1.0, 0, 0], [1.0, 0, 0]])
     pairs = [("x", "a"), ("y", "b"), ("z", "a")]
-    cases = list(study.draw_cases(model, iter(pairs), Draws(samples=5, at_once=2)))
+    cases = list(draw_cases(model, iter(pairs), Draws(samples=5, at_once=2)))
     assert [(case.source, case.reference) for case in cases] == pairs
     assert [c.samples for c in cases] == draw(model, "xyz", Draws(samples=5, at_once=2))
 
 
 def test_no_cases_and_too_few_samples_are_said_in_one_sentence():
     with pytest.raises(LabkitError, match="no cases"):
-        study.by_weighting([])
+        evaluate.by_weighting([])
     with pytest.raises(LabkitError, match="no cases"):
-        study.textbook([])
+        evaluate.textbook([])
     with pytest.raises(LabkitError, match="17 samples of a case were asked for and 16"):
-        study.by_samples(CASES, (17,))
+        evaluate.by_samples(CASES, (17,))

@@ -18,8 +18,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from labkit.errors import LabkitError
 from labkit.mbr import utilities
 from labkit.mbr.utilities import ngrams
-from labkit.mbr.utilities.embedding import cosine, encoder_in, minilm
-from labkit.mbr.utilities.external import comet, pairwise
+from labkit.mbr.utilities.learned import comet, cosine, encoder_in, minilm, pairwise
 from labkit.mbr.utilities.lexical import tokens
 from labkit.mbr.utilities.ngrams_fast import Index
 
@@ -131,11 +130,6 @@ def test_overlap_counts_precision_recall_and_their_harmonic_mean():
     values = {m: utilities.get(m)(hypotheses, evidence)[0, 0] for m in ("precision", "recall")}
     assert values == {"precision": pytest.approx(2 / 4), "recall": pytest.approx(2 / 3)}
     assert utilities.get("f1")(hypotheses, evidence)[0, 0] == pytest.approx(4 / 7)
-
-
-def test_overlap_of_character_pairs():
-    value = utilities.overlap(["ab c"], ["abd"], measure="recall", unit="char", order=2)
-    assert value[0, 0] == pytest.approx(1 / 2)
 
 
 def test_equal_texts_are_scored_once():

@@ -23,8 +23,7 @@ from labkit.cli._output import Report, columns, reports
 if TYPE_CHECKING:
     from labkit.mbr.conditional import Conditional
     from labkit.mbr.draws import Draws
-    from labkit.mbr.pairs import Pair
-    from labkit.mbr.study import Case
+    from labkit.mbr.pairs import Case, Pair
 
 COVERAGE = (0.25, 0.5, 0.75, 1.0)
 """The coverages at which risk-coverage curves are shown."""
@@ -104,7 +103,7 @@ def drawn_cases(**drawing: Any) -> list[Case]:
     """Draw samples for every source of the test set; takes what `prepared` takes."""
     from tqdm import tqdm
 
-    from labkit.mbr.study import draw_cases
+    from labkit.mbr.pairs import draw_cases
 
     model, known, how = prepared(**drawing)
     cases = draw_cases(model, known, how)
@@ -116,7 +115,7 @@ def drawn_cases(**drawing: Any) -> list[Case]:
 @resamples_option
 def choices(*, utility: str, resamples: int, **drawing: Any) -> Report:
     """Decide a test set in every way from the same samples: number, utility, weighting."""
-    from labkit.mbr.study import textbook
+    from labkit.mbr.evaluate import textbook
 
     cases = drawn_cases(utility=utility, **drawing)
     found = textbook(cases, utility, resamples=resamples)

@@ -13,11 +13,8 @@ from functools import partial
 import numpy as np
 
 from labkit.errors import LabkitError
-from labkit.mbr.utilities.embedding import cosine
-from labkit.mbr.utilities.external import comet
+from labkit.mbr.utilities.learned import Utility, comet, cosine
 from labkit.mbr.utilities.lexical import bleu, chrf, edit, exact, overlap, ter
-
-Utility = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 UTILITIES: dict[str, Utility] = {
     "bleu": bleu,

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from sacrebleu.metrics import TER
 
-from labkit.mbr.utilities.external import pairwise as pair_by_pair
+from labkit.mbr.utilities.learned import pairwise as pair_by_pair
 from labkit.mbr.utilities.ngrams import Texts, characters, pairwise, words
 
 APART = {ord(mark): f" {mark} " for mark in '!"#$%&()*+/:;<=>?@[\\]^_`{|}~'}
@@ -46,43 +46,26 @@ def token_words(texts: Sequence[str]) -> Texts:
     return words([tokens(text) for text in texts])
 
 
-def letters(texts: Sequence[str]) -> Texts:
-    """Return every text as its characters, whitespace left out."""
-    return characters(["".join(text.split()) for text in texts])
-
-
-Measure = Literal["precision", "recall", "f1"]
-Unit = Literal["word", "char"]
-
-
 def overlap(
     hypotheses: Sequence[str],
     evidence: Sequence[str],
-    measure: Measure = "f1",
-    unit: Unit = "word",
-    order: int = 1,
+    measure: Literal["precision", "recall", "f1"] = "f1",
 ) -> np.ndarray:
-    """Compute the share of n-grams in common, repetitions clipped, of every pair: (H, R) on 0..1.
+    """Compute the share of words in common, repetitions clipped, of every pair: (H, R) on 0..1.
 
-    Precision divides by the hypothesis's n-grams, recall by the evidence's, F1 is their harmonic
-    mean. Words are 13a tokens, characters leave whitespace out. Texts with no n-gram in common,
-    the empty text among them, score 0.
+    Precision divides by the hypothesis's words, recall by the evidence's, F1 is their harmonic
+    mean. Words are 13a tokens. Texts with no word in common, the empty text among them, score 0.
 
     >>> overlap(["a cat sat"], ["a cat"], measure="precision").round(3)
     array([[0.667]])
     """
-    texts = [*hypotheses, *evidence]
-    split = token_words(texts) if unit == "word" else letters(texts)
 
     def score(matches: np.ndarray, hypothesis: np.ndarray, evidence: np.ndarray) -> np.ndarray:
-        total = {
-            "precision": hypothesis[-1][:, None],
-            "recall": evidence[-1][None, :],
-            "f1": (hypothesis[-1][:, None] + evidence[-1][None, :]) / 2,
-        }[measure]
-        return matches[-1] / np.maximum(total, 1)
+        ours, theirs = hypothesis[0][:, None], evidence[0][None, :]
+        total = {"precision": ours, "recall": theirs, "f1": (ours + theirs) / 2}[measure]
+        return matches[0] / np.maximum(total, 1)
 
-    return pairwise([(split, order)], len(hypotheses), score)
+    return pairwise([(token_words([*hypotheses, *evidence]), 1)], len(hypotheses), score)
 
 
 def bleu(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
@@ -135,7 +118,7 @@ def chrf(
 
 def chrf_parts(texts: Sequence[str], with_words: bool) -> list[tuple[Texts, int]]:
     """Return the texts as what chrF counts, letters and perhaps words, with the highest orders."""
-    parts = [(letters(texts), 6)]
+    parts = [(characters(["".join(text.split()) for text in texts]), 6)]
     if with_words:
         parts.append((words([separate_punctuation(text) for text in texts]), 2))
     return parts

@@ -149,25 +149,14 @@ def _count(
         for p in range(starts[first + row], starts[first + row + 1] - order + 1):
             f = ids[p]
             if place[f] >= 0:
-                _add(few, frequent[place[f]])
+                few += frequent[place[f]]
                 added += 1
-                if added == 255:
-                    _flush(total, few)
+                if added == 255:  # the most that a byte holds
+                    total += few
+                    few[:] = 0
                     added = 0
             else:
                 for k in range(bounds[f], bounds[f + 1]):
                     total[lists[k]] += 1
-        _flush(total, few)
-
-
-@numba.njit(cache=CACHED, nogil=True)
-def _add(few: np.ndarray, row: np.ndarray) -> None:
-    for r in range(len(few)):
-        few[r] += row[r]
-
-
-@numba.njit(cache=CACHED, nogil=True)
-def _flush(total: np.ndarray, few: np.ndarray) -> None:
-    for r in range(len(few)):
-        total[r] += few[r]
-        few[r] = 0
+        total += few
+        few[:] = 0

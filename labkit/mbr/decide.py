@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,8 +33,8 @@ def expected_loss(loss: np.ndarray, weights: np.ndarray) -> np.ndarray:
         )
     if weights.shape != loss.shape[1:]:
         raise LabkitError(
-            f"{weights.size} weights were given for {loss.shape[1]} evidence items; "
-            "one for each is needed."
+            f"{weights.size} weights were given for {loss.shape[1]} evidence items; one for each "
+            "is needed."
         )
     if not (np.all(weights >= 0) and abs(weights.sum() - 1) < 1e-6):
         raise LabkitError(
@@ -52,21 +51,6 @@ def minimiser(risk: np.ndarray) -> int:
     return int(np.argmin(risk))
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What a decision rests on: evidence with weights (R,), and each hypothesis's losses (H, R)."""
-
-    hypotheses: tuple[Sample, ...]
-    evidence: tuple[Sample, ...]
-    weights: np.ndarray
-    loss: np.ndarray
-
-    @property
-    def risk(self) -> np.ndarray:
-        """The expected loss of each hypothesis: (H,)."""
-        return expected_loss(self.loss, self.weights)
-
-
 def score(
     hypotheses: Sequence[Sample],
     evidence: Sequence[Sample] | None = None,
@@ -75,14 +59,17 @@ def score(
     weighting: Weighting = "uniform",
     temperature: float = 1.0,
     weights: np.ndarray | None = None,
-) -> Scored:
-    """Weigh the evidence, and score every distinct hypothesis against it, as `decode` describes."""
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...], np.ndarray, np.ndarray]:
+    """Return distinct hypotheses, the evidence, its weights (R,) and all losses (H, R).
+
+    The arguments are those of `decode`, and the ``temperature`` of ``model`` weights.
+    """
     candidates = distinct(hypotheses)
     items = tuple(hypotheses if evidence is None else evidence)
     if weights is None:
         items, weights = weigh(items, weighting, temperature)
     texts = [one.text for one in candidates], [item.text for item in items]
-    return Scored(candidates, items, np.asarray(weights), 1 - matrix(utility, *texts, source))
+    return candidates, items, np.asarray(weights), 1 - matrix(utility, *texts, source)
 
 
 def choose(
@@ -98,8 +85,10 @@ def choose(
 
     ``temperature`` is that of ``model`` weights (see `labkit.mbr.weights.weigh`).
     """
-    scored = score(hypotheses, evidence, utility, source, weighting, temperature)
-    return scored.hypotheses[minimiser(scored.risk)]
+    candidates, _, weights, loss = score(
+        hypotheses, evidence, utility, source, weighting, temperature
+    )
+    return candidates[minimiser(expected_loss(loss, weights))]
 
 
 def decode(
@@ -133,17 +122,19 @@ def decode(
     'a cat sat'
     """
     started = time.perf_counter()
-    scored = score(hypotheses, evidence, utility, source, weighting, weights=weights)
-    risk = scored.risk
+    candidates, items, weights, loss = score(
+        hypotheses, evidence, utility, source, weighting, weights=weights
+    )
+    risk = expected_loss(loss, weights)
     return RiskTable(
         base=base,
         source=source,
         utility=name_of(utility),
         weighting=weighting,
-        hypotheses=scored.hypotheses,
-        evidence=scored.evidence,
-        weights=tuple(scored.weights.tolist()),
-        loss=tuple(map(tuple, scored.loss.tolist())),
+        hypotheses=candidates,
+        evidence=items,
+        weights=tuple(weights.tolist()),
+        loss=tuple(map(tuple, loss.tolist())),
         risk=tuple(risk.tolist()),
         best=minimiser(risk),
         reference=reference,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labkit.errors import LabkitError
-from labkit.mbr.decide import score
+from labkit.mbr.decide import expected_loss, score
 from labkit.mbr.utilities import Utility, matrix, name_of
 from labkit.mbr.utilities.lexical import exact
 from labkit.mbr.weights import distinct, logprob
@@ -88,10 +88,10 @@ def choose_as(samples: Sequence[Sample], member: Member) -> Choice:
     >>> choose_as(drawn, vote).text
     'it is 4'
     """
-    scored = score(samples, None, member.utility, "", member.weighting)
-    value = 1 - scored.risk
+    hypotheses, _, weights, loss = score(samples, None, member.utility, "", member.weighting)
+    value = 1 - expected_loss(loss, weights)
     if member.score is not None:
-        scores = np.array([member.score(one) for one in scored.hypotheses], dtype=np.float64)
+        scores = np.array([member.score(one) for one in hypotheses], dtype=np.float64)
         if not np.isfinite(scores).all():
             raise LabkitError("A score is not a finite number; every hypothesis needs one.")
         value = value + member.strength * scores
@@ -101,7 +101,7 @@ def choose_as(samples: Sequence[Sample], member: Member) -> Choice:
         "none" if member.utility is nothing else f"1 - {name_of(member.utility)}",
         member.weighting,
         "none" if member.score is None else f"{member.strength:g} x score",
-        scored.hypotheses[best].text,
+        hypotheses[best].text,
         float(value[best]),
     )
 

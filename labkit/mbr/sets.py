@@ -144,18 +144,18 @@ def compare_sets(
     """
     rows = []
     for case in cases:
-        of = score(case.samples, None, utility, case.source, weighting)
-        texts = [one.text for one in of.hypotheses]
-        likely = sorted(range(len(texts)), key=lambda h: -logprob(of.hypotheses[h]))[:size]
+        hypotheses, _, weights, loss = score(case.samples, None, utility, case.source, weighting)
+        texts = [one.text for one in hypotheses]
+        likely = np.argsort([-logprob(one) for one in hypotheses], kind="stable")[:size]
         alike = matrix(utility, texts, texts, case.source)
         sets = (
-            best_singles(of.loss, of.weights, size),
-            best_set(of.loss, of.weights, size),
-            diverse_set(of.loss, of.weights, alike, size, diversity),
-            likely,
+            best_singles(loss, weights, size),
+            best_set(loss, weights, size),
+            diverse_set(loss, weights, alike, size, diversity),
+            likely.tolist(),
         )
         true = 100 * matrix(metric, texts, [case.reference], case.source)[:, 0]
-        rows.append([(true[list(one)].max(), set_risk(of.loss, of.weights, one)) for one in sets])
+        rows.append([(true[list(one)].max(), set_risk(loss, weights, one)) for one in sets])
     if not rows:
         raise LabkitError("There are no cases to choose sets for; give at least one.")
     best, risk = np.moveaxis(np.array(rows, np.float64), -1, 0)  # (cases, ways) each
@@ -210,8 +210,7 @@ def decide_in_cluster(samples: Sequence[Sample], distance: float = 0.5) -> Clust
     ``distance`` as in `cluster_texts`: 0 makes every text its own cluster (the heaviest text wins),
     1 makes one cluster (plain MBR). Raises `LabkitError` for no samples.
     """
-    scored = score(samples, weighting="counts")
-    loss, weights = scored.loss, scored.weights
+    hypotheses, _, weights, loss = score(samples, weighting="counts")
     of = cluster_texts(1 - loss, distance)
     mass = np.bincount(of, weights)
     order = np.argsort(-mass.round(12), kind="stable")
@@ -222,12 +221,12 @@ def decide_in_cluster(samples: Sequence[Sample], distance: float = 0.5) -> Clust
     risk = (loss * share).sum(axis=1) / total
     among = np.flatnonzero(of == 0)
     return Clustered(
-        scored.hypotheses,
+        hypotheses,
         tuple(of.tolist()),
         tuple(mass.tolist()),
         tuple(risk.tolist()),
         int(among[np.argmin(risk[among])]),
-        minimiser(scored.risk),
+        minimiser(expected_loss(loss, weights)),
     )
 
 

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from labkit.errors import LabkitError
 from labkit.mbr.bench import timed
 from labkit.mbr.conditional import Conditional
 from labkit.mbr.decide import choose
-from labkit.mbr.draws import Draws, batched, draw
+from labkit.mbr.draws import Draws, batched, draw, stream
 from labkit.mbr.evaluate import Corpus, corpus, signature
 from labkit.mbr.family import oracle
 from labkit.mbr.pairs import Pair
@@ -167,23 +168,21 @@ def _translate(model: Conditional, number: int, pairs: Sequence[Pair], plan: Pla
     sources, references = zip(*pairs, strict=True)
     samples, draw_s = timed(lambda: draw(model, sources, plan.drawing))
     of_source = list(zip(sources, references, samples, strict=True))
-    ways: dict[str, Callable[[], list[Sample]]] = {
-        "greedy": lambda: list(greedy(model, sources, plan.drawing.max_new_tokens)),
-        "beam": lambda: [found[0] for found in beam(model, sources, plan.searching)],
-        "sample": lambda: [
-            drawn[0] for drawn in draw(model, sources, replace(plan.drawing, samples=1))
-        ],
-        "mbr": lambda: [
+    limit, single = plan.drawing.max_new_tokens, replace(plan.drawing, samples=1)
+    ways: dict[str, Iterable[Sample]] = {  # each runs as its list is taken
+        "greedy": greedy(model, sources, limit),
+        "beam": (found[0] for found in beam(model, sources, plan.searching)),
+        "sample": (drawn[0] for drawn in stream(model, sources, single)),
+        "mbr": (
             choose(drawn, utility=plan.utility, weighting=plan.weighting, source=source)
             for source, _, drawn in of_source
-        ],
-        "oracle": lambda: [
-            oracle(drawn, reference, plan.utility) for _, reference, drawn in of_source
-        ],
+        ),
+        "oracle": (oracle(drawn, y, plan.utility) for _, y, drawn in of_source),
     }
     outputs, seconds = {}, {}
     for name in SYSTEMS:
-        chosen, took = timed(ways[name])
+        chosen: list[Sample]
+        chosen, took = timed(partial(list, ways[name]))
         outputs[name] = [one.text for one in chosen]
         seconds[name] = took + draw_s * (name in ("mbr", "oracle"))
     statistics = {name: corpus(texts, references).statistics for name, texts in outputs.items()}

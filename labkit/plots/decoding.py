@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from labkit.plots.figure import FAINT, HUES, INK, Picture, picture, styled
 from labkit.records import Trace, TreeStudy
-from labkit.records.treestudy import NodePath
+from labkit.records.studies import NodePath
 
 BASE = "#333c47"
 """The base model's own tokens, apart from every head's colour."""

@@ -1,13 +1,19 @@
 """Plain records of what the lab computed. Nothing here knows a tensor or a model."""
 
-from labkit.records.ablations import AblationRow, AblationStudy, HeldOutScore
 from labkit.records.base import Provenance, Record, RecordError, write_whole
 from labkit.records.losslog import LossLog, LossPoint, ValidationPoint
 from labkit.records.risktable import CoveragePoint, RiskTable, Sample, Weighting
 from labkit.records.servinglog import ServingLog, ServingRow, Spread, gains
-from labkit.records.storagestudy import StorageRow, StorageStudy
+from labkit.records.studies import (
+    AblationRow,
+    AblationStudy,
+    HeldOutScore,
+    StorageRow,
+    StorageStudy,
+    TreeStudy,
+    VerifyCost,
+)
 from labkit.records.trace import ROOT, Candidate, Node, Outlook, Step, Token, Trace
-from labkit.records.treestudy import TreeStudy, VerifyCost
 
 __all__ = [
     "ROOT",

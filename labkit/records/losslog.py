@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from labkit.records.base import Count, Part, Probability, Record, RecordError, Seconds
+from labkit.records.base import Count, NotNegative, Part, Probability, Record, RecordError
 
 Phase = Annotated[int, Field(ge=1, le=2)]
 
@@ -22,7 +22,7 @@ class LossPoint(Part):
     tokens: Count
     loss: tuple[float, ...]
     lr: float
-    seconds: Seconds
+    seconds: NotNegative
 
 
 class ValidationPoint(Part):
@@ -86,22 +86,19 @@ class LossLog(Record):
             raise RecordError(f"Cannot read the loss log {path}: {error.strerror}.") from None
         if not whole:
             raise RecordError(f"The loss log {path} is empty.")
-        points: dict[tuple[int, int], LossPoint] = {}
-        looks: dict[tuple[int, int], ValidationPoint] = {}
+        kinds: dict[str, type[Part]] = {"points": LossPoint, "validation": ValidationPoint}
+        found: dict[str, dict[tuple[int, int], Any]] = {name: {} for name in kinds}
         try:
             header = json.loads(whole[0])
             if not isinstance(header, dict):
                 raise ValueError("its first line is no JSON object")
             for line in whole[1:]:
-                if b'"accept"' in line:
-                    look = ValidationPoint.model_validate_json(line)
-                    looks[look.phase, look.step] = look
-                else:
-                    point = LossPoint.model_validate_json(line)
-                    points[point.phase, point.step] = point
+                name = "validation" if b'"accept"' in line else "points"
+                one: Any = kinds[name].model_validate_json(line)
+                found[name][one.phase, one.step] = one
             ordered = {
-                "points": sorted(points.values(), key=lambda point: point.step),
-                "validation": sorted(looks.values(), key=lambda look: look.step),
+                name: sorted(parts.values(), key=lambda one: one.step)
+                for name, parts in found.items()
             }
             return cls.model_validate({**header, **ordered})
         except (ValueError, RecursionError) as error:

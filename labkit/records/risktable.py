@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from labkit.records.base import Count, Part, Probability, Record, RecordError
+from labkit.records.base import Count, NotNegative, Part, Probability, Record, RecordError
 
 Weighting = Literal["uniform", "counts", "model", "unique"]
 """How samples stand for p(y|x).
@@ -36,7 +36,7 @@ class CoveragePoint(Part):
 
     threshold: float
     coverage: Probability
-    risk: Annotated[float, Field(ge=0)]
+    risk: NotNegative
 
 
 class RiskTable(Record):
@@ -59,8 +59,8 @@ class RiskTable(Record):
     weighting: Weighting
     hypotheses: tuple[Sample, ...]
     evidence: tuple[Sample, ...]
-    weights: tuple[Annotated[float, Field(ge=0)], ...]
-    loss: tuple[tuple[Annotated[float, Field(ge=0, le=1)], ...], ...]
+    weights: tuple[NotNegative, ...]
+    loss: tuple[tuple[Probability, ...], ...]
     risk: tuple[float, ...]
     best: Count
     chosen_set: tuple[Count, ...] = ()

@@ -7,18 +7,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from labkit.records.base import Count, Part, Record
-
-Milliseconds = Annotated[float, Field(ge=0)]
+from labkit.records.base import Count, NotNegative, Part, Record
 
 
 class Spread(Part):
     """A latency's distribution over requests (TTFT, TPOT) or over gaps (ITL), in milliseconds."""
 
-    mean: Milliseconds
-    p50: Milliseconds
-    p90: Milliseconds
-    p99: Milliseconds
+    mean: NotNegative
+    p50: NotNegative
+    p90: NotNegative
+    p99: NotNegative
 
 
 class ServingRow(Part):

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from labkit.records.base import Count, Part, Probability, Record, RecordError, Seconds
+from labkit.records.base import Count, NotNegative, Part, Probability, Record, RecordError
 
 ROOT = -1
 """The parent of a node that follows the last committed token."""
@@ -19,15 +19,13 @@ class Token(Part):
     text: str
 
 
-class Candidate(Part):
+class Candidate(Token):
     """A token that a model considered, and the probability it gave it."""
 
-    id: Count
-    text: str
     prob: Probability
 
 
-class Node(Part):
+class Node(Token):
     """One drafted token in a step's candidate tree.
 
     ``p`` and ``q`` are the base model's and the drafter's probability of this token after its
@@ -38,8 +36,6 @@ class Node(Part):
     trace recorded without detail.
     """
 
-    id: Count
-    text: str
     parent: Annotated[int, Field(ge=ROOT)]
     depth: Annotated[int, Field(ge=1)]
     source: str
@@ -72,9 +68,9 @@ class Step(Part):
     committed: tuple[Token, ...]
     ending: Literal["replacement", "bonus", "plain", "cut"]
     outlooks: tuple[Outlook, ...] = ()
-    draft_s: Seconds = 0.0
-    check_s: Seconds = 0.0
-    rest_s: Seconds = 0.0
+    draft_s: NotNegative = 0.0
+    check_s: NotNegative = 0.0
+    rest_s: NotNegative = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> Step:
@@ -112,12 +108,12 @@ class Trace(Record):
     base: str
     prompt: str
     prompt_tokens: Count
-    temperature: Annotated[float, Field(ge=0)] = 0.0
+    temperature: NotNegative = 0.0
     seed: int | None = None
     first: Token
     steps: tuple[Step, ...]
     text: str
-    prefill_s: Seconds
+    prefill_s: NotNegative
     ties: Count = 0
     note: str = ""
 

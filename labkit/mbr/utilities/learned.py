@@ -164,9 +164,8 @@ def comet(source: str, model: Any = None) -> Utility:
     model = model or _comet_model()
 
     def utility(hypotheses: Sequence[str], evidence: Sequence[str]) -> np.ndarray:
-        rows = [
-            {"src": source, "mt": one, "ref": other} for one, other in product(hypotheses, evidence)
-        ]
+        pairs = product(hypotheses, evidence)
+        rows = [{"src": source, "mt": one, "ref": other} for one, other in pairs]
         scores = np.array(model.predict(rows, progress_bar=False).scores, dtype=np.float64)
         return np.clip(scores, 0, 1).reshape(len(hypotheses), len(evidence))
 

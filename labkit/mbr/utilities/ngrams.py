@@ -14,8 +14,9 @@ any text: n-grams are numbered, never hashed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -61,7 +62,7 @@ def characters(texts: Sequence[str]) -> Texts:
     present = np.zeros(int(codes.max(initial=0)) + 1, dtype=bool)
     present[codes] = True
     number = np.cumsum(present) - 1
-    return Texts(number[codes], _starts(map(len, texts)), int(present.sum()))
+    return Texts(number[codes], _starts(texts), int(present.sum()))
 
 
 def words(texts: Sequence[Sequence[str]]) -> Texts:
@@ -72,15 +73,15 @@ def words(texts: Sequence[Sequence[str]]) -> Texts:
     """
     number: dict[str, int] = {}
     symbols = [number.setdefault(word, len(number)) for word in chain.from_iterable(texts)]
-    return Texts(np.array(symbols, dtype=np.int64), _starts(map(len, texts)), len(number))
+    return Texts(np.array(symbols, dtype=np.int64), _starts(texts), len(number))
 
 
-def _starts(lengths: Iterator[int]) -> np.ndarray:
-    return np.cumsum([0, *lengths], dtype=np.int64)
+def _starts(texts: Sequence[Sized]) -> np.ndarray:
+    return np.cumsum([0, *map(len, texts)], dtype=np.int64)
 
 
-def numbered(texts: Texts, orders: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield every n-gram's number and the text it is in, one order after the other.
+def counts(texts: Texts, orders: int) -> Iterator[scipy.sparse.csr_array]:
+    """Yield how often each n-gram is in each text, one order after the other: (texts, n-grams).
 
     An n-gram's number is that of the pair (its first n-1 symbols, its last symbol), so every order
     builds on the one before, and two n-grams have one number only if they are equal.
@@ -95,13 +96,7 @@ def numbered(texts: Texts, orders: int) -> Iterator[tuple[np.ndarray, np.ndarray
             grams, owner, position = grams[inside], owner[inside], position[inside]
             pairs = grams * texts.alphabet + texts.symbols[position + order - 1]
             grams = np.unique(pairs, return_inverse=True)[1]
-        yield grams, owner
-
-
-def counts(texts: Texts, orders: int) -> Iterator[scipy.sparse.csr_array]:
-    """Yield how often each n-gram is in each text, one order after the other: (texts, n-grams)."""
-    for grams, owner in numbered(texts, orders):
-        shape = (len(texts.starts) - 1, int(grams.max(initial=-1)) + 1)
+        shape = (len(lengths), int(grams.max(initial=-1)) + 1)
         yield scipy.sparse.csr_array((np.ones(len(grams)), (owner, grams)), shape=shape)
 
 
@@ -117,15 +112,6 @@ def matches(texts: Texts, hypotheses: int, orders: int) -> np.ndarray:
     return np.stack(found)
 
 
-def _compiled() -> Any:
-    """Return the compiled index; None where numba cannot be imported, and the plain one serves."""
-    try:
-        from labkit.mbr.utilities.ngrams_fast import Index
-    except ImportError:
-        return None
-    return Index
-
-
 def pairwise(parts: Sequence[tuple[Texts, int]], hypotheses: int, score: Score) -> np.ndarray:
     """Score the first ``hypotheses`` texts against the others: (H, R), float64.
 
@@ -134,10 +120,15 @@ def pairwise(parts: Sequence[tuple[Texts, int]], hypotheses: int, score: Score) 
     """
     totals = np.concatenate([texts.totals(orders) for texts, orders in parts])  # (N, H + R)
     evidence = totals.shape[1] - hypotheses
-    if hypotheses * evidence < LARGE or (index := _compiled()) is None:
+    indices: list[Any] = []
+    if hypotheses * evidence >= LARGE:
+        with suppress(ImportError):  # without numba the plain version serves
+            from labkit.mbr.utilities.ngrams_fast import Index
+
+            indices = [Index(texts, hypotheses, orders) for texts, orders in parts]
+    if not indices:
         shared = np.concatenate([matches(texts, hypotheses, orders) for texts, orders in parts])
         return score(shared, totals[:, :hypotheses], totals[:, hypotheses:])
-    indices = [index(texts, hypotheses, orders) for texts, orders in parts]
     result = np.empty((hypotheses, evidence))
 
     def fill(first: int) -> None:

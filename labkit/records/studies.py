@@ -1,4 +1,4 @@
-"""`TreeStudy`: what a candidate tree would gain and cost on one machine; what TreeLab reads."""
+"""`AblationStudy`, `StorageStudy`, `TreeStudy`: training choices, weights, trees compared."""
 
 from __future__ import annotations
 
@@ -6,15 +6,133 @@ import heapq
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from labkit.records.base import Count, Part, Probability, Record, RecordError
+from labkit.records.base import Count, NotNegative, Part, Positive, Probability, Record, RecordError
 
-Ratio = Annotated[float, Field(ge=0)]
+Bounds = tuple[Positive, Positive]
 NodePath = tuple[int, ...]
 """A node of a candidate tree: the ranks on the way to it, head 1's first, 0 the top choice."""
+
+
+class HeldOutScore(Part):
+    """The figures of a set of heads on held-out answers of the base model.
+
+    ``material`` names the kind of prompts; ``loss`` is the mean cross-entropy in nats and
+    ``accept`` the share of right first guesses, one figure a head; ``tokens_per_step`` is that of a
+    chain, the bonus token included.
+    """
+
+    material: str
+    loss: tuple[float, ...]
+    accept: tuple[Probability, ...]
+    tokens_per_step: Annotated[float, Field(ge=1)]
+
+
+class AblationRow(Part):
+    """One training: its change to the baseline, its length and its scores.
+
+    ``question`` names the choice that it varies; ``tokens`` counts the positions trained on.
+    ``changes`` is empty for the baseline, which has one row for each seed.
+    """
+
+    question: str
+    name: str
+    changes: dict[str, Any] = Field(default_factory=dict)
+    seed: Count
+    steps: Count
+    tokens: Count
+    scores: tuple[HeldOutScore, ...]
+
+    def score(self, material: str) -> HeldOutScore:
+        """Return the score on prompts of that kind; raises `RecordError` if there is none."""
+        for score in self.scores:
+            if score.material == material:
+                return score
+        known = ", ".join(score.material for score in self.scores)
+        raise RecordError(f"There is no score on {material!r} prompts; there are {known}.")
+
+
+class AblationStudy(Record):
+    """All trainings of a study; ``recipe`` is the baseline's, whole."""
+
+    KIND: ClassVar[str] = "ablations"
+
+    name: str
+    base: str
+    recipe: dict[str, Any]
+    rows: tuple[AblationRow, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> AblationStudy:
+        if not self.baselines:
+            raise RecordError("a study needs at least one baseline to compare with")
+        if len({tuple(score.material for score in row.scores) for row in self.rows}) > 1:
+            raise RecordError("the rows were not judged on the same material")
+        return self
+
+    @property
+    def baselines(self) -> tuple[AblationRow, ...]:
+        """The rows that change nothing, one for each seed."""
+        return tuple(row for row in self.rows if not row.changes)
+
+    def spread(self, material: str) -> tuple[float, float]:
+        """Return the least and the most tokens per step of the baseline over its seeds."""
+        found = [row.score(material).tokens_per_step for row in self.baselines]
+        return min(found), max(found)
+
+
+class StorageRow(Part):
+    """One method with one storage on one kind of text.
+
+    ``nodes`` are the most that a tree has, 0 where none pays. ``identical`` says whether all texts
+    are vanilla's with the same storage, ``ties`` how many needed a tie of two logits as an excuse.
+    ``speeds`` has the tokens per second of each prompt, in the same order in every row of a text.
+    ``speedup`` is against vanilla with the same storage, ``of_fastest`` against the study's fastest
+    plain decoder, on the same prompts; their bounds hold 95% of a paired bootstrap over prompts.
+    """
+
+    text: str = "all"
+    storage: str
+    method: str
+    nodes: Count
+    tokens_per_s: Positive
+    tokens_per_step: Positive
+    speedup: Positive
+    speedup_bounds: Bounds | None = None
+    of_fastest: Positive | None = None
+    of_fastest_bounds: Bounds | None = None
+    identical: bool
+    ties: Count = 0
+    speeds: tuple[Positive, ...] = ()
+
+
+class StorageStudy(Record):
+    """Every storage of one model on one machine, all of them in turn at each prompt.
+
+    ``fastest`` is the storage and the method of the fastest plain decoder; ``absent`` says of each
+    storage and method that could not run here why.
+    """
+
+    KIND: ClassVar[str] = "storagestudy"
+
+    base: str
+    threads: Count
+    prompts: Count
+    max_new_tokens: Count
+    repeats: Count
+    contention: float
+    bandwidth_gb_s: Positive | None = None
+    fastest: tuple[str, str] | None = None
+    absent: dict[str, str] = Field(default_factory=dict)
+    rows: tuple[StorageRow, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The kinds of text, in the order of the rows."""
+        return tuple(dict.fromkeys(row.text for row in self.rows))
 
 
 class VerifyCost(Part):
@@ -25,7 +143,7 @@ class VerifyCost(Part):
     """
 
     nodes: Count
-    ratio: Annotated[float, Field(gt=0)]
+    ratio: Positive
 
 
 class TreeStudy(Record):
@@ -58,9 +176,9 @@ class TreeStudy(Record):
     accept: Annotated[tuple[tuple[Probability, ...], ...], Field(min_length=1)]
     places: Annotated[int, Field(ge=1)]
     verify: Annotated[tuple[VerifyCost, ...], Field(min_length=2)]
-    draft_head: tuple[Ratio, ...]
-    draft_node: Ratio = 0.0
-    token_s: Annotated[float, Field(gt=0)]
+    draft_head: tuple[NotNegative, ...]
+    draft_node: NotNegative = 0.0
+    token_s: Positive
 
     @model_validator(mode="after")
     def _check(self) -> TreeStudy:

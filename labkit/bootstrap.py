@@ -24,6 +24,15 @@ def interval(values: np.ndarray) -> Any:
     return np.percentile(values, [2.5, 97.5], axis=0)
 
 
+def against(values: np.ndarray, drawn: np.ndarray, baseline: int = 0) -> list[list[float]]:
+    """Return each figure (n,), its bounds, its gain over the baseline's, and the gain's: n times 6.
+
+    ``values`` (n,) are the figures on all cases, ``drawn`` (B, n) those on each draw of them.
+    """
+    gain, gains = values - values[baseline], drawn - drawn[:, [baseline]]
+    return np.stack([values, *interval(drawn), gain, *interval(gains)], axis=1).tolist()
+
+
 def ratio(ours: Any, theirs: Any) -> tuple[float, tuple[float, float]]:
     """Return the ratio of two means over the same cases (n,), and the bounds of 95% of draws.
 

@@ -19,7 +19,7 @@ from typing import Any, get_args
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF, TER
 
-from labkit.bootstrap import interval, resampled
+from labkit.bootstrap import against, interval, resampled
 from labkit.errors import LabkitError
 from labkit.mbr.decide import choose
 from labkit.mbr.family import most_frequent, most_probable
@@ -148,19 +148,19 @@ def paired_bootstrap(
     segments = lengths.pop()
     chosen = resampled(segments, resamples)
     times = np.stack([np.bincount(row, minlength=segments) for row in chosen])  # (B, segments)
-    drawn = {
-        system: np.array([score_of(name, one) for one in times @ table])  # (B,)
-        for system, table in tables.items()
-    }
-    scores = {system: corpus.score(name) for system, corpus in systems.items()}
+    drawn = np.array(
+        [[score_of(name, one) for one in times @ table] for table in tables.values()]
+    ).T  # (B, systems)
+    scores = np.array([corpus.score(name) for corpus in systems.values()])
+    first = list(systems).index(baseline)
     results = []
-    for system, of in drawn.items():
-        gain, gains = scores[system] - scores[baseline], of - drawn[baseline]
-        size = np.abs(gains)  # by luck, resampled gains are centred by their mean size
+    rows = zip(systems, against(scores, drawn, first), (drawn - drawn[:, [first]]).T, strict=True)
+    for system, figures, gains in rows:
+        gain, size = figures[3], np.abs(gains)
+        # By luck, resampled gains are centred by their mean size.
         larger = int((size - size.mean() > abs(gain)).sum())
         p = 1.0 if gain == 0 else (larger + 1) / (resamples + 1)
-        figures = (scores[system], *interval(of).tolist(), gain, *interval(gains).tolist(), p)
-        results.append(Result(system, name, *figures))
+        results.append(Result(system, name, *[*figures, p]))
     return results
 
 
@@ -173,24 +173,49 @@ def textbook(
     against uniform; a row for each system and metric. Raises `LabkitError` for no cases.
     """
     most = min((sum(sample.count for sample in case.samples) for case in cases), default=0)
-    sizes = [2**power for power in range(most.bit_length())]
-    studies = {
-        "samples": ("1", by_samples(cases, sizes, utility)),
-        "utilities": ("most frequent", by_utility(cases)),
-        "weightings": ("uniform", by_weighting(cases, utility)),
-    }
     return {
         finding: [
             row
             for metric in ("bleu", "chrf")
             for row in paired_bootstrap(systems, baseline, metric, resamples)
         ]
-        for finding, (baseline, systems) in studies.items()
+        for finding, (baseline, ways) in textbook_ways(most, utility).items()
+        for systems in [decided(cases, ways)]
     }
 
 
 Way = Callable[[Case], Sample]
 """A way to decide a case: the sample it takes."""
+
+
+def textbook_ways(
+    most: int, utility: str | Utility = "chrf"
+) -> dict[str, tuple[str, dict[str, Way]]]:
+    """Return for each finding the name of its baseline, and all ways to decide.
+
+    They are: from the first 1, 2, 4, ... of ``most`` samples, in an order drawn once a case; under
+    each utility, and the most frequent and the most probable sample; under each weighting, of
+    which uniform and counts are the same distribution over texts.
+    """
+
+    def by(
+        utility: str | Utility, weighting: Weighting = "uniform", many: int | None = None
+    ) -> Way:
+        def way(case: Case) -> Sample:
+            samples = case.samples if many is None else first_of(case, many, 0)
+            return choose(samples, utility=utility, weighting=weighting, source=case.source)
+
+        return way
+
+    utilities = {name: by(name) for name in ("chrf", "bleu", "f1", "edit")}
+    utilities["most frequent"] = lambda case: most_frequent(case.samples)
+    utilities["most probable"] = lambda case: most_probable(case.samples)
+    sizes = [2**power for power in range(most.bit_length())]
+    return {
+        "samples": ("1", {str(size): by(utility, many=size) for size in sizes}),
+        "utilities": ("most frequent", utilities),
+        "weightings": ("uniform", {name: by(utility, name) for name in get_args(Weighting)}),
+    }
 
 
 def decided(cases: Sequence[Case], ways: dict[str, Way]) -> dict[str, Corpus]:
@@ -201,42 +226,6 @@ def decided(cases: Sequence[Case], ways: dict[str, Way]) -> dict[str, Corpus]:
     return {
         name: corpus([way(case).text for case in cases], references) for name, way in ways.items()
     }
-
-
-def by_samples(
-    cases: Sequence[Case],
-    sizes: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
-    utility: str | Utility = "chrf",
-) -> dict[str, Corpus]:
-    """Decide from the first 1, 2, 4, ... of a case's samples, in an order drawn once a case.
-
-    Raises `LabkitError` where a case has fewer samples than the largest size.
-    """
-
-    def way(size: int, case: Case) -> Sample:
-        return choose(first_of(case, size, 0), utility=utility, source=case.source)
-
-    return decided(cases, {str(size): partial(way, size) for size in sizes})
-
-
-def by_utility(
-    cases: Sequence[Case], utilities: Sequence[str] = ("chrf", "bleu", "f1", "edit")
-) -> dict[str, Corpus]:
-    """Decide under each utility; add the most frequent and the most probable sample."""
-    ways: dict[str, Way] = {name: partial(_best, utility=name) for name in utilities}
-    ways["most frequent"] = lambda case: most_frequent(case.samples)
-    ways["most probable"] = lambda case: most_probable(case.samples)
-    return decided(cases, ways)
-
-
-def by_weighting(cases: Sequence[Case], utility: str | Utility = "chrf") -> dict[str, Corpus]:
-    """Decide under each weighting; uniform and counts are the same distribution over texts."""
-    names = get_args(Weighting)
-    return decided(cases, {name: partial(_best, utility=utility, weighting=name) for name in names})
-
-
-def _best(case: Case, utility: str | Utility, weighting: Weighting = "uniform") -> Sample:
-    return choose(case.samples, utility=utility, weighting=weighting, source=case.source)
 
 
 @dataclass(frozen=True)
@@ -283,13 +272,12 @@ def compare_on_edits(
     edits = read_edits() if edits is None else edits
     named = utilities if isinstance(utilities, dict) else {name_of(one): one for one in utilities}
     drawn = resampled(len(edits), 1000)
-    rows = []
-    own = np.arange(len(edits))
     texts = [one.text for one in edits]
     edited = [*(one.preserving for one in edits), *(one.changing for one in edits)]
+    rows = []
     for name, utility in named.items():
         table = matrix(utility, edited, texts).reshape(2, len(edits), len(edits))
-        kept, changed = table[:, own, own]  # (edits,) each
+        kept, changed = table.diagonal(axis1=1, axis2=2)  # (edits,) each
         others = (table.sum() - kept.sum() - changed.sum()) / max(table.size - 2 * len(edits), 1)
         wins = (np.sign(kept - changed) + 1) / 2
         means = (float(each.mean()) for each in (kept, changed, others, wins))

@@ -26,7 +26,7 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from labkit.bootstrap import interval, resampled
+from labkit.bootstrap import against, resampled
 from labkit.errors import LabkitError
 from labkit.mbr.decide import expected_loss, minimiser, score
 from labkit.mbr.pairs import Case
@@ -126,9 +126,6 @@ class SetScore:
     risk: float
 
 
-WAYS = ("best singles", "best set", "diverse set", "most probable")
-
-
 def compare_sets(
     cases: Iterable[Case],
     size: int = 3,
@@ -138,7 +135,7 @@ def compare_sets(
     diversity: float = 0.5,
     resamples: int = 1000,
 ) -> list[SetScore]:
-    """Compare `WAYS` to choose a set of ``size`` by the oracle score of the set they choose.
+    """Compare ways to choose a set of ``size`` by the oracle score of the set they choose.
 
     The intervals are from one paired bootstrap of the cases. Raises `LabkitError` for no cases.
     """
@@ -148,22 +145,21 @@ def compare_sets(
         texts = [one.text for one in hypotheses]
         likely = np.argsort([-logprob(one) for one in hypotheses], kind="stable")[:size]
         alike = matrix(utility, texts, texts, case.source)
-        sets = (
-            best_singles(loss, weights, size),
-            best_set(loss, weights, size),
-            diverse_set(loss, weights, alike, size, diversity),
-            likely.tolist(),
-        )
+        sets = {
+            "best singles": best_singles(loss, weights, size),
+            "best set": best_set(loss, weights, size),
+            "diverse set": diverse_set(loss, weights, alike, size, diversity),
+            "most probable": tuple(likely.tolist()),
+        }
         true = 100 * matrix(metric, texts, [case.reference], case.source)[:, 0]
-        rows.append([(true[list(one)].max(), set_risk(loss, weights, one)) for one in sets])
+        of_sets = sets.values()
+        rows.append([(true[list(one)].max(), set_risk(loss, weights, one)) for one in of_sets])
     if not rows:
         raise LabkitError("There are no cases to choose sets for; give at least one.")
     best, risk = np.moveaxis(np.array(rows, np.float64), -1, 0)  # (cases, ways) each
     means = best[resampled(len(rows), resamples)].mean(axis=1)  # (B, ways)
-    mean, gains = best.mean(axis=0), interval(means - means[:, :1])
-    columns = (mean, *interval(means), mean - mean[0], *gains, risk.mean(axis=0))
-    listed = np.stack(columns, axis=1).tolist()
-    return [SetScore(way, *values) for way, values in zip(WAYS, listed, strict=True)]
+    scores = zip(against(best.mean(axis=0), means), risk.mean(axis=0).tolist(), strict=True)
+    return [SetScore(way, *[*of, lost]) for way, (of, lost) in zip(sets, scores, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -215,18 +211,16 @@ def decide_in_cluster(samples: Sequence[Sample], distance: float = 0.5) -> Clust
     mass = np.bincount(of, weights)
     order = np.argsort(-mass.round(12), kind="stable")
     of, mass = np.argsort(order)[of], mass[order]
-    inside = of[:, None] == of[None, :]
-    share = np.where(inside, weights, 0)  # (n, n)
-    total = np.maximum(share.sum(axis=1), np.finfo(float).tiny)
-    risk = (loss * share).sum(axis=1) / total
+    share = np.where(of[:, None] == of, weights, 0)  # (n, n)
+    risk = (loss * share).sum(axis=1) / np.maximum(share.sum(axis=1), np.finfo(float).tiny)
     among = np.flatnonzero(of == 0)
     return Clustered(
         hypotheses,
-        tuple(of.tolist()),
-        tuple(mass.tolist()),
-        tuple(risk.tolist()),
-        int(among[np.argmin(risk[among])]),
-        minimiser(expected_loss(loss, weights)),
+        cluster=tuple(of.tolist()),
+        mass=tuple(mass.tolist()),
+        risk=tuple(risk.tolist()),
+        best=int(among[minimiser(risk[among])]),
+        plain=minimiser(expected_loss(loss, weights)),
     )
 
 
@@ -247,12 +241,9 @@ def annotate(
     if judged is not None:
         sure = np.array(judged.scores["minimum risk"])
         found = risk_coverage(sure, judged.loss)
-        threshold = np.sort(sure)[::-1]
         steps = np.unique(np.linspace(0, len(sure) - 1, POINTS).round().astype(int))
-        curve = tuple(
-            CoveragePoint(threshold=t, coverage=c, risk=r)
-            for t, c, r in np.stack([threshold, found.coverage, found.risk], 1)[steps].tolist()
-        )
+        points = np.stack([np.sort(sure)[::-1], found.coverage, found.risk], axis=1)[steps]
+        curve = tuple(CoveragePoint(threshold=t, coverage=c, risk=r) for t, c, r in points.tolist())
     return table.model_copy(
         update={
             "chosen_set": best_set(np.array(table.loss), np.array(table.weights), size),

@@ -194,10 +194,10 @@ def collect(journal: Iterable[Translated]) -> tuple[dict[str, Corpus], dict[str,
     corpora = {name: Corpus() for name in SYSTEMS}
     seconds = dict.fromkeys(SYSTEMS, 0.0)
     for batch in journal:
-        for name in SYSTEMS:
+        for name, of in corpora.items():
             seconds[name] += batch.seconds[name]
             for metric, rows in batch.statistics[name].items():
-                corpora[name].statistics.setdefault(metric, []).extend(rows)
+                of.statistics.setdefault(metric, []).extend(rows)
     return corpora, seconds
 
 

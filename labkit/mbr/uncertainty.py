@@ -19,7 +19,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.bootstrap import interval, resampled
+from labkit.bootstrap import against, resampled
 from labkit.errors import LabkitError
 from labkit.mbr.decide import decode, expected_loss
 from labkit.mbr.pairs import Case
@@ -135,21 +135,13 @@ def compare_areas(
     """
     if not scores:
         raise LabkitError("No confidence score was given to compare; give at least one.")
-    arrays = {name: np.asarray(values, np.float64) for name, values in scores.items()}
     lost = np.asarray(loss, np.float64)
-    areas = {name: risk_coverage(values, lost).area for name, values in arrays.items()}
+    arrays = [np.asarray(values, np.float64) for values in scores.values()]
+    areas = np.array([risk_coverage(values, lost).area for values in arrays])
     chosen = resampled(len(lost), resamples)
-    drawn = {
-        name: np.array([risk_coverage(values[row], lost[row]).area for row in chosen])
-        for name, values in arrays.items()
-    }
-    first = next(iter(areas))
-    rows = []
-    for name, area in areas.items():
-        bounds, excess = interval(drawn[name]), interval(drawn[name] - drawn[first])
-        figures = (area, *bounds.tolist(), area - areas[first], *excess.tolist())
-        rows.append(Area(name, *figures))
-    return rows
+    drawn = [[risk_coverage(values[row], lost[row]).area for values in arrays] for row in chosen]
+    rows = zip(scores, against(areas, np.array(drawn)), strict=True)
+    return [Area(name, *figures) for name, figures in rows]
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,13 @@ def noisy(seed, many=16, noise=0.25):
 CASES = [noisy(seed) for seed in range(40)]
 
 
+def systems(finding, cases=CASES[:10]):
+    """The corpora that each way of a finding of the textbook makes of cases of 16 samples."""
+    return evaluate.decided(cases, evaluate.textbook_ways(16)[finding][1])
+
+
 def test_quality_rises_with_samples():
-    scores = {n: c.score("chrf") for n, c in evaluate.by_samples(CASES, (1, 4, 16)).items()}
+    scores = {n: c.score("chrf") for n, c in systems("samples", CASES).items()}
     assert scores["1"] + 3 < scores["4"]
     assert scores["4"] + 3 < scores["16"]
 
@@ -51,15 +56,15 @@ def test_all_samples_are_the_samples_drawn():
 
 
 def test_utilities_stand_beside_the_baselines():
-    systems = evaluate.by_utility(CASES[:10], utilities=("chrf", "exact"))
-    assert list(systems) == ["chrf", "exact", "most frequent", "most probable"]
-    assert systems["chrf"].score("chrf") > systems["most probable"].score("chrf")
+    found = systems("utilities")
+    assert list(found) == ["chrf", "bleu", "f1", "edit", "most frequent", "most probable"]
+    assert found["chrf"].score("chrf") > found["most probable"].score("chrf")
 
 
 def test_weightings_are_all_compared_and_uniform_is_counts():
-    systems = evaluate.by_weighting(CASES[:10])
-    assert set(systems) == {"uniform", "counts", "model", "unique"}
-    np.testing.assert_allclose(systems["uniform"].table("chrf"), systems["counts"].table("chrf"))
+    found = systems("weightings")
+    assert set(found) == {"uniform", "counts", "model", "unique"}
+    np.testing.assert_allclose(found["uniform"].table("chrf"), found["counts"].table("chrf"))
 
 
 def knowing(case):
@@ -68,7 +73,7 @@ def knowing(case):
 
 def test_no_choice_is_better_than_the_oracles():
     best = evaluate.decided(CASES[:10], {"oracle": knowing})["oracle"].score("chrf")
-    for system in evaluate.by_utility(CASES[:10]).values():
+    for system in systems("utilities").values():
         assert system.score("chrf") <= best + 1e-9
 
 
@@ -96,8 +101,8 @@ def test_cases_are_drawn_for_each_pair():
 
 def test_no_cases_and_too_few_samples_are_said_in_one_sentence():
     with pytest.raises(LabkitError, match="no cases"):
-        evaluate.by_weighting([])
+        evaluate.decided([], {})
     with pytest.raises(LabkitError, match="no cases"):
         evaluate.textbook([])
     with pytest.raises(LabkitError, match="17 samples of a case were asked for and 16"):
-        evaluate.by_samples(CASES, (17,))
+        first_of(CASES[0], 17, seed=0)

@@ -12,7 +12,7 @@ one reported (Kovacs et al. 2024); how samples are weighed matters (Jinnai et al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, get_args
 
@@ -46,15 +46,14 @@ def metric(name: str) -> Any:
     return MADE[name]()
 
 
-@dataclass
 class Corpus:
     """A system's output as segment statistics, added to as the test set streams by.
 
-    ``statistics[name]`` has a row for each segment.
+    ``statistics[name]`` has a row for each segment, under each of the metrics given.
     """
 
-    metrics: tuple[str, ...] = ("bleu", "chrf")
-    statistics: dict[str, list[list[float]]] = field(default_factory=dict)
+    def __init__(self, metrics: Iterable[str] = ("bleu", "chrf")) -> None:
+        self.statistics: dict[str, list[list[float]]] = {name: [] for name in metrics}
 
     def add(self, outputs: Sequence[str], references: Sequence[str]) -> None:
         """Take in more segments; raises `LabkitError` where the two lists differ in length."""
@@ -63,9 +62,8 @@ class Corpus:
                 f"{len(outputs)} outputs and {len(references)} references were given; one of each "
                 "for every segment is needed."
             )
-        for name in self.metrics:
-            rows = metric(name)._extract_corpus_statistics(list(outputs), [list(references)])
-            self.statistics.setdefault(name, []).extend(rows)
+        for name, rows in self.statistics.items():
+            rows += metric(name)._extract_corpus_statistics(list(outputs), [list(references)])
 
     def table(self, name: str) -> np.ndarray:
         """Return all segments' statistics (segments, S); raises `LabkitError` if there are none."""
@@ -79,7 +77,7 @@ class Corpus:
 
     def scores(self) -> dict[str, float]:
         """Return the corpus score under every metric."""
-        return {name: self.score(name) for name in self.metrics}
+        return {name: self.score(name) for name in self.statistics}
 
 
 def corpus(
@@ -90,7 +88,7 @@ def corpus(
     >>> {name: round(score, 1) for name, score in corpus(["a cat"], ["a cat"]).scores().items()}
     {'bleu': 0.0, 'chrf': 100.0}
     """
-    made = Corpus(tuple(metrics))
+    made = Corpus(metrics)
     made.add(outputs, references)
     return made
 

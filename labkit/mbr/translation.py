@@ -197,7 +197,7 @@ def collect(journal: Iterable[Translated]) -> tuple[dict[str, Corpus], dict[str,
         for name, of in corpora.items():
             seconds[name] += batch.seconds[name]
             for metric, rows in batch.statistics[name].items():
-                of.statistics.setdefault(metric, []).extend(rows)
+                of.statistics[metric] += rows
     return corpora, seconds
 
 

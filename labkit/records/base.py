@@ -82,11 +82,10 @@ class Record(Part):
     def from_json(cls, text: str | bytes) -> Self:
         """Read a record, or raise `RecordError`: one sentence on what is wrong with the text."""
         try:
-            cls._check_header(json.loads(text))
-        except RecordError:
-            raise
+            content = json.loads(text)
         except (ValueError, RecursionError):
             raise RecordError(f"This is no {cls.KIND} record: its text is no JSON.") from None
+        cls._check_header(content)
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

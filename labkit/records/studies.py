@@ -48,11 +48,12 @@ class AblationRow(Part):
 
     def score(self, material: str) -> HeldOutScore:
         """Return the score on prompts of that kind; raises `RecordError` if there is none."""
-        for score in self.scores:
-            if score.material == material:
-                return score
-        known = ", ".join(score.material for score in self.scores)
-        raise RecordError(f"There is no score on {material!r} prompts; there are {known}.")
+        known = {score.material: score for score in self.scores}
+        if material not in known:
+            raise RecordError(
+                f"There is no score on {material!r} prompts; there are {', '.join(known)}."
+            )
+        return known[material]
 
 
 class AblationStudy(Record):
@@ -220,11 +221,9 @@ class TreeStudy(Record):
             raise RecordError(
                 f"The check of {nodes} nodes was not measured, only of up to {self.most_nodes}."
             )
-        for low, high in pairwise(self.verify):
-            if nodes <= high.nodes:
-                share = (nodes - low.nodes) / (high.nodes - low.nodes)
-                return low.ratio + share * (high.ratio - low.ratio)
-        raise AssertionError("the last point covers it")
+        low, high = next(pair for pair in pairwise(self.verify) if nodes <= pair[1].nodes)
+        share = (nodes - low.nodes) / (high.nodes - low.nodes)
+        return low.ratio + share * (high.ratio - low.ratio)
 
     def speedup(self, tree: Sequence[NodePath]) -> float:
         """Return predicted tokens per second with this tree, over those without a draft."""

@@ -30,7 +30,7 @@ T = TypeVar("T")
 PAIRS = 400
 """Pairs that sacrebleu scores; its time for a whole matrix is extrapolated from theirs."""
 
-WORDS = """
+COMMON = """
 the of and to in a is that for it was on as with be by this had not are but from or have an they
 which one you were her all she there would their we him been has when who will more no if out so
 said what up its about into than them can only other new some could time these two may then do
@@ -39,7 +39,8 @@ back years where much your way well down should because each just those people h
 state good very make world still own see men work long get here between both life being under
 never day same another know while last might us great old year off come since against go came
 right used take three house school water place night small found left large kept
-""".split()
+"""
+WORDS = tuple(COMMON.split())
 """English words, about by how often they are used."""
 
 

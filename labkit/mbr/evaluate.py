@@ -63,7 +63,8 @@ class Corpus:
                 "for every segment is needed."
             )
         for name, rows in self.statistics.items():
-            rows += metric(name)._extract_corpus_statistics(list(outputs), [list(references)])
+            found = metric(name)._extract_corpus_statistics(list(outputs), [list(references)])
+            rows.extend(found)
 
     def table(self, name: str) -> np.ndarray:
         """Return all segments' statistics (segments, S); raises `LabkitError` if there are none."""

@@ -1,7 +1,7 @@
 // Beyond one best text: how sure the decision is, a set of answers, and kinds of answer.
 //
-// Pure functions on the losses and weights in force, the same as `labkit.mbr.sets` and
-// `labkit.mbr.clusters` compute, and the panel that shows them.
+// Pure functions on the losses and weights in force, the same as `labkit.mbr.sets`
+// computes, and the panel that shows them.
 
 import { button, el, figures, label, percent, slider, svg } from "../shared/prelude.js";
 import { argmin, riskOf } from "./decide.js";

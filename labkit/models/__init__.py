@@ -4,10 +4,9 @@
 ``data/models`` such as ``tiny``, a folder, or the name of a model on a hub.
 """
 
-from labkit.models.catalogue import load, model_folder, shipped_names
-from labkit.models.language_model import LanguageModel
+from labkit.models.language_model import LanguageModel, load, model_folder, shipped_names
 from labkit.models.smollm2 import check_real, fetch_real
-from labkit.models.weights import check_weights
+from labkit.models.store import check_weights
 
 __all__ = [
     "LanguageModel",

@@ -66,16 +66,18 @@ def convert_gguf(source: Path, folder: Path) -> None:
             f"{source.name} holds a {shape!r} model with a {vocabulary!r} vocabulary, and only "
             "'llama' with 'gpt2' (byte-level BPE) can be converted."
         )
-    plain = {
-        tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(
-            np.float32, copy=False
-        )
-        for tensor in reader.tensors
-    }
-    scaled = facts.get("llama.rope.scaling.type", "none") != "none"
-    if scaled or (plain.pop(FREQUENCIES, np.ones(1)) != 1).any():
+    scaled, weights = facts.get("llama.rope.scaling.type", "none") != "none", {}
+    for tensor in reader.tensors:
+        plain = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        if tensor.name == FREQUENCIES:
+            scaled = scaled or bool((plain != 1).any())
+            continue
+        name = weight_name(tensor.name)
+        if heads := facts.heads.get(tensor.name.split(".")[-2]):
+            plain = halves_from_pairs(plain, heads)
+        weights[name] = np.ascontiguousarray(plain, np.float32)
+    if scaled:
         raise LabkitError(f"{source.name} scales its rotary frequencies, which is not supported.")
-    weights = {weight_name(name): _in_rows(name, plain[name], facts) for name in plain}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = llama_config(facts, tied="lm_head.weight" not in weights)
@@ -129,14 +131,6 @@ def weight_name(name: str) -> str:
     raise LabkitError(f"The GGUF file holds a weight {name!r}, which no Llama model has.")
 
 
-def _in_rows(name: str, weight: np.ndarray, facts: Facts) -> np.ndarray:
-    """Return one weight with its rows in transformers' order."""
-    part = name.split(".")[-2]
-    if part not in facts.heads:
-        return np.ascontiguousarray(weight)
-    return halves_from_pairs(weight, facts.heads[part])
-
-
 def halves_from_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
     """Reorder the rows of a query or key projection for transformers' rotary layout.
 
@@ -148,7 +142,7 @@ def halves_from_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
     """
     rows, width = weight.shape
     pairs = weight.reshape(heads, rows // heads // 2, 2, width)
-    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(rows, width))
+    return pairs.swapaxes(1, 2).reshape(rows, width)
 
 
 def llama_config(facts: Facts, tied: bool) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""`LanguageModel`: one model's folder, whose parts are read when first used."""
+"""Models by name: shipped, fetched, in a folder or on a hub, each part read when first used."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +15,17 @@ import numpy as np
 
 from labkit import devices
 from labkit.errors import LabkitError
-from labkit.models.weights import check_weights, read_weights
+from labkit.models.smollm2 import check_real
+from labkit.models.store import check_folder, check_weights, read_weights
+from labkit.paths import data_dir
 from labkit.positions import LONGEST, context_of
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
+"""The files that are fetched from a hub: never pickled weights, never code."""
 
 
 class LanguageModel:
@@ -33,7 +40,9 @@ class LanguageModel:
     ) -> None:
         self.name = name
         self.folder = folder
-        self.config = _read_config(folder)
+        if not (folder / "config.json").is_file():
+            raise LabkitError(f"The folder {folder} holds no model: there is no config.json in it.")
+        self.config: PretrainedConfig = _read("settings", quiet_transformers().AutoConfig, folder)
         check_weights(folder)
         self._device = device
         self._dtype = dtype
@@ -56,35 +65,21 @@ class LanguageModel:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The fast tokenizer."""
-        transformers = quiet_transformers()
-        try:
-            return transformers.AutoTokenizer.from_pretrained(
-                self.folder, local_files_only=True, trust_remote_code=False
-            )
-        except Exception as error:  # a damaged file can make the libraries raise anything
-            raise _unreadable("tokenizer", self.folder, error) from None
+        return _read("tokenizer", quiet_transformers().AutoTokenizer, self.folder)
 
     @cached_property
     def module(self) -> PreTrainedModel:
         """The transformers model on `device` in `dtype`, ready for inference."""
-        transformers = quiet_transformers()
-        kind = (
-            transformers.AutoModelForSeq2SeqLM
-            if self.config.is_encoder_decoder
-            else transformers.AutoModelForCausalLM
+        shape = "Seq2Seq" if self.config.is_encoder_decoder else "Causal"
+        module, loading = _read(
+            "model",
+            getattr(quiet_transformers(), f"AutoModelFor{shape}LM"),
+            self.folder,
+            config=self.config,
+            dtype=self.dtype,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-        try:
-            module, loading = kind.from_pretrained(
-                self.folder,
-                config=self.config,
-                dtype=self.dtype,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        except Exception as error:
-            raise _unreadable("model", self.folder, error) from None
         # transformers fills missing weights with random numbers and only warns.
         missing, other = loading["missing_keys"], [key[0] for key in loading["mismatched_keys"]]
         if missing or other:
@@ -112,14 +107,11 @@ class LanguageModel:
     @cached_property
     def eos_ids(self) -> frozenset[int]:
         """The tokens that end an output."""
-        transformers = quiet_transformers()
         found: set[int] = set()
         sources = [self.config, self.tokenizer]
         if (self.folder / "generation_config.json").is_file():
-            try:
-                sources.append(transformers.GenerationConfig.from_pretrained(self.folder))
-            except Exception as error:
-                raise _unreadable("generation config", self.folder, error) from None
+            kind = quiet_transformers().GenerationConfig
+            sources.append(_read("generation config", kind, self.folder))
         for source in sources:
             match getattr(source, "eos_token_id", None):
                 case int(one):
@@ -213,19 +205,74 @@ def quiet_transformers() -> Any:
     return transformers
 
 
-def _read_config(folder: Path) -> PretrainedConfig:
-    if not (folder / "config.json").is_file():
-        raise LabkitError(f"The folder {folder} holds no model: there is no config.json in it.")
-    transformers = quiet_transformers()
+def _read(part: str, kind: Any, folder: Path, **options: Any) -> Any:
+    """Read one part of a model folder by a class of transformers: no network, nobody's code."""
     try:
-        return transformers.AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
+        return kind.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **options
         )
-    except Exception as error:
-        raise _unreadable("settings", folder, error) from None
+    except Exception as error:  # a damaged file can make the libraries raise anything
+        raise _unreadable(part, folder, error) from None
 
 
 def _unreadable(part: str, folder: Path, error: Exception) -> LabkitError:
     """Return one sentence for a library's error, which can be a page long."""
     reason = " ".join(str(error).split())[:200].rstrip(". ")
     return LabkitError(f"The {part} in {folder} cannot be read ({reason or type(error).__name__}).")
+
+
+def load(name: str = "real", device: str | None = None, dtype: str | None = None) -> LanguageModel:
+    """Load the model ``name``: real, a shipped one (tiny), a folder, or one on a hub.
+
+    ``device`` (cpu, cuda, mps) and ``dtype`` (float32, bfloat16, float16) are chosen by
+    `labkit.devices` where they are None. Raises `LabkitError` where there is no such model, or
+    its files are damaged.
+    """
+    return LanguageModel(name, model_folder(name), device, dtype)
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Return the names of the models in ``data/models``."""
+    return tuple(sorted(path.parent.name for path in data_dir().glob("models/*/config.json")))
+
+
+def model_folder(name: str, deep: bool = False) -> Path:
+    """Return the checked folder of the model ``name`` (``deep``: hash every file); see `load`."""
+    if name == "real":
+        return check_real(deep)
+    if name in shipped_names():
+        folder = data_dir() / "models" / name
+        check_folder(folder, f"`git checkout -- {folder}` brings it back", deep)
+        return folder
+    if name and Path(name).is_dir():
+        folder = Path(name).resolve()
+        check_folder(folder, "make or fetch that folder again", deep)
+        return folder
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> Path:
+    """Return the folder of a model on a hub, from the hub's own cache if it is complete there."""
+    known = ", ".join(("real", *shipped_names()))
+    if not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", name):
+        raise LabkitError(f"There is no model {name!r}: give {known}, a folder, or a hub's name.")
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import disable_progress_bars
+
+    def snapshot(local: bool) -> Path:
+        fetch = huggingface_hub.snapshot_download
+        return Path(fetch(name, allow_patterns=HUB_FILES, local_files_only=local))
+
+    disable_progress_bars()
+    with contextlib.suppress(OSError, HFValidationError, LabkitError):
+        folder = snapshot(local=True)
+        check_weights(folder)  # other programs cache the config and the tokenizer alone
+        return folder
+    try:
+        return snapshot(local=False)
+    except Exception as error:
+        raise LabkitError(
+            f"There is no model {name!r} here, and the hub gave none ({type(error).__name__}): "
+            f"give {known}, a folder, or a name that the hub knows."
+        ) from None

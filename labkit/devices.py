@@ -7,22 +7,13 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
     import torch
 
-DTYPES = {
-    "float32": "float32",
-    "fp32": "float32",
-    "bfloat16": "bfloat16",
-    "bf16": "bfloat16",
-    "float16": "float16",
-    "fp16": "float16",
-}
-"""Accepted names of number formats, and torch's own."""
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Number formats: short names, which are also accepted, and torch's own."""
 
 FIRST_BFLOAT16 = (8, 0)
 """Compute capability of the first cards with fast bfloat16 (Ampere); a T4 has (7, 5)."""
@@ -38,7 +29,7 @@ def pick_device(name: str | None = None) -> torch.device:
     """
     import torch
 
-    name = name or os.environ.get("LABKIT_DEVICE") or best_device()
+    name = name or os.environ.get("LABKIT_DEVICE") or available_devices()[0]
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -60,11 +51,6 @@ def available_devices() -> tuple[str, ...]:
     return (*(name for name, there in found if there), "cpu")
 
 
-def best_device() -> str:
-    """Return the kind of device that is used by default."""
-    return available_devices()[0]
-
-
 def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
     """Return the number format ``name``, else the fastest that is safe on ``device``.
 
@@ -79,10 +65,10 @@ def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
             name = "bfloat16"
         elif capability >= FIRST_FLOAT16:
             name = "float16"
-    name = name or "float32"
-    if name not in DTYPES:
+    name = DTYPES.get(name or "", name or "float32")
+    if name not in DTYPES.values():
         raise LabkitError(f"There is no number format {name!r}: give float32, bfloat16 or float16.")
-    return getattr(torch, DTYPES[name])
+    return getattr(torch, name)
 
 
 def torch_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -96,15 +82,6 @@ def torch_generator(seed: int, device: torch.device | str = "cpu") -> torch.Gene
         return torch.Generator(device=device).manual_seed(operator.index(seed))
     except (TypeError, ValueError, RuntimeError):
         raise LabkitError(f"The seed is {seed!r}: give a whole number below 2^63.") from None
-
-
-def numpy_generator(seed: int) -> np.random.Generator:
-    """Return a seeded `numpy.random.Generator`; global state is left alone.
-
-    >>> bool(numpy_generator(1).random() == numpy_generator(1).random())
-    True
-    """
-    return np.random.default_rng(seed)
 
 
 def clock(device: torch.device | str = "cpu") -> float:

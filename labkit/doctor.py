@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,21 +26,25 @@ if TYPE_CHECKING:
     import torch
 
 GIB = 1 << 30
-NEEDED_SPACE = 1 * GIB
-"""Bytes that fetching and converting the real model needs."""
+
+
+State = Literal["ok", "note", "bad"]
+"""``note`` is information; ``bad`` keeps the lab from working."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check: a state, what was found, and what would mend it.
-
-    ``note`` is information; ``bad`` keeps the lab from working.
-    """
+    """The result of one check: a state, what was found, and what would mend it."""
 
     subject: str
-    state: Literal["ok", "note", "bad"]
+    state: State
     found: str
     mend: str = ""
+
+
+def verdict(subject: str, right: bool, found: str, mend: str, fault: State = "note") -> Finding:
+    """Return a finding in the state ``fault``, with what would mend it, unless all is ``right``."""
+    return Finding(subject, "ok", found) if right else Finding(subject, fault, found, mend)
 
 
 def examine(deep: bool = False, tests: bool = False) -> list[Finding]:
@@ -48,20 +52,19 @@ def examine(deep: bool = False, tests: bool = False) -> list[Finding]:
 
     ``deep`` hashes each model file; ``tests`` also checks what the project's tests need.
     """
-    looks: list[Callable[[], Iterator[Finding]]] = [
-        look_at_python,
-        look_at_packages,
-        look_at_device,
-        look_at_fast_paths,
-        look_at_threads,
-        lambda: look_at_real(deep),
-        lambda: look_at_shipped(deep),
-        look_at_heads,
-        look_at_disk,
-        look_at_jupyter,
-        lambda: look_at_test_tools(tests),
+    return [
+        *look_at_python(),
+        *look_at_packages(),
+        *look_at_device(),
+        *look_at_fast_paths(),
+        *look_at_threads(),
+        *look_at_real(deep),
+        *look_at_shipped(deep),
+        *look_at_heads(),
+        *look_at_disk(),
+        *look_at_jupyter(),
+        *look_at_test_tools(tests),
     ]
-    return [finding for look in looks for finding in look()]
 
 
 def healthy(findings: list[Finding]) -> bool:
@@ -84,10 +87,7 @@ def as_text(findings: list[Finding]) -> str:
 
 def as_json(findings: list[Finding]) -> dict[str, Any]:
     """Return the findings as one JSON object."""
-    return {
-        "healthy": healthy(findings),
-        "findings": [asdict(finding) for finding in findings],
-    }
+    return {"healthy": healthy(findings), "findings": list(map(asdict, findings))}
 
 
 def look_at_python() -> Iterator[Finding]:
@@ -108,14 +108,13 @@ def look_at_packages() -> Iterator[Finding]:
         if found[name].partition("+")[0] != pinned:  # +cpu and the like are builds of one version
             different.append(f"{name} {found[name]} (pinned: {pinned})")
     mend = "`make setup` installs the pinned versions"
-    if missing:
-        yield Finding("packages", "bad", f"missing: {', '.join(missing)}", mend)
-    elif different:
-        yield Finding("packages", "note", ", ".join(different), mend)
-    else:
-        shown = ("torch", "transformers", "numba", "numpy", "anywidget")
-        versions = ", ".join(f"{name} {found[name]}" for name in shown)
-        yield Finding("packages", "ok", f"all {len(found)} as pinned: {versions}")
+    if missing or different:
+        faults = f"missing: {', '.join(missing)}" if missing else ", ".join(different)
+        yield Finding("packages", "bad" if missing else "note", faults, mend)
+        return
+    shown = ("torch", "transformers", "numba", "numpy", "anywidget")
+    versions = ", ".join(f"{name} {found[name]}" for name in shown)
+    yield Finding("packages", "ok", f"all {len(found)} as pinned: {versions}")
 
 
 def pinned_versions() -> dict[str, str]:
@@ -194,10 +193,8 @@ def look_at_fast_paths() -> Iterator[Finding]:
         return
     choice = kernels.choose(LlamaConfig(), device, devices.pick_dtype(None, device))
     found = f"{choice.path.replace('_', ' ')} ({choice.why})"
-    if choice.path == "plain":
-        yield Finding("fast path", "note", found, "speculation works there, and gains less")
-    else:
-        yield Finding("fast path", "ok", found)
+    mend = "speculation works there, and gains less"
+    yield verdict("fast path", choice.path != "plain", found, mend)
 
 
 def look_at_threads() -> Iterator[Finding]:
@@ -205,12 +202,11 @@ def look_at_threads() -> Iterator[Finding]:
     import torch
 
     taken = threads.contention()
-    found = f"{torch.get_num_threads()} for torch, waiting with {threads.waiting()}"
-    if taken > threads.CONTENDED:
-        busy = f"other processes take {taken:.0%} of the processor now"
-        yield Finding("threads", "note", f"{found}; {busy}", "timings mean little until they end")
-    else:
-        yield Finding("threads", "ok", f"{found}; the processor is free")
+    free = taken <= threads.CONTENDED
+    load = "the processor is" if free else f"other processes take {taken:.0%} of the processor"
+    found = f"{torch.get_num_threads()} for torch, waiting with {threads.waiting()}; {load} "
+    found += "free" if free else "now"
+    yield verdict("threads", free, found, "timings mean little until they end")
 
 
 def look_at_real(deep: bool) -> Iterator[Finding]:
@@ -218,11 +214,10 @@ def look_at_real(deep: bool) -> Iterator[Finding]:
     from labkit.models import check_real
 
     try:
-        folder = check_real(deep)
+        found = f"{check_real(deep)}{', every byte as fetched' if deep else ''}"
+        yield Finding("model real", "ok", found)
     except LabkitError as error:
         yield Finding("model real", "bad", str(error))
-        return
-    yield Finding("model real", "ok", f"{folder}{', every byte as fetched' if deep else ''}")
 
 
 def look_at_shipped(deep: bool) -> Iterator[Finding]:
@@ -237,10 +232,9 @@ def look_at_shipped(deep: bool) -> Iterator[Finding]:
     except LabkitError as error:
         yield Finding("models shipped", "bad", str(error))
         return
-    if "tiny" in names:
-        yield Finding("models shipped", "ok", f"{', '.join(names)} in {folders[0].parent}")
-    else:
-        yield Finding("models shipped", "bad", "there is no 'tiny'", "get the whole repository")
+    there = "tiny" in names
+    found = f"{', '.join(names)} in {folders[0].parent}" if there else "there is no 'tiny'"
+    yield verdict("models shipped", there, found, "get the whole repository", "bad")
 
 
 def look_at_heads() -> Iterator[Finding]:
@@ -257,11 +251,9 @@ def look_at_heads() -> Iterator[Finding]:
         return
     names = [folder.name for folder in folders]
     missing = [base for base in ("real", "tiny") if base not in names]
-    if missing:
-        mend = "`labkit train all` trains some by a recipe of data/recipes"
-        yield Finding("heads", "note", f"none for {' and '.join(missing)}", mend)
-    else:
-        yield Finding("heads", "ok", f"for {', '.join(names)}")
+    found = f"none for {' and '.join(missing)}" if missing else f"for {', '.join(names)}"
+    mend = "`labkit train all` trains some by a recipe of data/recipes"
+    yield verdict("heads", not missing, found, mend)
 
 
 def look_at_disk() -> Iterator[Finding]:
@@ -271,11 +263,8 @@ def look_at_disk() -> Iterator[Finding]:
     folder = cache_dir()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    found = f"{free / GIB:.1f} GiB free for {folder}"
-    if free < NEEDED_SPACE:
-        yield Finding("disk", "note", found, "1 GiB is needed to fetch 'real'; or set LABKIT_CACHE")
-    else:
-        yield Finding("disk", "ok", found)
+    mend = "1 GiB is needed to fetch 'real'; or set LABKIT_CACHE"
+    yield verdict("disk", free >= GIB, f"{free / GIB:.1f} GiB free for {folder}", mend)
 
 
 def look_at_jupyter() -> Iterator[Finding]:
@@ -284,22 +273,20 @@ def look_at_jupyter() -> Iterator[Finding]:
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         yield Finding("jupyter", "bad", f"missing: {', '.join(missing)}", "`make setup`")
-    else:
-        version = importlib.metadata.version("jupyterlab")
-        yield Finding("jupyter", "ok", f"JupyterLab {version}; `make lab` opens the first notebook")
+        return
+    version = importlib.metadata.version("jupyterlab")
+    yield Finding("jupyter", "ok", f"JupyterLab {version}; `make lab` opens the first notebook")
 
 
 def look_at_test_tools(needed: bool) -> Iterator[Finding]:
     """Check for Chromium and Node, which only the project's own tests need."""
     found = {"Chromium": find_chromium(), "Node": shutil.which("node")}
     missing = [name for name, path in found.items() if not path]
-    if not missing:
-        yield Finding("test tools", "ok", ", ".join(path for path in found.values() if path))
-        return
     ways = {
         "Chromium": "`python -m playwright install chromium` (on Debian: `apt install chromium`)",
         "Node": "node from nodejs.org (on Debian: `apt install nodejs`)",
     }
     mend = f"`make test` alone needs it: install {' and '.join(ways[name] for name in missing)}"
-    state: Literal["bad", "note"] = "bad" if needed else "note"
-    yield Finding("test tools", state, f"{' and '.join(missing)} not found", mend)
+    there = ", ".join(path for path in found.values() if path)
+    text = f"{' and '.join(missing)} not found" if missing else there
+    yield verdict("test tools", not missing, text, mend, "bad" if needed else "note")

@@ -8,6 +8,7 @@ time of a step, and names each cause that it finds with one suggestion.
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -148,24 +149,19 @@ def _acceptance(
     drafted: Sequence[Generation], trained: Sequence[float] | None
 ) -> Iterator[Acceptance]:
     """Count, for each depth, the steps that reached it and those that accepted a node there."""
-    reached: dict[int, int] = {}
-    accepted: dict[int, int] = {}
-    steps = 0
-    for step in (step for done in drafted for step in done.steps):
+    reached: Counter[int] = Counter()
+    accepted: Counter[int] = Counter()
+    steps = [step for done in drafted for step in done.steps]
+    for step in steps:
         depths = step.draft.depths
-        steps += 1
-        for depth in {depths[test.node] for test in step.verdict.tests}:
-            reached[depth] = reached.get(depth, 0) + 1
-        for node in step.verdict.path:
-            accepted[depths[node]] = accepted.get(depths[node], 0) + 1
+        reached.update({depths[test.node] for test in step.verdict.tests})
+        accepted.update(depths[node] for node in step.verdict.path)
     for depth in sorted(reached):
-        hits = accepted.get(depth, 0)
-        known = trained[depth - 1] if trained and depth <= len(trained) else None
         yield Acceptance(
             head=depth,
-            conditional=hits / reached[depth],
-            unconditional=hits / steps,
-            in_training=known,
+            conditional=accepted[depth] / reached[depth],
+            unconditional=accepted[depth] / len(steps),
+            in_training=trained[depth - 1] if trained and depth <= len(trained) else None,
         )
 
 

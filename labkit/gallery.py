@@ -100,21 +100,18 @@ nav, footer { color: var(--soft); margin: 0 0 16px; }
 
 
 def build(folder: Path) -> list[Path]:
-    """Write the gallery to ``folder``: an index, the Playground, and a page for each widget.
-
-    Returns the files.
+    """Write an index, the Playground, and a page for each widget to ``folder``; return the files.
 
     Raises `LabkitError` where a shipped record is missing or the disk refuses.
     """
-    data, paths = data_dir(), []
+    pages = {}
     for exhibit in EXHIBITS:
-        widget = exhibit.make(data)
+        widget = exhibit.make(data_dir())
         if widget.problem:
             raise LabkitError(f"The gallery's {exhibit.title} cannot be shown: {widget.problem}")
-        paths.append(write_whole(folder / f"{exhibit.name}.html", _exhibit_page(exhibit, widget)))
-    paths.append(write_whole(folder / PLAYGROUND, playground()))
-    paths.append(write_whole(folder / "index.html", _index()))
-    return paths
+        pages[f"{exhibit.name}.html"] = _exhibit_page(exhibit, widget)
+    pages |= {PLAYGROUND: playground(), "index.html": _index()}
+    return [write_whole(folder / name, page) for name, page in pages.items()]
 
 
 def playground() -> str:
@@ -128,8 +125,7 @@ def playground() -> str:
 
 
 def _exhibit_page(exhibit: Exhibit, widget: RecordWidget) -> str:
-    places = [e.name for e in EXHIBITS]
-    here = places.index(exhibit.name)
+    here = EXHIBITS.index(exhibit)
     links = " · ".join(
         f'<a href="{e.name}.html">{e.title}</a>'
         for e in (EXHIBITS[here - 1], EXHIBITS[(here + 1) % len(EXHIBITS)])

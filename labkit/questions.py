@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +48,12 @@ def read_questions(path: str | Path | None = None) -> list[Question]:
 
 def sample(questions: Sequence[Question], count: int, rng: np.random.Generator) -> list[Question]:
     """Draw up to ``count`` prompts, as many of each category as of the others where it can be."""
-    drawn: dict[str, int] = {}
+    drawn: Counter[str] = Counter()
     ranked = []
     for question in (questions[place] for place in rng.permutation(len(questions))):
-        drawn[question.category] = drawn.get(question.category, 0) + 1
+        drawn[question.category] += 1
         ranked.append((drawn[question.category], question))
-    ranked.sort(key=lambda one: one[0])
-    return [question for _, question in ranked[:count]]
+    return [question for _, question in sorted(ranked, key=lambda one: one[0])[:count]]
 
 
 def _question(value: Any, number: int) -> Question:

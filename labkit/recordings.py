@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from labkit.mbr.conditional import conditional
@@ -15,7 +14,7 @@ from labkit.mbr.pairs import read_pairs
 from labkit.models import load
 from labkit.paths import data_dir
 from labkit.provenance import provenance
-from labkit.records import Record, Trace
+from labkit.records import Record
 from labkit.sampling import Sampling
 from labkit.speculative.calibrate import calibrate
 from labkit.speculative.decoder import Decoder
@@ -31,28 +30,28 @@ SAMPLES = 48
 REPEATS = 7
 
 
-def race(decoder: Decoder, command: str) -> dict[str, Record]:
+Made = tuple[dict[str, Record], int | None, str]
+"""Records by name, and for their provenance the seed and a note."""
+
+
+def race(decoder: Decoder) -> Made:
     """Record vanilla and the heads on one prompt, interleaved."""
     result = decoder.race(RACE_PROMPT, NEW_TOKENS, ("vanilla", "mlp"), REPEATS)
-    made = provenance(command, note=f"the run of median time of {REPEATS}, interleaved")
-    return {
-        f"race-{trace.method}": trace.model_copy(update={"provenance": made})
-        for trace in result.traces
-    }
+    records: dict[str, Record] = {f"race-{trace.method}": trace for trace in result.traces}
+    return records, None, f"the run of median time of {REPEATS}, interleaved"
 
 
-def steps(decoder: Decoder, command: str) -> dict[str, Record]:
+def steps(decoder: Decoder) -> Made:
     """Record one generation in detail, greedy and sampled."""
     warm = Sampling(temperature=0.7)
-    made = provenance(command, seed=0, note="recorded in detail, which takes time: for its steps")
-    traces: dict[str, Trace] = {
+    records: dict[str, Record] = {
         "trace-greedy": decoder.trace(STEP_PROMPT, 64, "mlp"),
         "trace-sampled": decoder.trace(STEP_PROMPT, 64, "mlp", warm, seed=0),
     }
-    return {name: trace.model_copy(update={"provenance": made}) for name, trace in traces.items()}
+    return records, 0, "recorded in detail, which takes time: for its steps"
 
 
-def risk(_decoder: Decoder, command: str) -> dict[str, Record]:
+def risk(_decoder: Decoder) -> Made:
     """Record one Bayes decision over translations of one sentence, by the small translator."""
     reference = dict(read_pairs(data_dir() / "sentences" / "deu-eng.tsv"))[TRANSLATED]
     translator = load("translator")
@@ -65,10 +64,10 @@ def risk(_decoder: Decoder, command: str) -> dict[str, Record]:
         reference=reference,
         seed=0,
     )
-    return {"risk": table.model_copy(update={"provenance": provenance(command, 0)})}
+    return {"risk": table}, 0, ""
 
 
-def tree(decoder: Decoder, command: str) -> dict[str, Record]:
+def tree(decoder: Decoder) -> Made:
     """Record what trees of the heads would gain and cost on this machine."""
     found = calibrate(decoder.base, decoder.engine, decoder.heads, REPEATS)
     study = tree_study(
@@ -80,15 +79,10 @@ def tree(decoder: Decoder, command: str) -> dict[str, Record]:
         found.token_ms / 1e3,
     )
     note = f"contention {found.contention:.2f}, bandwidth {found.bandwidth_gb_s:.0f} GB/s"
-    return {"tree": study.model_copy(update={"provenance": provenance(command, note=note)})}
+    return {"tree": study}, None, note
 
 
-MAKERS: dict[str, Callable[[Decoder, str], dict[str, Record]]] = {
-    "race": race,
-    "steps": steps,
-    "risk": risk,
-    "tree": tree,
-}
+MAKERS = {"race": race, "steps": steps, "risk": risk, "tree": tree}
 """The makers of records by name."""
 
 
@@ -100,6 +94,9 @@ def record(base: str, folder: Path, kinds: tuple[str, ...], command: str) -> lis
     decoder = Decoder(base)
     paths = []
     for kind in kinds:
-        for name, made in MAKERS[kind](decoder, command).items():
-            paths.append(made.save(folder / f"{name}.json"))
+        records, seed, note = MAKERS[kind](decoder)
+        made = provenance(command, seed, note)
+        for name, found in records.items():
+            whole = found.model_copy(update={"provenance": made})
+            paths.append(whole.save(folder / f"{name}.json"))
     return paths

@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from labkit import threads
-from labkit.devices import clock, numpy_generator
+from labkit.devices import clock
 from labkit.errors import LabkitError
 from labkit.kernels import engine_for
 from labkit.kernels.cuda import CudaEngine
@@ -203,7 +203,9 @@ def timed(job: Callable[[], object], engine: Engine) -> float:
 
 def passes_over(counts: Sequence[int], engine: Engine, cached: int) -> list[Callable[[], object]]:
     """Return passes over so many tokens after ``cached`` others, on CUDA as a step makes them."""
-    tokens = numpy_generator(0).integers(engine.vocabulary, size=cached + max(counts)).tolist()
+    tokens = (
+        np.random.default_rng(0).integers(engine.vocabulary, size=cached + max(counts)).tolist()
+    )
     cache = engine.new_cache(len(tokens))
     prefill(engine, tokens[:cached], cache)
     rows = [[Rows(tokens[cached : cached + count])] for count in counts]

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from labkit import threads
+from labkit import devices, threads
 from labkit.errors import LabkitError
-from labkit.paths import find_chromium
+from labkit.paths import cache_dir, data_dir, find_chromium
 
 if TYPE_CHECKING:
     import torch
@@ -137,8 +137,6 @@ def look_at_device() -> Iterator[Finding]:
     """Report the default device and number format, and a card that torch cannot use."""
     import torch
 
-    from labkit import devices
-
     try:
         device = devices.pick_device()
         dtype = str(devices.pick_dtype(None, device)).removeprefix("torch.")
@@ -185,7 +183,7 @@ def look_at_fast_paths() -> Iterator[Finding]:
     """Report which forward pass Llama-shaped models use here, and why."""
     from transformers import LlamaConfig
 
-    from labkit import devices, kernels
+    from labkit import kernels
 
     try:
         device = devices.pick_device()
@@ -202,10 +200,12 @@ def look_at_threads() -> Iterator[Finding]:
     import torch
 
     taken = threads.contention()
-    free = taken <= threads.CONTENDED
-    load = "the processor is" if free else f"other processes take {taken:.0%} of the processor"
-    found = f"{torch.get_num_threads()} for torch, waiting with {threads.waiting()}; {load} "
-    found += "free" if free else "now"
+    free, busy = (
+        taken <= threads.CONTENDED,
+        f"other processes take {taken:.0%} of the processor now",
+    )
+    load = "the processor is free" if free else busy
+    found = f"{torch.get_num_threads()} for torch, waiting with {threads.waiting()}; {load}"
     yield verdict("threads", free, found, "timings mean little until they end")
 
 
@@ -240,7 +240,6 @@ def look_at_shipped(deep: bool) -> Iterator[Finding]:
 def look_at_heads() -> Iterator[Finding]:
     """Check the shipped heads of both models."""
     from labkit.models import check_weights
-    from labkit.paths import data_dir
 
     try:
         folders = sorted(path.parent for path in data_dir().glob("heads/*/config.json"))
@@ -258,8 +257,6 @@ def look_at_heads() -> Iterator[Finding]:
 
 def look_at_disk() -> Iterator[Finding]:
     """Check the free space for the cache."""
-    from labkit.paths import cache_dir
-
     folder = cache_dir()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free

@@ -21,10 +21,8 @@ def data_dir() -> Path:
     named = os.environ.get("LABKIT_DATA")
     folder = Path(named) if named else carried("data")
     if not folder.is_dir():
-        advice = (
-            "which LABKIT_DATA names" if named else "set LABKIT_DATA, or install from a checkout"
-        )
-        raise LabkitError(f"There is no data folder {folder} ({advice}).")
+        how = "which LABKIT_DATA names" if named else "set LABKIT_DATA, or install from a checkout"
+        raise LabkitError(f"There is no data folder {folder} ({how}).")
     return folder
 
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SPIN_COUNT = "2000"
@@ -29,7 +29,6 @@ WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 CONTENDED = 0.15
 """Above this `contention` timings are unreliable; benchmarks then say so."""
-
 
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 """Linux's limit of a container's processor time: a quota and a period."""
@@ -77,18 +76,14 @@ def contention(seconds: float = 0.1) -> float:
     """
     threads = cores()
     block = bytes(1 << 19)
-    got = [0.0] * threads
     start = time.perf_counter()
 
-    def burn(index: int) -> None:
+    def burn(_: int) -> float:
         began = time.thread_time()
         while time.perf_counter() - start < seconds:
             hashlib.sha256(block)  # lets other threads run meanwhile
-        got[index] = time.thread_time() - began
+        return time.thread_time() - began
 
-    workers = [threading.Thread(target=burn, args=(index,)) for index in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return max(0.0, 1.0 - sum(got) / ((time.perf_counter() - start) * threads))
+    with ThreadPoolExecutor(threads) as pool:
+        got = sum(pool.map(burn, range(threads)))
+    return max(0.0, 1.0 - got / ((time.perf_counter() - start) * threads))

@@ -6,20 +6,18 @@ transformers' own forward pass everywhere else. `choose` says which and why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from labkit.kernels.engine import Engine
 
 Path = Literal["weights_once", "cuda_graphs", "plain"]
-PATHS: tuple[Path, ...] = ("weights_once", "cuda_graphs", "plain")
+PATHS: tuple[Path, ...] = get_args(Path)
 """The names of the forward passes."""
 
 LLAMA_SHAPED = ("llama", "mistral", "qwen2", "qwen3")
@@ -27,27 +25,6 @@ LLAMA_SHAPED = ("llama", "mistral", "qwen2", "qwen3")
 
 FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings whose angles do not change with the length of the text."""
-
-
-class Model(Protocol):
-    """A model as the choice reads it; `labkit.LanguageModel` is one."""
-
-    config: Any
-
-    @property
-    def device(self) -> torch.device:
-        """The device to compute on."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The number format to compute in."""
-
-    @property
-    def module(self) -> Any:
-        """The transformers model; only the plain path loads it."""
-
-    def weights(self) -> Mapping[str, np.ndarray]:
-        """The stored weights in float32, by transformers' names."""
 
 
 @dataclass(frozen=True)
@@ -69,24 +46,24 @@ def not_llama_shaped(config: Any) -> str | None:
     if kind not in LLAMA_SHAPED:
         return f"{kind} is not shaped like Llama"
     rotary = getattr(config, "rope_parameters", None) or {}
-    kinds = set(getattr(config, "layer_types", None) or ())
-    window = getattr(config, "sliding_window", None)
+    windowed = getattr(config, "sliding_window", None) is not None
+    full = set(getattr(config, "layer_types", None) or ()) == {"full_attention"}
+    turned = rotary.get("partial_rotary_factor", 1.0)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    reasons = {
-        "its activation is not silu": config.hidden_act != "silu",
-        "its attention has a window": window is not None and kinds != {"full_attention"},
-        "its output projection has a bias": kind != "qwen2"
-        and getattr(config, "attention_bias", False),
-        "its feed-forward layers have biases": getattr(config, "mlp_bias", False),
-        "its rotary embedding changes with the text's length": rotary.get("rope_type", "default")
-        not in FIXED_ROTARY,
-        "its rotary embedding turns only a part of each head": rotary.get(
-            "partial_rotary_factor", 1.0
-        )
-        != 1.0,
-        "its heads have an odd width": size % 2 == 1,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+    biased = kind != "qwen2" and getattr(config, "attention_bias", False)
+    fixed = rotary.get("rope_type", "default") in FIXED_ROTARY
+    for strange, reason in (
+        (config.hidden_act != "silu", "its activation is not silu"),
+        (windowed and not full, "its attention has a window"),
+        (biased, "its output projection has a bias"),
+        (getattr(config, "mlp_bias", False), "its feed-forward layers have biases"),
+        (not fixed, "its rotary embedding changes with the text's length"),
+        (turned != 1.0, "its rotary embedding turns only a part of each head"),
+        (size % 2 == 1, "its heads have an odd width"),
+    ):
+        if strange:
+            return reason
+    return None
 
 
 def no_weights_once() -> str | None:
@@ -100,8 +77,7 @@ def no_weights_once() -> str | None:
 
 def choose(config: Any, device: torch.device, dtype: torch.dtype) -> Choice:
     """Return the fastest path for a model with this config on this device, and the reason."""
-    strange = not_llama_shaped(config)
-    if strange:
+    if strange := not_llama_shaped(config):
         return Choice("plain", strange)
     if device.type == "cuda":
         return Choice("cuda_graphs", "Llama-shaped, on a GPU with CUDA")
@@ -110,19 +86,17 @@ def choose(config: Any, device: torch.device, dtype: torch.dtype) -> Choice:
     number = str(dtype).removeprefix("torch.")
     if number != "float32":
         return Choice("plain", f"the number format is {number}, and the fast path sums in float32")
-    lacking = no_weights_once()
-    if lacking:
+    if lacking := no_weights_once():
         return Choice("plain", lacking)
     return Choice("weights_once", "Llama-shaped, on a CPU with fused multiply-add")
 
 
-def engine_for(
-    lm: Model, storage: str = "float32", path: Literal["auto"] | Path = "auto"
-) -> Engine:
+def engine_for(lm: Any, storage: str = "float32", path: Literal["auto"] | Path = "auto") -> Engine:
     """Open the forward pass of a model: the fastest that works here, or the one called ``path``.
 
-    ``storage`` is how weights once stores them: see `weights_once.STORAGE`. Raises `LabkitError`
-    where the path or the storage is not available.
+    ``lm`` is a `labkit.LanguageModel`, or has its ``config``, ``device``, ``dtype``, ``weights()``
+    and, for the plain path, ``module``. ``storage`` is how weights once stores them: see
+    `weights_once.STORAGE`. Raises `LabkitError` where the path or the storage is not available.
     """
     if path != "auto" and path not in PATHS:
         raise LabkitError(f"There is no path {path!r}: give auto, {', '.join(PATHS)}.")
@@ -130,25 +104,25 @@ def engine_for(
     if path not in ("auto", "plain", choice.path):
         raise LabkitError(f"The path {path!r} cannot run here, since {choice.why}.")
     taken = choice.path if path == "auto" else path
-    if taken == "weights_once":
-        from labkit.kernels.llama import LlamaWeights
-        from labkit.kernels.weights_once import STORAGE, WeightsOnce
-
-        if storage not in STORAGE:
-            raise LabkitError(f"There is no storage {storage!r}: give {', '.join(STORAGE)}.")
-        return WeightsOnce(LlamaWeights(lm.config, lm.weights()), storage)
-    if storage != "float32":
+    if taken != "weights_once" and storage != "float32":
         why = choice.why if path == "auto" else f"the path {path} was given"
         raise LabkitError(
             f"Only the weights-once path stores weights as {storage}, and it is not used: {why}."
         )
+    if taken == "plain":
+        from labkit.kernels.plain import PlainEngine
+
+        engine = PlainEngine(lm.module)
+        engine.check_trees()
+        return engine
+    from labkit.kernels.llama import LlamaWeights
+
     if taken == "cuda_graphs":
         from labkit.kernels.cuda import CudaEngine
-        from labkit.kernels.llama import LlamaWeights
 
         return CudaEngine(LlamaWeights(lm.config, lm.weights()), lm.device, lm.dtype)
-    from labkit.kernels.plain import PlainEngine
+    from labkit.kernels.weights_once import STORAGE, WeightsOnce
 
-    engine = PlainEngine(lm.module)
-    engine.check_trees()
-    return engine
+    if storage not in STORAGE:
+        raise LabkitError(f"There is no storage {storage!r}: give {', '.join(STORAGE)}.")
+    return WeightsOnce(LlamaWeights(lm.config, lm.weights()), storage)

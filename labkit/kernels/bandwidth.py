@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
+import torch
 from numba import njit, prange
 
+from labkit.kernels.engine import TorchProbe
 from labkit.kernels.panel import JIT
-
-PROBE = 1 << 26
-"""Float32 numbers in the array that is read: 256 MiB, more than any cache holds."""
 
 PIECE = 1 << 16
 """Numbers in a piece, which one thread reads: 256 KiB."""
@@ -37,15 +34,13 @@ def read_through(numbers):
     return total
 
 
-class Probe:
-    """A repeated read of one large array, as a forward pass reads the weights."""
+class Probe(TorchProbe):
+    """The same read by numba's threads, which share a pass on panels."""
 
-    def __init__(self, numbers: int = PROBE) -> None:
-        self.numbers = np.ones(numbers, np.float32)
-        read_through(self.numbers[:PIECE])  # compiled now, not when it is timed
+    def __init__(self, numbers: int = 1 << 26) -> None:
+        super().__init__(torch.device("cpu"), numbers)
+        read_through(self.numbers.numpy()[:PIECE])  # compiled now, not when it is timed
 
-    def __call__(self) -> float:
-        """Return the bytes per second of one read."""
-        began = time.perf_counter()
-        read_through(self.numbers)
-        return self.numbers.nbytes / (time.perf_counter() - began)
+    def read(self) -> None:
+        """See `TorchProbe`."""
+        read_through(self.numbers.numpy())

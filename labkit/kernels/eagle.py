@@ -14,8 +14,7 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from labkit.kernels.context import feed_forward, product
-from labkit.kernels.heads import best_of_each, rounded, spread, unit
+from labkit.kernels.heads import best_of_each, feed_forward, product, rounded, spread, unit
 from labkit.kernels.panel import JIT, LANES, Q8_0, F
 from labkit.kernels.weights_once import ZERO, exp
 
@@ -121,9 +120,8 @@ class PanelEagle:
         if self.fuse is None:
             return torch.from_numpy(np.ascontiguousarray(rows)).reshape(*hidden.shape[:-1], width)
         normed = unit(rows.reshape(-1, width)).reshape(len(rows), -1)
-        return torch.from_numpy(product(normed, self.fuse, width)).reshape(
-            *hidden.shape[:-1], width
-        )
+        fused = torch.from_numpy(product(normed, self.fuse, width))
+        return fused.reshape(*hidden.shape[:-1], width)
 
     def enter(self, feature: Tensor, tokens: Tensor) -> Tensor:
         """Return the inputs (M, D) of places, from features (M, D) and tokens (M,) they led to."""
@@ -149,18 +147,12 @@ class PanelEagle:
     def leave(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Return the features (M, D), from inputs (M, D) and what attention mixed (M, h, d)."""
         rows = np.ascontiguousarray(mixed.flatten(1).numpy())
-        inner = self.config.inner_dim
-        return torch.from_numpy(
-            left(x.numpy(), rows, self.mix, *self.inner_norm, self.gate_up, self.down, inner)
-        )
+        weights = (self.mix, *self.inner_norm, self.gate_up, self.down)
+        return torch.from_numpy(left(x.numpy(), rows, *weights, self.config.inner_dim))
 
     def best(self, feature: Tensor, many: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits (M, R), and the best ``many`` places in the draft ids, with log-probs."""
-        logits, places, logprobs = best_tokens(
-            feature.numpy(), *self.output_norm, self.out, self.w_table, self.size, many
-        )
-        return (
-            torch.from_numpy(logits[:, : self.size]),
-            torch.from_numpy(places),
-            torch.from_numpy(logprobs),
-        )
+        weights = (*self.output_norm, self.out, self.w_table)
+        found = best_tokens(feature.numpy(), *weights, self.size, many)
+        logits, places, logprobs = map(torch.from_numpy, found)
+        return logits[:, : self.size], places, logprobs

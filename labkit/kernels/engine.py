@@ -99,9 +99,11 @@ class Engine(Protocol):
     @property
     def threads(self) -> int:
         """Threads of the processor that share a pass."""
+        return torch.get_num_threads()
 
     def bandwidth_probe(self) -> Callable[[], float]:
-        """A function that reads a large array as a pass reads the weights: bytes per second."""
+        """Return a function that reads a large array as a pass reads the weights: bytes/s."""
+        return TorchProbe(self.device)
 
     def new_cache(self, capacity: int, slots: int = 1) -> Any:
         """An empty cache for ``slots`` sequences of at most ``capacity`` tokens."""
@@ -121,15 +123,22 @@ class Engine(Protocol):
 
 
 class TorchProbe:
-    """A repeated read of one large array through torch, where the engine computes."""
+    """A repeated read of one large array through torch, where the engine computes.
+
+    By default it has 256 MiB, more than any cache holds.
+    """
 
     def __init__(self, device: torch.device, numbers: int = 1 << 26) -> None:
         self.numbers = torch.ones(numbers, device=device)
 
+    def read(self) -> None:
+        """Read the array once."""
+        self.numbers.sum()
+
     def __call__(self) -> float:
         """Return the bytes per second of one read."""
         began = clock(self.numbers.device)
-        self.numbers.sum()
+        self.read()
         return self.numbers.nbytes / (clock(self.numbers.device) - began)
 
 
@@ -196,21 +205,16 @@ def stack(
         positions += [length + depth for depth in (range(high - low) if depths is None else depths)]
         mask = chain_visible(high - low) if piece.visible is None else piece.visible
         visible[low:high, low:high] = mask
-    for token in (min(tokens), max(tokens)):
-        if not 0 <= token < engine.vocabulary:
-            raise LabkitError(
-                f"The model has no token {token}: its vocabulary is {engine.vocabulary:,} tokens."
-            )
-    for position in (min(positions), max(positions)):
-        if not 0 <= position < engine.context:
-            raise LabkitError(
-                f"The model has no position {position}: its context is {engine.context:,} tokens."
-            )
-    return Stacked(
-        np.array(tokens, np.int64),
-        np.array(positions, np.int64),
-        np.array(bounds, np.int64),
-        np.array(slots, np.int64),
-        cache.lengths,
-        visible,
+    for kind, given, whole, size in (
+        ("token", tokens, "vocabulary", engine.vocabulary),
+        ("position", positions, "context", engine.context),
+    ):
+        for value in (min(given), max(given)):
+            if not 0 <= value < size:
+                raise LabkitError(
+                    f"The model has no {kind} {value}: its {whole} is {size:,} tokens."
+                )
+    token, position, bound, slot = (
+        np.array(part, np.int64) for part in (tokens, positions, bounds, slots)
     )
+    return Stacked(token, position, bound, slot, cache.lengths, visible)

@@ -1,21 +1,27 @@
-"""The heads of a speculator on products that read each weight once.
+"""The heads of a speculator, and their context layer, on products that read each weight once.
 
 A draft need not be exact, since the base model checks it; it has to be quick. So the weights are
 rounded, whatever the base model's storage is, and multiplied as integers: those of the heads to 4
 bits and the base model's table, where 4 bits cost accepted tokens, to 8. That is less than half the
-bytes of bfloat16.
+bytes of bfloat16. The context layer runs once per step on the few rows that were committed, so,
+like the heads, it is bound by reading its weights, of 4 bits as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numba import njit, prange
 
 from labkit.kernels.integers import pack_integers
 from labkit.kernels.panel import BFLOAT16, JIT, LANES, Q4_1, Q8_0, F, pack
-from labkit.kernels.weights_once import LOWEST, ONE, ZERO, exp, linear
+from labkit.kernels.weights_once import LOWEST, ONE, ZERO, exp, linear, silu
+
+FIRST_ROOM = 256
+"""Positions that a new memory has room for; it doubles when it is full."""
 
 # erf(z) = 1 - (a1 t + ... + a5 t^5) exp(-z^2), t = 1 / (1 + p z), within 1.5e-7
 # (Abramowitz and Stegun 1964, 7.1.26)
@@ -86,6 +92,14 @@ def best_of_each(logits, size, many):
 
 
 @njit(**JIT)
+def product(rows, panels, outputs):
+    """Multiply rows (N, K) by packed weights: (N, outputs)."""
+    out = np.empty((rows.shape[0], outputs), F)
+    linear(rows, panels, out)
+    return out
+
+
+@njit(**JIT)
 def head_step(state, embedded, keep, add, weights, w_table, size, many, groups, parts):
     """Run one head for M nodes: new states (M, I), and the best ``many`` tokens of each node.
 
@@ -99,19 +113,14 @@ def head_step(state, embedded, keep, add, weights, w_table, size, many, groups, 
     mixed = np.empty((rows, inner), F)
     wide, panels, width = state.shape[1] // parts, w_proj.shape[0] // parts, inner // parts
     for g in range(parts):
-        part = np.empty((rows, width), F)
         before = state[:, g * wide : (g + 1) * wide]
-        linear(before, w_proj[g * panels : (g + 1) * panels], part)
+        part = product(before, w_proj[g * panels : (g + 1) * panels], width)
         mixed[:, g * width : (g + 1) * width] = part * keep
     if add > ZERO:
-        token = np.empty((rows, inner), F)
-        linear(embedded, w_token, token)
-        mixed += token * add
-    feature = np.empty((rows, embedded.shape[1]), F)
+        mixed += product(embedded, w_token, inner) * add
     activate(mixed, gain, shift, groups)
-    linear(mixed, w_out, feature)
-    logits = np.empty((rows, w_table.shape[0] * LANES), F)
-    linear(feature, w_table, logits)
+    feature = product(mixed, w_out, embedded.shape[1])
+    logits = product(feature, w_table, w_table.shape[0] * LANES)
     ids, logprobs = best_of_each(logits, size, many)
     return mixed, logits, ids, logprobs
 
@@ -188,17 +197,146 @@ class PanelHeads:
         self, head: int, state: np.ndarray, tokens: np.ndarray, many: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Run a head for M nodes: states, logits (M, R), ids and log-probabilities (M, many)."""
-        groups = self.config.groups
+        groups, size, table = self.config.groups, len(self.draft_ids), self.table[tokens]
+        weights = (self.keep, self.add, self.heads[head], self.w_table)
+        parts = groups if head and self.config.hierarchical else 1
         state, logits, places, logprobs = head_step(
-            state,
-            self.table[tokens],
-            self.keep,
-            self.add,
-            self.heads[head],
-            self.w_table,
-            len(self.draft_ids),
-            many,
-            groups,
-            groups if head and self.config.hierarchical else 1,
+            state, table, *weights, size, many, groups, parts
         )
-        return state, logits[:, : len(self.draft_ids)], self.draft_ids[places], logprobs
+        return state, logits[:, :size], self.draft_ids[places], logprobs
+
+
+@njit(parallel=True, **JIT)
+def attend(qkv, heads, first, keys, values, cosines, sines):
+    """Attention of N new positions after ``first`` old ones, whose keys and values it also stores.
+
+    qkv (N, 3 D); keys and values (T, D) are filled from row ``first`` on; cosines and sines
+    (T, d / 2) by position. Returns the mixed values (N, D).
+    """
+    rows, width = qkv.shape[0], qkv.shape[1] // 3
+    size = width // heads
+    half = size // 2
+    out = np.empty((rows, width), F)
+    scale = ONE / np.sqrt(F(size))
+    for h in prange(heads):
+        at = h * size
+        q = np.empty(size, F)
+        for i in range(rows):
+            t = first + i
+            for d in range(half):
+                c, s = cosines[t, d], sines[t, d]
+                low, high = qkv[i, width + at + d], qkv[i, width + at + half + d]
+                keys[t, at + d] = low * c - high * s
+                keys[t, at + half + d] = high * c + low * s
+            for d in range(size):
+                values[t, at + d] = qkv[i, 2 * width + at + d]
+            for d in range(half):
+                c, s = cosines[t, d], sines[t, d]
+                low, high = qkv[i, at + d], qkv[i, at + half + d]
+                q[d] = (low * c - high * s) * scale
+                q[half + d] = (high * c + low * s) * scale
+            scores = np.empty(t + 1, F)
+            top = F(-3e38)
+            for j in range(t + 1):
+                total = ZERO
+                for d in range(size):
+                    total += q[d] * keys[j, at + d]
+                scores[j] = total
+                top = max(top, total)
+            mass = ZERO
+            mixed = np.zeros(size, F)
+            for j in range(t + 1):
+                weight = exp(scores[j] - top)
+                mass += weight
+                for d in range(size):
+                    mixed[d] += weight * values[j, at + d]
+            for d in range(size):
+                out[i, at + d] = mixed[d] / mass
+    return out
+
+
+@njit(**JIT)
+def feed_forward(x, normed, gate_up, down, inner):
+    """Add down(silu(gate) * up) of ``normed`` (N, D) to x (N, D), in place."""
+    rows, width = x.shape
+    both = product(normed, gate_up, 2 * inner)
+    gated = np.empty((rows, inner), F)
+    for i in range(rows):
+        silu(both[i, :inner])
+        gated[i] = both[i, :inner] * both[i, inner:]
+    x += product(gated, down, width)
+
+
+@njit(**JIT)
+def context_layer(states, embedded, weights, inner, heads, first, keys, values, cosines, sines):
+    """Run the layer on N new positions after ``first`` old ones: outputs (N, D); see `attend`.
+
+    states (N, parts D) and embedded (N, D), the next token's over the table's root mean square.
+    """
+    join, qkv, mix, gate_up, down = weights
+    rows, width = embedded.shape
+    joined = np.empty((rows, states.shape[1] + width), F)
+    joined[:, : states.shape[1]] = unit(states.reshape(-1, width)).reshape(rows, -1)
+    joined[:, states.shape[1] :] = embedded
+    x = product(joined, join, width)
+    asked = product(unit(x), qkv, 3 * width)
+    x += product(attend(asked, heads, first, keys, values, cosines, sines), mix, width)
+    feed_forward(x, unit(x), gate_up, down, inner)
+    return x
+
+
+class PanelContext:
+    """A context layer over one text, on packed weights; see `speculative.context.ContextMemory`."""
+
+    def __init__(self, heads: ContextPanelHeads) -> None:
+        self.heads = heads
+        self.width = heads.config.emb_dim
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the text before."""
+        self.length = 0
+        self.keys, self.values = np.zeros((2, 0, self.width), F)
+        self._make_room(FIRST_ROOM)
+
+    def _make_room(self, room: int) -> None:
+        """Give keys and values room for so many positions, and keep those that are there."""
+        grown = np.zeros((2, room, self.width), F)
+        grown[:, : self.length] = self.keys[: self.length], self.values[: self.length]
+        self.keys, self.values = grown
+        config = self.heads.config.context
+        half = self.width // config.heads // 2
+        speeds = config.rotary_base ** (-np.arange(half) / half)
+        angles = np.arange(room)[:, None] * speeds
+        self.cosines, self.sines = np.cos(angles).astype(F), np.sin(angles).astype(F)
+
+    def extend(self, states: torch.Tensor, tokens: Sequence[int]) -> np.ndarray:
+        """Add C verified positions; return the outputs (C, D)."""
+        heads, count, config = self.heads, len(tokens), self.heads.config.context
+        while self.length + count > len(self.keys):
+            self._make_room(2 * len(self.keys))
+        embedded = heads.table[list(tokens)] / heads.table_scale
+        sizes = (config.inner_dim, config.heads, self.length)
+        memory = (self.keys, self.values, self.cosines, self.sines)
+        given = states.float().cpu().numpy()
+        out = context_layer(given, embedded, heads.context, *sizes, *memory)
+        self.length += count
+        return out
+
+
+class ContextPanelHeads(PanelHeads):
+    """Packed heads with a context layer, whose output is the first part of Z."""
+
+    def __init__(
+        self, config: Any, weights: dict[str, np.ndarray], table: np.ndarray, draft_ids: np.ndarray
+    ) -> None:
+        names = ("join", "qkv", "mix", "gate_up", "down")
+        self.context = tuple(rounded(weights[f"context.{name}.weight"]) for name in names)
+        self.table_scale = spread(table)
+        super().__init__(config, weights, table, draft_ids)
+        parts = len(config.layers) + 1
+        self.new_context().extend(torch.zeros(1, parts * config.emb_dim), [0])  # compiles it now
+
+    def new_context(self) -> PanelContext:
+        """Return the context layer over a new text."""
+        return PanelContext(self)

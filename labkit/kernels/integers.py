@@ -101,17 +101,17 @@ class _Dots:
                 self.emit.call(
                     "llvm.aarch64.neon.sdot.v4i32.v16i8",
                     ir.VectorType(self.emit.i32, 4),
-                    *(self._part(value, part, 2) for value in (sums, weights, numbers)),
+                    *(self.emit.halved(value)[part] for value in (sums, weights, numbers)),
                 )
                 for part in range(2)
             )
-            return self._shuffle(low, high, range(HALF))
+            return self.emit.shuffle(low, high, range(HALF))
         wide = ir.VectorType(self.emit.i32, 4 * HALF)
         widen = self.b.sext if self.signed else self.b.zext
         products = self.b.mul(widen(weights, wide), self.b.sext(numbers, wide))
         for start in range(4):
             lanes = range(start, 4 * HALF, 4)
-            sums = self.b.add(sums, self._shuffle(products, products, lanes))
+            sums = self.b.add(sums, self.emit.shuffle(products, products, lanes))
         return sums
 
     def total(self, sums: Any) -> Any:
@@ -134,24 +134,8 @@ class _Dots:
         ones = ir.Constant(self.pairs, [1] * (2 * HALF))
         return self.emit.call("llvm.x86.avx2.pmadd.wd", self.lanes32, pairs, ones)
 
-    def _part(self, value: Any, part: int, parts: int) -> Any:
-        count = value.type.count // parts
-        return self._shuffle(value, value, range(part * count, (part + 1) * count))
 
-    def _shuffle(self, first: Any, second: Any, lanes: Any) -> Any:
-        order = ir.Constant(ir.VectorType(self.emit.i32, len(lanes)), list(lanes))
-        return self.b.shuffle_vector(first, second, order)
-
-
-def emit_block(
-    emit: Emit,
-    dot: Dot,
-    kind: int,
-    halves: Sequence[int],
-    w: Any,
-    rows: list[Any],
-    sums: list[Any],
-) -> list[Any]:
+def emit_block(emit, dot, kind, halves, w, rows, sums):
     """Emit a block of the panel at ``w`` times that of each of ``rows``; return the new sums.
 
     ``halves`` (0, 1 or both) are the parts of the panel; ``sums`` are each row's over each of them.
@@ -189,18 +173,7 @@ def emit_block(
     return new
 
 
-def emit_rows(
-    emit: Emit,
-    dot: Dot,
-    kind: int,
-    count: int,
-    x: Any,
-    x_stride: Any,
-    w: Any,
-    blocks: Any,
-    y: Any,
-    y_stride: Any,
-) -> None:
+def emit_rows(emit, dot, kind, count, x, x_stride, w, blocks, y, y_stride):
     """Emit the product of ``count`` rows at ``x`` and the panel at ``w``.
 
     The sums of more than `TOGETHER` rows fit the registers for half a panel at a time only; the
@@ -230,31 +203,15 @@ def emit_rows(
 
 
 @intrinsic(prefer_literal=True)
-def _rows_of(
-    _context: Any,
-    storage: Any,
-    rows: Any,
-    x: Any,
-    x_stride: Any,
-    w: Any,
-    blocks: Any,
-    y: Any,
-    y_stride: Any,
-) -> Any:
+def _rows_of(_context, storage, rows, x, x_stride, w, blocks, y, y_stride):
     """Multiply ``rows`` quantised rows by the panel at ``w``; addresses and strides in bytes."""
     kind = storage.literal_value
 
-    def generate(context: Any, b: Any, _signature: Any, args: Any) -> Any:
-        _, rows, x, x_stride, w, blocks, y, y_stride = args
-        done = b.append_basic_block("done")
-        choice = b.switch(rows, done)
-        for count in range(1, ROWS + 1):
-            block = b.append_basic_block(f"rows{count}")
-            choice.add_case(ir.Constant(ir.IntType(64), count), block)
-            b.position_at_end(block)
-            emit_rows(Emit(b), DOT, kind, count, x, x_stride, w, blocks, y, y_stride)
-            b.branch(done)
-        b.position_at_end(done)
+    def generate(context, b, _signature, args):
+        emit = Emit(b)
+        emit.for_each_count(
+            args[1], ROWS, lambda count: emit_rows(emit, DOT, kind, count, *args[2:])
+        )
         return context.get_dummy_value()
 
     return types.void(storage, *[types.intp] * 7), generate
@@ -286,23 +243,16 @@ def multiply_integers(x, panel, y, column):
 
 def _folded(emit: Emit, vector: Any, join: Callable[[Any, Any], Any]) -> Any:
     """Join all lanes of a vector to one number, its upper half with its lower one at a time."""
-    while (count := vector.type.count) > 1:
-        lanes = [ir.Constant(emit.i32, lane) for lane in range(count)]
-        low, high = (
-            emit.b.shuffle_vector(
-                vector, vector, ir.Constant(ir.VectorType(emit.i32, count // 2), part)
-            )
-            for part in (lanes[: count // 2], lanes[count // 2 :])
-        )
-        vector = join(low, high)
+    while vector.type.count > 1:
+        vector = join(*emit.halved(vector))
     return emit.b.extract_element(vector, ir.Constant(emit.i32, 0))
 
 
 @intrinsic
-def _quantise_block(_context: Any, x: Any, out: Any) -> Any:
+def _quantise_block(_context, x, out):
     """Quantise the 32 numbers at ``x`` to a row's block at ``out``."""
 
-    def generate(context: Any, b: Any, _signature: Any, args: Any) -> Any:
+    def generate(context, b, _signature, args):
         x, out = args
         emit = Emit(b)
 

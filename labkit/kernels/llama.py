@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from labkit.errors import LabkitError
+from labkit.kernels.engine import Engine
 from labkit.positions import context_of
 
 
@@ -111,8 +112,8 @@ class LlamaWeights:
             )
 
 
-class LlamaEngine:
-    """What every engine of a Llama-shaped model takes from its weights; see `Engine`."""
+class LlamaEngine(Engine):
+    """What every engine of a Llama-shaped model takes from its weights."""
 
     def __init__(self, llama: LlamaWeights, device: torch.device) -> None:
         self.device = device
@@ -130,7 +131,4 @@ def rotary_tables(config: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
     places = torch.arange(context_of(config) or 0)[None]
     cosines, sines = rotary(torch.empty(0, dtype=torch.float32), places)
     half = size // 2
-    return (
-        np.ascontiguousarray(cosines[0, :, :half].numpy()),
-        np.ascontiguousarray(sines[0, :, :half].numpy()),
-    )
+    return cosines[0, :, :half].contiguous().numpy(), sines[0, :, :half].contiguous().numpy()

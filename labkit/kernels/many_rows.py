@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from labkit.kernels.engine import Output, Rows, TorchProbe, stack
+from labkit.kernels.engine import Output, Rows, stack
 from labkit.kernels.llama import LlamaEngine, LlamaWeights
 from labkit.kernels.weights_once import PanelCache, attention
 
@@ -43,15 +43,8 @@ class ManyRows(LlamaEngine):
             self.norms.append((torch.tensor(layer.before), torch.tensor(layer.between)))
             gains = layer.head_norms
             self.head_norms.append(None if gains is None else torch.from_numpy(gains))
-            self.products.append(
-                (
-                    product(layer.qkv),
-                    product(layer.bias),
-                    product(layer.out),
-                    product(layer.gate, layer.up),
-                    product(layer.down),
-                )
-            )
+            single = (product(part) for part in (layer.qkv, layer.bias, layer.out))
+            self.products.append((*single, product(layer.gate, layer.up), product(layer.down)))
         self.norm, self.embedding = torch.tensor(llama.norm), torch.tensor(llama.embedding)
         self.head = product(llama.head)
         self.cosines, self.sines = llama.cosines, llama.sines
@@ -60,15 +53,6 @@ class ManyRows(LlamaEngine):
     def bytes_per_pass(self) -> int:
         """Bytes of weights that one forward pass reads, however many tokens it is for."""
         return self.head.nbytes + sum(part.nbytes for layer in self.products for part in layer)
-
-    @property
-    def threads(self) -> int:
-        """Threads that share a pass."""
-        return torch.get_num_threads()
-
-    def bandwidth_probe(self) -> TorchProbe:
-        """See `kernels.engine.Engine`."""
-        return TorchProbe(self.device)
 
     def new_cache(self, capacity: int, slots: int = 1) -> PanelCache:
         """See `kernels.engine.Engine`."""

@@ -30,6 +30,7 @@ tokens use it from there. The sums are those of the float32 values, bit for bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -85,51 +86,6 @@ def supported() -> bool:
 ROWS = 12 if host_features().get("avx512f") else 6
 
 
-@intrinsic(prefer_literal=True)
-def _chains(
-    _context: Any,
-    storage: Any,
-    rows: Any,
-    x: Any,
-    x_stride: Any,
-    w: Any,
-    y: Any,
-    y_stride: Any,
-    inner: Any,
-    ahead: Any,
-    ahead_step: Any,
-) -> Any:
-    """Add ``rows`` x 16 chains of fused multiply-adds: y[i, l] += sum over k of x[k, i] * w[k, l].
-
-    ``storage`` is a compile-time constant; the rest are byte addresses and counts of elements. Each
-    step over k also prefetches the line at ``ahead`` + k * ``ahead_step``. The code holds
-    one loop for each number of rows, so that the sums of each have registers of their own.
-    """
-    kind = storage.literal_value
-    signature = types.void(storage, *[types.intp] * 9)
-
-    def generate(context: Any, b: Any, _signature: Any, args: Any) -> Any:
-        _, rows, x, x_stride, w, y, y_stride, inner, ahead, ahead_step = args
-        i64 = ir.IntType(64)
-        done = b.append_basic_block("done")
-        choice = b.switch(rows, done)
-        for count in range(1, ROWS + 1):
-            block = b.append_basic_block(f"rows{count}")
-            choice.add_case(ir.Constant(i64, count), block)
-            b.position_at_end(block)
-            emit = Emit(b)
-            places = [b.add(y, b.mul(emit.number(4 * i), y_stride)) for i in range(count)]
-            sums = [emit.load(place, emit.vector, 4) for place in places]
-            sums = _loop_over_inputs(emit, kind, sums, x, x_stride, w, inner, ahead, ahead_step)
-            for place, value in zip(places, sums, strict=True):
-                emit.store(value, place, 4)
-            b.branch(done)
-        b.position_at_end(done)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
 class Emit:
     """The pieces that the loops below are made of, each a line or two of LLVM."""
 
@@ -179,26 +135,43 @@ class Emit:
         """Return one number in every lane."""
         undefined = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
         one = self.b.insert_element(undefined, number, ir.Constant(self.i32, 0))
-        order = ir.Constant(ir.VectorType(self.i32, lanes), [0] * lanes)
-        return self.b.shuffle_vector(one, undefined, order)
+        return self.shuffle(one, undefined, [0] * lanes)
+
+    def shuffle(self, first: Any, second: Any, lanes: Sequence[int]) -> Any:
+        """Return these lanes of two vectors, the second's counted on from the first's."""
+        order = ir.Constant(ir.VectorType(self.i32, len(lanes)), list(lanes))
+        return self.b.shuffle_vector(first, second, order)
+
+    def halved(self, vector: Any) -> list[Any]:
+        """Return the lower and the upper lanes of a vector."""
+        lanes, half = range(vector.type.count), vector.type.count // 2
+        return [self.shuffle(vector, vector, part) for part in (lanes[:half], lanes[half:])]
 
     def fma(self, x: Any, y: Any, z: Any) -> Any:
         """x * y + z, rounded once."""
         return self.call(f"llvm.fma.v{x.type.count}f32", x.type, x, y, z)
-
-    def add_row(self, row: Any, x: Any, sums: list[Any]) -> list[Any]:
-        """Every token's sums with its number at ``x`` times a row of weights."""
-        numbers = [self.load(self.plus(x, 4 * i), self.f32, 4) for i in range(len(sums))]
-        return [
-            self.fma(row, self.spread(number), total)
-            for number, total in zip(numbers, sums, strict=True)
-        ]
 
     def prefetch(self, address: Any) -> None:
         """Prefetch the cache line at ``address``, to be read, into the second level."""
         read, level_2, data = (ir.Constant(self.i32, value) for value in (0, 2, 1))
         pointer = self.b.inttoptr(address, ir.PointerType(self.i8))
         self.call("llvm.prefetch.p0", ir.VoidType(), pointer, read, level_2, data)
+
+    def for_each_count(self, count: Any, most: int, body: Any) -> None:
+        """Choose by ``count``, 1 to ``most``, among what ``body`` emits for each of these numbers.
+
+        So each number of rows has its own loop, whose sums have registers of their own.
+        """
+        b = self.b
+        done = b.append_basic_block("done")
+        choice = b.switch(count, done)
+        for number in range(1, most + 1):
+            block = b.append_basic_block(f"rows{number}")
+            choice.add_case(self.number(number), block)
+            b.position_at_end(block)
+            body(number)
+            b.branch(done)
+        b.position_at_end(done)
 
     def repeat(self, times: Any, start: list[Any], body: Any) -> list[Any]:
         """A loop: ``body`` maps the carried values, at first ``start``, to the next, ``times``
@@ -268,40 +241,52 @@ def _each_input(emit: Emit, kind: int, inner: Any, w: Any, start: list[Any], use
     return emit.repeat(b.sdiv(inner, emit.number(BLOCK)), [w, *start], one_block)[1:]
 
 
-def _loop_over_inputs(
-    emit: Emit,
-    kind: int,
-    sums: list[Any],
-    x: Any,
-    x_stride: Any,
-    w: Any,
-    inner: Any,
-    ahead: Any,
-    step: Any,
-) -> list[Any]:
-    """Emit the loop over k for a few tokens; return their sums as LLVM vectors."""
-    b = emit.b
-    x_step = b.mul(x_stride, emit.number(4))
+@intrinsic(prefer_literal=True)
+def _chains(_context, storage, rows, x, x_stride, w, y, y_stride, inner, ahead, ahead_step):
+    """Add ``rows`` x 16 chains of fused multiply-adds: y[i, l] += sum over k of x[k, i] * w[k, l].
 
-    def use(rows: list[Any], carried: list[Any]) -> list[Any]:
-        x, ahead, *sums = carried
-        for row in rows:
-            sums = emit.add_row(row, x, sums)
-            x = b.add(x, x_step)
-        emit.prefetch(ahead)
-        for _ in rows:
-            ahead = b.add(ahead, step)
-        return [x, ahead, *sums]
+    ``storage`` is a compile-time constant; the rest are byte addresses and counts of elements. Each
+    step over k also prefetches the line at ``ahead`` + k * ``ahead_step``.
+    """
+    kind = storage.literal_value
 
-    return _each_input(emit, kind, inner, w, [x, ahead, *sums], use)[2:]
+    def generate(context, b, _signature, args):
+        _, rows, x, x_stride, w, y, y_stride, inner, ahead, ahead_step = args
+        emit = Emit(b)
+
+        def chains(count: int) -> None:
+            places = [b.add(y, b.mul(emit.number(4 * i), y_stride)) for i in range(count)]
+            sums = [emit.load(place, emit.vector, 4) for place in places]
+            x_step = b.mul(x_stride, emit.number(4))
+
+            def use(weights: list[Any], carried: list[Any]) -> list[Any]:
+                x, ahead, *sums = carried
+                for row in weights:
+                    numbers = [emit.load(emit.plus(x, 4 * i), emit.f32, 4) for i in range(count)]
+                    pairs = zip(numbers, sums, strict=True)
+                    sums = [emit.fma(row, emit.spread(number), total) for number, total in pairs]
+                    x = b.add(x, x_step)
+                emit.prefetch(ahead)
+                for _ in weights:
+                    ahead = b.add(ahead, ahead_step)
+                return [x, ahead, *sums]
+
+            _, _, *sums = _each_input(emit, kind, inner, w, [x, ahead, *sums], use)
+            for place, value in zip(places, sums, strict=True):
+                emit.store(value, place, 4)
+
+        emit.for_each_count(rows, ROWS, chains)
+        return context.get_dummy_value()
+
+    return types.void(storage, *[types.intp] * 9), generate
 
 
 @intrinsic(prefer_literal=True)
-def _expand(_context: Any, storage: Any, w: Any, inner: Any, out: Any) -> Any:
+def _expand(_context, storage, w, inner, out):
     """Write the panel at ``w`` as float32 (inner, 16) to ``out``; both are byte addresses."""
     kind = storage.literal_value
 
-    def generate(context: Any, b: Any, _signature: Any, args: Any) -> Any:
+    def generate(context, b, _signature, args):
         _, w, inner, out = args
         emit = Emit(b)
 
@@ -319,10 +304,10 @@ def _expand(_context: Any, storage: Any, w: Any, inner: Any, out: Any) -> Any:
 
 
 @intrinsic
-def _room(_context: Any) -> Any:
+def _room(_context):
     """Return the address of the calling function's own room for `CHUNK` expanded inputs."""
 
-    def generate(_ctx: Any, b: Any, _signature: Any, _args: Any) -> Any:
+    def generate(_ctx, b, _signature, _args):
         room = cgutils.alloca_once(b, ir.ArrayType(ir.FloatType(), CHUNK * LANES))
         room.align = 4 * LANES
         return b.ptrtoint(room, ir.IntType(64))
@@ -376,23 +361,6 @@ def grouped(x):
     return out
 
 
-@njit(**JIT)
-def _multiply_float32(x, panel, y, column):
-    tokens = y.shape[0]
-    inner, groups = x.shape[0] // tokens, (tokens + ROWS - 1) // ROWS
-    for i in range(tokens):
-        for lane in range(LANES):
-            y[i, column + lane] = 0
-    step = 4 * LANES // groups
-    for g in range(groups):
-        first, last = bounds(tokens, g, groups)
-        xa = x.ctypes.data + 4 * first * inner
-        ya = y.ctypes.data + 4 * (first * y.shape[1] + column)
-        ahead = panel.ctypes.data + 4 * LANES * inner + g * step * inner
-        rows = last - first
-        _chains(FLOAT32, rows, xa, rows, panel.ctypes.data, ya, y.shape[1], inner, ahead, step)
-
-
 def _of_kind(kind: int, direct: int) -> Any:
     """Return the product for panels that are stored as ``kind``, with ``each`` bytes an input.
 
@@ -403,19 +371,21 @@ def _of_kind(kind: int, direct: int) -> Any:
     @njit(**JIT)
     def compute(x, panel, each, y, column):
         tokens = y.shape[0]
-        inner = x.shape[0] // tokens
+        inner, groups = x.shape[0] // tokens, (tokens + ROWS - 1) // ROWS
         for i in range(tokens):
             for lane in range(LANES):
                 y[i, column + lane] = 0
-        step, following = each, each * inner
-        if tokens <= direct:
-            at, ya = panel.ctypes.data, y.ctypes.data + 4 * column
-            _chains(
-                kind, tokens, x.ctypes.data, tokens, at, ya, y.shape[1], inner, at + following, step
-            )  # fmt: skip
+        at, step, following = panel.ctypes.data, each // groups, each * inner
+        if kind == FLOAT32 or tokens <= direct:
+            for g in range(groups):
+                first, last = bounds(tokens, g, groups)
+                rows = last - first
+                xa = x.ctypes.data + 4 * first * inner
+                ya = y.ctypes.data + 4 * (first * y.shape[1] + column)
+                ahead = at + following + g * step * inner
+                _chains(kind, rows, xa, rows, at, ya, y.shape[1], inner, ahead, step)
             return
-        groups = (tokens + ROWS - 1) // ROWS
-        step, room = each // groups, _room()
+        room = _room()
         for k in range(0, inner, CHUNK):
             count, at = min(CHUNK, inner - k), panel.ctypes.data + each * k
             _expand(kind, at, count, room)
@@ -430,7 +400,8 @@ def _of_kind(kind: int, direct: int) -> Any:
     return compute
 
 
-_bfloat16, _q4_1, _q8_0 = _of_kind(BFLOAT16, ROWS), _of_kind(Q4_1, 2), _of_kind(Q8_0, 2)
+_float32, _bfloat16 = _of_kind(FLOAT32, 0), _of_kind(BFLOAT16, ROWS)
+_q4_1, _q8_0 = _of_kind(Q4_1, 2), _of_kind(Q8_0, 2)
 Q4_1_BYTES, Q8_0_BYTES = BLOCK_BYTES[Q4_1], BLOCK_BYTES[Q8_0]
 
 
@@ -449,7 +420,7 @@ def _multiply(x, panel, y, column):
     if panel.dtype == types.float32:
 
         def compute(x, panel, y, column):
-            _multiply_float32(x, panel, y, column)
+            _float32(x, panel, 4 * LANES, y, column)
     elif panel.dtype == types.uint16:
 
         def compute(x, panel, y, column):

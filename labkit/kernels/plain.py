@@ -7,6 +7,7 @@ places. The fast paths are tested against this one.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from labkit.errors import LabkitError
-from labkit.kernels.engine import Cache, Output, Rows, TorchProbe, stack
+from labkit.kernels.engine import Cache, Engine, Output, Rows, stack
 from labkit.positions import context_of
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -33,41 +34,24 @@ class PlainCache(Cache):
         super().__init__(capacity, slots)
         self.slots: list[Any] = [DynamicCache() for _ in range(slots)]
 
-    def commit(self, path: Sequence[int], slot: int = 0) -> None:
-        """See `Cache`."""
-        super().commit(path, slot)
-        self.drop_uncommitted(slot)
-
     def _move(self, slot: int, length: int, path: np.ndarray) -> None:
         for layer in self.slots[slot].layers:
             for part in (layer.keys, layer.values):
                 part[:, :, length : length + len(path)] = part[:, :, length + path]
 
-    def truncate(self, length: int, slot: int = 0) -> None:
-        """See `Cache`."""
-        super().truncate(length, slot)
-        self.drop_uncommitted(slot)
-
     def copy_slot(self, source: int, target: int) -> None:
         """See `Cache`."""
-        from transformers import DynamicCache
-
-        length = int(self.lengths[source])
-        copy = DynamicCache()
-        for index, layer in enumerate(self.slots[source].layers):
-            keys, values = layer.keys[:, :, :length], layer.values[:, :, :length]
-            copy.update(keys.clone(), values.clone(), index)
-        self.slots[target] = copy
-        self.lengths[target] = length
+        self.lengths[target] = self.lengths[source]
+        self.drop_uncommitted(source)
+        self.slots[target] = copy.deepcopy(self.slots[source])
 
     def drop_uncommitted(self, slot: int) -> None:
         """Drop the rows of a pass that were not committed."""
-        length = int(self.lengths[slot])
-        for layer in self.slots[slot].layers:
-            layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
+        written = self.slots[slot].get_seq_length()
+        self.slots[slot].crop(int(self.lengths[slot]) - written)
 
 
-class PlainEngine:
+class PlainEngine(Engine):
     """A transformers causal LM as an `Engine`; the sequences of one pass run one by one.
 
     ``module`` is the model in evaluation mode. Raises `LabkitError` for models that keep a running
@@ -85,15 +69,12 @@ class PlainEngine:
         self.layer_count = config.num_hidden_layers
         self.device, self.dtype = module.device, module.dtype
         kinds = set(getattr(config, "layer_types", None) or ())
-        if kinds - {FULL, SLIDING}:
-            strange = ", ".join(sorted(kinds - {FULL, SLIDING}))
+        if strange := kinds - {FULL, SLIDING}:
             raise LabkitError(
-                f"This model has layers of the kind {strange}, which cannot process a tree of "
-                "drafts: give a model whose layers all attend to keys and values."
+                f"This model has layers of the kind {', '.join(sorted(strange))}, which cannot "
+                "process a tree of drafts: give a model whose layers all attend to keys and values."
             )
-        self.window = getattr(config, "sliding_window", None)
-        if kinds == {FULL}:
-            self.window = None
+        self.window = None if kinds == {FULL} else getattr(config, "sliding_window", None)
         self.mixed = kinds == {FULL, SLIDING}
 
     @property
@@ -104,17 +85,8 @@ class PlainEngine:
         tied = table is self.module.get_output_embeddings().weight
         return every if tied else every - table.nbytes  # of the table only a few rows are read
 
-    @property
-    def threads(self) -> int:
-        """Threads of the processor that share a pass."""
-        return torch.get_num_threads()
-
-    def bandwidth_probe(self) -> TorchProbe:
-        """See `kernels.engine.Engine`."""
-        return TorchProbe(self.device)
-
     def new_cache(self, capacity: int, slots: int = 1) -> PlainCache:
-        """An empty cache for ``slots`` sequences of at most ``capacity`` tokens."""
+        """See `kernels.engine.Engine`."""
         return PlainCache(capacity, slots)
 
     def mask(self, positions: np.ndarray, visible: np.ndarray, length: int) -> Any:

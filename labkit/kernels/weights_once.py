@@ -204,14 +204,6 @@ def gated_units(x, panels, inner):
 
 
 @njit(**JIT)
-def add_bias(y, bias):
-    """Add a bias (out,) to every row of y (N, out); all zeros where the model has none."""
-    for i in range(y.shape[0]):
-        for k in range(y.shape[1]):
-            y[i, k] += bias[k]
-
-
-@njit(**JIT)
 def norm_heads(qkv, gains, heads, kv_heads, epsilon):
     """Divide each query and key of qkv (N, (H + 2 kv) d) by its root mean square: gains (2, d)."""
     size = gains.shape[1]
@@ -389,7 +381,7 @@ def whole_pass(embedding, rows, heads, inner, epsilon, panels, keys, values, rea
     for layer in range(keys.shape[0]):
         normed = rms_norm(x, panels.norms[2 * layer], epsilon)
         linear(normed, panels.qkv[layer], qkv)
-        add_bias(qkv, panels.biases[layer])
+        qkv += panels.biases[layer]  # zeros where the model has none
         if panels.head_norms.shape[0]:
             norm_heads(qkv, panels.head_norms[layer], heads, keys.shape[2], epsilon)
         mixed = attention(
@@ -481,13 +473,16 @@ class WeightsOnce(LlamaEngine):
         self.name = "weights once" if storage == "float32" else f"weights once, {storage}"
         self.epsilon = F(llama.epsilon)
 
+        def refusal(subject: str, fault: str) -> LabkitError:
+            return LabkitError(
+                f"{subject} {llama.kind} model {fault}, so it cannot be stored as {storage}: give"
+                " float32 or bfloat16."
+            )
+
         def packed(weight: np.ndarray) -> np.ndarray:
             found = PACKERS[storage](weight)
             if found is None:
-                raise LabkitError(
-                    f"This {llama.kind} model was not quantised in blocks of Q4_1 or Q8_0, so it"
-                    f" cannot be stored as {storage}: give float32 or bfloat16."
-                )
+                raise refusal("This", "was not quantised in blocks of Q4_1 or Q8_0")
             return found
 
         stacks: dict[str, np.ndarray] = {}
@@ -495,13 +490,9 @@ class WeightsOnce(LlamaEngine):
         def put(name: str, layer: int, panels: np.ndarray) -> None:
             if layer == 0:
                 stacks[name] = aligned_zeros(self.layer_count, *panels.shape, dtype=panels.dtype)
-            try:
-                stacks[name][layer] = panels
-            except ValueError:  # of another kind of blocks
-                raise LabkitError(
-                    f"The layers of this {llama.kind} model are not all quantised alike, so it"
-                    f" cannot be stored as {storage}: give float32 or bfloat16."
-                ) from None
+            if panels.shape != stacks[name].shape[1:]:  # of another kind of blocks
+                raise refusal("The layers of this", "are not all quantised alike")
+            stacks[name][layer] = panels
 
         norms, biases, head_norms = [], [], []
         for number, layer in enumerate(llama.layers()):
@@ -559,30 +550,20 @@ class WeightsOnce(LlamaEngine):
         if len(self._logits) < wanted:
             self._logits = np.empty((wanted, self.vocabulary), F)
         out = self._logits[:wanted]
+        sizes, read = (self.heads, self.inner, self.epsilon), np.array(layers, np.int64)
         hidden = whole_pass(
-            self.embedding,
-            stacked,
-            self.heads,
-            self.inner,
-            self.epsilon,
-            self.panels,
-            cache.keys,
-            cache.values,
-            np.array(layers, np.int64),
-            out,
+            self.embedding, stacked, *sizes, self.panels, cache.keys, cache.values, read, out
         )
         return Output(torch.from_numpy(hidden), torch.from_numpy(out))
 
     def parts(self, rows: Sequence[Rows], cache: PanelCache) -> dict[str, Callable[[], object]]:
         """Return the parts of a pass over ``rows``, each to be run and timed by itself."""
         stacked, panels, rng = stack(self, rows, cache), self.panels, np.random.default_rng(0)
-        count, attended = len(stacked.tokens), self.heads * self.size
-
-        def numbers(*shape: int) -> np.ndarray:
-            return rng.standard_normal(shape, np.float32)
-
-        x, qkv = numbers(count, self.width), numbers(count, panels.biases.shape[1])
-        mixed, stream = numbers(count, attended), numbers(count, self.width)
+        count = len(stacked.tokens)
+        x, qkv, mixed, stream = (
+            rng.standard_normal((count, width), np.float32)
+            for width in (self.width, panels.biases.shape[1], self.heads * self.size, self.width)
+        )
         out, logits = np.empty_like(qkv), np.empty((count, self.vocabulary), F)
         rotary = panels.cosines, panels.sines
         return {

@@ -162,8 +162,7 @@ class Decoder:
         check_layers(speculator.config.layers, self.engine.layer_count)
         if not on_panels:
             return TorchHeads(speculator.to(table.device), ids)
-        from labkit.kernels.context import ContextPanelHeads
-        from labkit.kernels.heads import PanelHeads
+        from labkit.kernels.heads import ContextPanelHeads, PanelHeads
 
         make = ContextPanelHeads if speculator.config.context else PanelHeads
         return make(speculator.config, weights, rows, ids)

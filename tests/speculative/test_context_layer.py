@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.errors import LabkitError
-from labkit.kernels.context import ContextPanelHeads
+from labkit.kernels.heads import ContextPanelHeads
 from labkit.kernels.weights_once import WeightsOnce
 from labkit.paths import data_dir
 from labkit.records import Trace

@@ -26,7 +26,7 @@ import torch
 from torch.nn import functional
 
 from labkit.errors import LabkitError
-from labkit.kernels.engine import Cache, Output, Rows, Stacked, TorchProbe, stack
+from labkit.kernels.engine import Cache, Output, Rows, Stacked, stack
 from labkit.kernels.llama import LlamaEngine, LlamaWeights
 
 WIDTHS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
@@ -220,15 +220,6 @@ class CudaEngine(LlamaEngine):
             for layer in self.layers
             for weight in (layer.qkv, layer.out, layer.gate_up, layer.down)
         )
-
-    @property
-    def threads(self) -> int:
-        """Threads of the processor that share a pass."""
-        return torch.get_num_threads()
-
-    def bandwidth_probe(self) -> TorchProbe:
-        """See `kernels.engine.Engine`."""
-        return TorchProbe(self.device)
 
     def new_cache(self, capacity: int, slots: int = 1) -> StaticCache:
         """See `kernels.engine.Engine`."""

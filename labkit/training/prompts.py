@@ -43,7 +43,7 @@ def make_prompts(
     passages = [part for text in texts for part in text.split("\n\n") if len(part.split()) >= 40]
     count, kinds = plan.held_out if held_out else plan.count, len(plan.kinds)
     made: list[list[int]] = []
-    for number, kind in enumerate(plan.kinds):
+    for number, kind in enumerate(plan.kinds[:count]):
         share = count // kinds + (number < count % kinds)
         seed = 1_000 * recipe.seed + 2 * number + held_out
         match kind:

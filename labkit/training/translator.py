@@ -242,7 +242,14 @@ def train(recipe: TranslatorRecipe, corpus: Path, out: Path) -> dict[str, float]
         write_whole(out / "held-out.tsv", "".join(lines))
         texts = (text for pair in training for text in pair)
         tokenizer = train_tokenizer(texts, recipe.model.vocabulary)
-        pairs, unseen = (encode(part, tokenizer, recipe.longest) for part in (training, held_out))
+        pairs, unseen = (
+            encode(part, tokenizer, recipe.longest) if part else [] for part in (training, held_out)
+        )
+        if not pairs or not unseen:
+            raise LabkitError(
+                f"Of the {len(training) + len(held_out)} pairs in {corpus}, {len(pairs)} are left to "
+                f"train on and {len(unseen)} to judge by: give a larger corpus."
+            )
         model = build_model(recipe.model, recipe.seed).train()
         tokens = recipe.training.batch_tokens
         steps = enumerate(shuffled(pairs, tokens, recipe.seed))

@@ -66,6 +66,13 @@ def test_kinds_share_the_count_and_nothing_is_asked_twice(small_world, make_reci
     assert sum(text.startswith("<user>question ") for text in texts) == 8
 
 
+def test_a_kind_whose_share_is_nothing_is_not_asked_for(small_world, make_recipe, chat_base):
+    recipe = with_kinds(make_recipe(), "tasks", "own")
+    fewer = recipe.generation.model_copy(update={"held_out": 1})
+    recipe = recipe.model_copy(update={"generation": fewer})
+    assert len(make_prompts(recipe, chat_base, count_up, held_out=True)) == 1
+
+
 def test_long_texts_and_second_turns_are_asked_whole(small_world, make_recipe, chat_base):
     chat_base.tokenizer.model_max_length = chat_base.config.max_position_embeddings = 4096
     reply = chat_base.tokenizer("a plain reply")["input_ids"]

@@ -158,6 +158,13 @@ def test_a_file_that_is_damaged_or_empty_is_named(tmp_path, corpus):
         read_corpus(empty)
 
 
+def test_a_corpus_too_small_to_judge_by_is_refused(recipe, tmp_path):
+    few = tmp_path / "few.tsv"
+    few.write_text("Ja.\tYes.\nNein.\tNo.\n", encoding="utf-8")
+    with pytest.raises(LabkitError, match="0 to judge by: give a larger corpus"):
+        translator.train(recipe, few, tmp_path / "out")
+
+
 def test_a_recipe_of_another_shape_is_refused(tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(RECIPE.replace("heads = 2", "heads = 3"), encoding="utf-8")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton, which torch imports, reads it once
 
 # No test asserts a time, and a failure is the same for everybody.
 hypothesis.settings.register_profile("labkit", deadline=None, derandomize=True)

@@ -16,8 +16,6 @@ from labkit.speculative.calibrate import Operators
 from tests.kernels.layers import DEVICE, SHAPES, Shape, passed
 from tests.kernels.shapes import llama, small_model
 
-if DEVICE.type == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
 triton = pytest.importorskip("triton", reason="Triton is not made for this system")
 from labkit.kernels import fused  # noqa: E402
 

@@ -198,15 +198,25 @@ class Stage:
         changed = [
             path
             for path, content in self._content.items()
-            if not path.is_file() or path.read_bytes() != content
+            if path.is_symlink() or not path.is_file() or path.read_bytes() != content
         ]
+        added = sorted(set(_code(self.folder)) - set(self._content))
+        for path in changed + added:
+            self._clear(path)
         for path in changed:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self._content[path])
-        added = sorted(set(_code(self.folder)) - set(self._content))
-        for path in added:
-            path.unlink()
         return [path.name for path in changed + added]
+
+    def _clear(self, path: Path) -> None:
+        """Remove ``path``, be it a folder, a link or a pipe, and what is no folder above it."""
+        for above in reversed(path.parents):
+            if self.folder in above.parents and (above.is_symlink() or not above.is_dir()):
+                above.unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
     def changed_originals(self) -> list[str]:
         """Return the names of the lab's own files that changed since the last call."""
@@ -215,7 +225,8 @@ class Stage:
 
 
 def _digests() -> dict[Path, bytes]:
-    return {path: hashlib.sha256(path.read_bytes()).digest() for path in _code(PACKAGE)}
+    files = (path for path in _code(PACKAGE) if path.is_file())  # a pipe would never end
+    return {path: hashlib.sha256(path.read_bytes()).digest() for path in files}
 
 
 def _code(folder: Path) -> list[Path]:

@@ -247,8 +247,8 @@ def train(recipe: TranslatorRecipe, corpus: Path, out: Path) -> dict[str, float]
         )
         if not pairs or not unseen:
             raise LabkitError(
-                f"Of the {len(training) + len(held_out)} pairs in {corpus}, {len(pairs)} are left to "
-                f"train on and {len(unseen)} to judge by: give a larger corpus."
+                f"Of the {len(training) + len(held_out)} pairs in {corpus}, {len(pairs)} are left "
+                f"to train on and {len(unseen)} to judge by: give a larger corpus."
             )
         model = build_model(recipe.model, recipe.seed).train()
         tokens = recipe.training.batch_tokens

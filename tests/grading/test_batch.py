@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from nbformat.v4 import new_code_cell
 
 from labkit.errors import LabkitError
-from labkit.grading.build import release
+from labkit.grading.build import PACKAGE, release
 from labkit.grading.gradebook import COLUMNS, Grade, read_table, write_table
 from labkit.grading.keeper import Limits
 from labkit.grading.loop import find, grade, staged
@@ -444,6 +445,27 @@ def test_a_changed_copy_of_the_lab_is_found_out_and_mended(folder):
         assert not (checks / "extra.py").exists()
         assert stage.sources[made.NAME].read_bytes() == path.read_bytes()
     assert not stage.folder.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pipes among files")
+def test_pipes_links_and_folders_in_the_place_of_files_are_mended(folder, tmp_path):
+    with staged({made.NAME: folder / made.NAME / f"{made.NAME}.ipynb"}) as stage:
+        checks, records = (stage.folder / "labkit" / name for name in ("checks", "records"))
+        elsewhere = tmp_path / "elsewhere.py"
+        elsewhere.write_bytes((checks / "trees.py").read_bytes())
+        for path in (checks / "risk.py", checks / "heads.py", checks / "trees.py"):
+            path.unlink()
+        os.mkfifo(checks / "risk.py")
+        (checks / "heads.py").mkdir()
+        (checks / "heads.py" / "more.txt").write_text("")
+        (checks / "trees.py").symlink_to(elsewhere)
+        (checks / "extra.py").mkdir()
+        shutil.rmtree(records)
+        records.write_text("")
+        lost = {path.name for path in (PACKAGE / "records").glob("*.py")}
+        assert set(stage.mend()) == {"risk.py", "heads.py", "trees.py", "extra.py"} | lost
+        assert not (checks / "trees.py").is_symlink()
+        assert stage.mend() == []
 
 
 def test_what_is_no_folder_of_submissions_is_one_sentence(tmp_path):

@@ -197,7 +197,6 @@ class RandomWeights(UserDict[str, Any]):
 class RandomHeads(Drafting):
     """Chains drafted by a speculator for all rows at once; a `Drafting` for the batch."""
 
-    name = SPECULATIVE
     layers: tuple[int, ...] = ()
 
     def __init__(self, speculator: PublishedSpeculator) -> None:

@@ -169,7 +169,7 @@ def refuse(*cases: tuple[object, str]) -> None:
     """Raise `NotUsable` with the sentence of the first case that holds, if one does."""
     for holds, says in cases:
         if holds:
-            raise NotUsable(f"{says}.")
+            raise NotUsable(says if says.endswith("?") else f"{says}.")
 
 
 def written(answer: object) -> None:

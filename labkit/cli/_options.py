@@ -36,8 +36,9 @@ def names(text: str | None) -> list[str] | None:
 
 def out_option(help: str, default: str | None = None) -> Decorator:
     """Return the option ``--out``, a folder to write into; required if it has no default."""
-    required = default is None
-    return click.option("--out", type=FOLDER, default=default, required=required, help=help)
+    if default is None:  # click takes default=None for a default
+        return click.option("--out", type=FOLDER, required=True, help=help)
+    return click.option("--out", type=FOLDER, default=default, help=help)
 
 
 def base_option(default: str = "real") -> Decorator:
@@ -58,7 +59,9 @@ def longest_option(default: int = 64, *also: str) -> Decorator:
 
 device_option = click.option("--device", help="Device: cpu, cuda, mps (default: the best here).")
 
-seed_option = click.option("--seed", default=0, help="Seed of everything random.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, help="Seed of everything random."
+)
 
 prompts_option = click.option(
     "--prompts",

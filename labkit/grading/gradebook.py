@@ -84,11 +84,12 @@ def enter(table: Path, database: str, folder: Path | None = None) -> int:
     """Enter the rows of ``table`` (grades.csv) into the gradebook at ``database``, an nbgrader URL.
 
     The points of single tests are those kept with the table. Returns how many rows were entered;
-    rows of unknown assignments are left out. Raises `LabkitError` if nbgrader is not installed, or
-    the table does not belong to what is kept with it.
+    rows of unknown assignments are left out. Raises `LabkitError` if nbgrader is not installed, the
+    gradebook cannot be opened, or the table does not belong to what is kept with it.
     """
     try:
         from nbgrader.api import Gradebook
+        from sqlalchemy.exc import SQLAlchemyError
     except ImportError:
         raise LabkitError(
             "The gradebook is nbgrader's, which is not installed: pip install nbgrader."
@@ -97,7 +98,12 @@ def enter(table: Path, database: str, folder: Path | None = None) -> int:
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     known = sources(folder)
     rows = [row for row in read_table(table) if row["assignment"] in known]
-    with Gradebook(database) as book:
+    try:
+        opened = Gradebook(database)
+    except SQLAlchemyError as error:
+        reason = str(error).partition("\n")[0]
+        raise LabkitError(f"The gradebook {database} cannot be opened: {reason}.") from None
+    with opened as book:
         for row in rows:
             name, student = row["assignment"], row["student"]
             source = read(known[name])

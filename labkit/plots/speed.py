@@ -104,7 +104,7 @@ def plot_storage(study: StorageStudy) -> Picture:
                 place,
                 row.tokens_per_s,
                 0.9,
-                color=FAINT if "llama_cpp" in row.method else HUES[at],
+                color=FAINT if "llama_cpp" in row.method else HUES[at % len(HUES)],
                 edgecolor="white",
                 hatch=HATCHES[at % len(HATCHES)],
                 label=None if row.method in labelled else row.method,
@@ -139,11 +139,11 @@ def plot_study(study: StorageStudy, dark: bool = False) -> Picture:
             axes.axvline(1, color=FAINT, linewidth=1)
             for row in (row for row in drafted if row.text == text):
                 height, at = heights[row.storage, row.method], storages.index(row.storage)
-                hue = (DARK_HUES if dark else HUES)[at]
+                hue = (DARK_HUES if dark else HUES)[at % len(HUES)]
                 if row.speedup_bounds:
                     axes.plot(row.speedup_bounds, (height, height), color=hue, linewidth=1.6)
                 style: Any = {"color": hue, "markerfacecolor": hue if row.identical else "none"}
-                axes.plot(row.speedup, height, MARKS[at], markersize=6, **style)
+                axes.plot(row.speedup, height, MARKS[at % len(MARKS)], markersize=6, **style)
             axes.set(title=f"{text} text", xlabel="speed over vanilla's, same storage")
             axes.grid(False, axis="y")
         panels[0].set_yticks([*heights.values()], [f"{method}, {s}" for s, method in heights])

@@ -82,8 +82,9 @@ class LossLog(Record):
         """
         try:
             whole = Path(path).read_bytes().split(b"\n")[:-1]
-        except OSError as error:
-            raise RecordError(f"Cannot read the loss log {path}: {error.strerror}.") from None
+        except (OSError, ValueError) as error:  # a name may hold a character that none may
+            reason = getattr(error, "strerror", None) or error
+            raise RecordError(f"Cannot read the loss log {path}: {reason}.") from None
         if not whole:
             raise RecordError(f"The loss log {path} is empty.")
         kinds: dict[str, type[Part]] = {"points": LossPoint, "validation": ValidationPoint}

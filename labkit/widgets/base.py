@@ -96,7 +96,8 @@ class RecordWidget(anywidget.AnyWidget):
         super().__init__()
         self.records = given
         for name in sorted(state, key=lambda name: name == "selected"):  # depends on the others
-            self.set_trait(name, state[name])
+            if state[name] is not None:  # else what fits the records stays
+                self.set_trait(name, state[name])
 
     @property
     def records(self) -> tuple[Any, ...]:

@@ -224,6 +224,23 @@ def test_a_missing_real_model_is_named_with_the_command_that_fetches_it(tmp_path
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs Linux's device that is always full")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["record"], "Missing option '--out'"),
+        (["gallery"], "Missing option '--out'"),
+        (["bench", "gpu"], "Missing option '--out'"),
+        (["mbr", "--prompt", "hello", "--seed", "-1"], "'--seed'"),
+        (["bench", "serving", "--seed", "-1"], "'--seed'"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else value,
+)
+def test_options_that_are_missing_or_out_of_range_are_named(words, said):
+    result = CliRunner().invoke(main, words)
+    assert_one_sentence(result.exit_code, result.stdout, result.stderr)
+    assert said in result.stderr
+
+
 def test_a_full_disk_under_the_output_is_one_sentence():
     with FULL.open("w", encoding="utf-8") as full:
         done = subprocess.run(

@@ -58,6 +58,13 @@ def test_a_table_that_does_not_belong_to_the_results_is_one_sentence(tmp_path, f
         enter(table, f"sqlite:///{tmp_path / 'gradebook.db'}", folder)
 
 
+@pytest.mark.parametrize("db", ["nope://x", "nonsense", "sqlite:////nowhere/at/all.db"])
+def test_a_gradebook_that_cannot_be_opened_is_one_sentence(db, tmp_path, folder):
+    table = graded(tmp_path, Grade("ada", made.NAME, "graded", 2, 5, "", "", 1, PASSED))
+    with pytest.raises(LabkitError, match=r"^The gradebook \S+ cannot be opened: [^\n]+$"):
+        enter(table, db, folder)
+
+
 def test_without_nbgrader_it_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nbgrader.api", None)
     with pytest.raises(LabkitError, match="not installed"):

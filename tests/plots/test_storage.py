@@ -48,6 +48,15 @@ def test_each_storage_has_a_bar_for_each_of_its_methods_and_each_method_one_labe
     assert len({plain, drafted, peer}) == 3
 
 
+def test_more_methods_and_storages_than_colours_are_drawn() -> None:
+    methods = [row("float32", name, 30) for name in ("vanilla", *map(str, range(12)))]
+    drawn = plot_storage(STUDY.model_copy(update={"rows": tuple(methods)}))
+    assert len(drawn.axes[0].patches) == 13
+    storages = tuple(gain("natural", f"storage {number}", "mlp", 1.5) for number in range(12))
+    study = STUDY.model_copy(update={"rows": storages})
+    assert len(plot_study(study).axes[0].get_yticklabels()) == 12
+
+
 def gain(
     text: str, storage: str, method: str, speedup: float, identical: bool = True
 ) -> StorageRow:

@@ -159,7 +159,7 @@ def test_a_step_that_was_done_twice_counts_once_the_later(tmp_path):
 
 
 def test_a_damaged_or_empty_log_is_one_sentence(tmp_path):
-    for path in (running_log(tmp_path, "nonsense\n"), tmp_path / "nowhere.jsonl"):
+    for path in (running_log(tmp_path, "nonsense\n"), tmp_path / "nowhere.jsonl", "no\0name"):
         with pytest.raises(RecordError) as caught:
             LossLog.follow(path)
         assert "\n" not in str(caught.value)

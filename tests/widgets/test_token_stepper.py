@@ -55,6 +55,8 @@ def test_a_change_of_step_chooses_its_telling_node():
 def test_state_can_be_given_from_the_start():
     widget = TokenStepper(make_trace(), step=7, selected=0, head=2)
     assert (widget.step, widget.selected, widget.head) == (7, 0, 2)
+    chosen = TokenStepper(make_trace(), step=7).selected
+    assert TokenStepper(make_trace(), step=7, selected=None).selected == chosen
 
 
 @pytest.mark.parametrize(

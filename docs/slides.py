@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import nbformat
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
@@ -105,7 +105,7 @@ def page(lecture: Lecture, executed: Mapping[str, Any]) -> str:
     slides = [f"<h1>{html.escape(lecture.title)}</h1><p>Next slide: → or Page Down.</p>"]
     for path in course():
         if path.name[:2] in lecture.notebooks:
-            notebook = executed.get(path.name) or json.loads(path.read_text(encoding="utf-8"))
+            notebook = executed.get(path.name) or nbformat.read(path, as_version=4)
             slides += slides_of(notebook, path)
     body = "\n".join(f"<section>\n{slide}\n</section>" for slide in slides)
     return document(lecture.title, STYLE, f"<main>\n{body}\n</main>\n<script>{KEYS}</script>")

@@ -83,6 +83,21 @@ def test_a_lecture_shows_results_formulas_and_where_a_slide_is_from(name, lectur
         assert (f"<footer>{path.stem}</footer>" in text) == (lecture == name)
 
 
+def test_results_that_jupyter_saved_into_a_notebook_are_shown(tmp_path, monkeypatch):
+    (source,) = (path for path in course() if path.name.startswith("03"))
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    cell["metadata"]["slideshow"] = {"slide_type": "slide"}
+    lines = ["the first\n", "the second"]  # as Jupyter writes them
+    cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": lines}]
+    notebook["cells"] = [cell]
+    path = tmp_path / source.name
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    monkeypatch.setattr(slides, "course", lambda: [path])
+    (lecture,) = (one for one in slides.LECTURES if path.name[:2] in one.notebooks)
+    assert "the first\nthe second" in slides.page(lecture, {})
+
+
 def test_without_results_slides_that_would_be_empty_are_left_out():
     lecture = slides.LECTURES[0]
     assert slides.page(lecture, {}).count("<section>") > 20

@@ -38,7 +38,7 @@ from labkit.sampling import Sampling
 from labkit.serving.bench import Level, Loads
 from labkit.serving.replay import bench_replayed
 from labkit.speculative.bench import bench
-from labkit.speculative.calibrate import calibrate, keep, passes_over
+from labkit.speculative.calibrate import calibrate, keep, passes_over, timed
 from labkit.speculative.decoder import Decoder
 from labkit.speculative.generate import prefill
 from labkit.training.answers import Writing, continue_all
@@ -177,12 +177,8 @@ class Measurement:
     def median_ms(self, run: Callable[[], object]) -> float:
         """Time ``run`` after one run that compiles it; return the median in milliseconds."""
         run()
-        times = []
-        for _ in range(10 * self.amounts.repeats):
-            began = clock(self.device)
-            run()
-            times.append(clock(self.device) - began)
-        return 1e3 * statistics.median(times)
+        seconds = (timed(run, self.engine) for _ in range(10 * self.amounts.repeats))
+        return 1e3 * statistics.median(seconds)
 
     def sampling(self) -> dict[str, Any]:
         """Compare sampled output with the base model's own distribution, by chi-square.

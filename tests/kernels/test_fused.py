@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -126,19 +127,26 @@ def test_an_older_card_and_a_processor_do_without(monkeypatch: pytest.MonkeyPatc
     assert card(monkeypatch, (8, 0)).fused is None, "Windows has no Triton"
 
 
-@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (RuntimeError("Failed to find C compiler.\nAnd more."), "Failed to find C compiler."),
+        (AssertionError(), "AssertionError"),
+        (0.5, "its result is 50% off"),
+        (math.nan, "its result is nan% off"),
+    ],
+)
 def test_kernels_that_fail_or_differ_are_not_used_and_a_sentence_says_so(
-    fails: bool, monkeypatch: pytest.MonkeyPatch
+    found: Exception | float, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def difference(*_: object) -> float:
-        if fails:
-            raise RuntimeError("Failed to find C compiler.\nAnd more.")
-        return 0.5
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     monkeypatch.setattr(CudaEngine, "difference", difference)
     engine = card(monkeypatch, (9, 0))
-    reason = "Failed to find C compiler.$" if fails else "its result is 50% off$"
-    with pytest.warns(UserWarning, match=f"not used, which is slower: {reason}"):
+    with pytest.warns(UserWarning, match=f"not used, which is slower: {reason}$"):
         assert engine.fused is None
     assert engine.fused is None, "the sentence comes once"
 
@@ -151,6 +159,11 @@ def test_a_wrong_kernel_is_noticed() -> None:
         return fused.layer_pass(x, layer, given, turn[::-1], keys, values, sizes)
 
     assert engine.difference(wrong) > cuda.ROUNDING
+
+    def broken(x, *given):
+        return cuda.layer_pass(x, *given) * math.nan
+
+    assert math.isnan(engine.difference(broken))
 
 
 @pytest.mark.parametrize("capability", [80, 90])
